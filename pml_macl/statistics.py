@@ -1,0 +1,96 @@
+"""Label frequencies and co-occurrences of a training set."""
+
+import torch
+from torch import Tensor, nn
+
+from pml_macl.labels import check_labels, count_product
+
+_ROWS_EXACT_IN_FLOAT32 = 2**24
+
+
+class LabelStatistics(nn.Module):
+    r"""How often each label, and each pair of labels, occurs.
+
+    All state is in integer buffers: it moves with ``.to()``, is saved with ``state_dict`` and does not drift.
+
+    Args:
+        num_classes: number of classes C, >= 1.
+
+    Attributes:
+        num_samples: () int64, images counted so far.
+        counts: (C,) int64, images that carry the label, :math:`n_l`.
+        cooccurrence: (C, C) int64, images that carry both labels, :math:`n_{lm}` with :math:`n_{ll} = n_l`.
+
+    Raises:
+        ValueError: ``num_classes`` is not a positive integer.
+
+    Example:
+        >>> statistics = LabelStatistics.from_labels(torch.tensor([[1, 1, 0], [1, 0, 0], [1, 1, 1]]))
+        >>> statistics.counts
+        tensor([3, 2, 1])
+        >>> statistics.label_rarity()
+        tensor([0.0000, 0.3691, 1.0000], dtype=torch.float64)
+    """
+
+    num_samples: Tensor
+    counts: Tensor
+    cooccurrence: Tensor
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        if not isinstance(num_classes, int) or isinstance(num_classes, bool) or num_classes < 1:
+            raise ValueError(f"num_classes must be a positive integer, got {num_classes!r}")
+        self.num_classes = num_classes
+        self.register_buffer("num_samples", torch.zeros((), dtype=torch.long))
+        self.register_buffer("counts", torch.zeros(num_classes, dtype=torch.long))
+        self.register_buffer("cooccurrence", torch.zeros(num_classes, num_classes, dtype=torch.long))
+
+    @classmethod
+    def from_labels(cls, labels: Tensor) -> "LabelStatistics":
+        """Statistics of one set of labels, (N, C) multi-hot, on the device of the labels."""
+        labels = check_labels(labels)
+        statistics = cls(labels.shape[1]).to(labels.device)
+        statistics.update(labels)
+        return statistics
+
+    @torch.no_grad()
+    def update(self, labels: Tensor) -> None:
+        """Count more images.
+
+        Args:
+            labels: (N, C) multi-hot label sets.
+
+        Raises:
+            TypeError, ValueError: as :func:`~pml_macl.labels.check_labels`; nothing is counted then.
+        """
+        labels = check_labels(labels, num_classes=self.num_classes).to(self.counts.device)
+        for rows in torch.split(labels, _ROWS_EXACT_IN_FLOAT32):
+            self.cooccurrence += count_product(rows.T, rows).long()
+        self.counts.copy_(self.cooccurrence.diagonal())
+        self.num_samples += labels.shape[0]
+
+    def label_rarity(self) -> Tensor:
+        r"""Log-rarity of each label, 0 for the most frequent and 1 for the rarest.
+
+        .. math:: \log(n_{max} / n_l) / \log(n_{max} / n_{min})
+
+        A label that was never seen counts as seen once. Where all labels are equally frequent, all are 0.
+
+        Returns:
+            (C,) float64 in [0, 1].
+        """
+        rarity = self.inverse_frequency().log()
+        rarest = rarity.max()
+        return torch.where(rarest > 0, rarity / rarest, 0.0)
+
+    def inverse_frequency(self) -> Tensor:
+        r"""(C,) float64 :math:`n_{max} / n_l` of each label; a label that was never seen counts as seen once."""
+        counts = self.counts.clamp(min=1).double()
+        return counts.max() / counts
+
+    def inverse_cooccurrence(self) -> Tensor:
+        r"""(C, C) float64 :math:`n_{max} / n_{lm}` of each pair of labels; an unseen pair counts as seen once."""
+        return self.counts.max().clamp(min=1).double() / self.cooccurrence.clamp(min=1).double()
+
+    def extra_repr(self) -> str:
+        return f"num_classes={self.num_classes}"
