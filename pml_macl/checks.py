@@ -1,0 +1,115 @@
+"""Checks of arguments at the public boundary; inner functions trust what has passed here."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from pml_macl.labels import check_labels
+
+
+def check_batch(
+    embeddings: Tensor,
+    labels: Tensor,
+    ref_emb: Tensor | None = None,
+    ref_labels: Tensor | None = None,
+    num_classes: int | None = None,
+) -> tuple[Tensor, Tensor | None]:
+    """Validate a batch of embeddings and label sets, and its references if there are any.
+
+    Args:
+        embeddings: (N, D) floating-point embeddings of the anchors.
+        labels: (N, C) multi-hot label sets.
+        ref_emb: (M, D) embeddings of the references, or None.
+        ref_labels: (M, C) multi-hot label sets; given exactly where ``ref_emb`` is.
+        num_classes: C that is asked for; None takes any.
+
+    Returns:
+        ``labels`` and ``ref_labels`` as booleans on the devices of their embeddings.
+
+    Raises:
+        TypeError: something is not a tensor.
+        ValueError: a shape, type or value does not fit.
+    """
+    check_embeddings(embeddings)
+    checked = check_labels(labels, len(embeddings), num_classes).to(embeddings.device)
+    if (ref_emb is None) != (ref_labels is None):
+        given, missing = ("ref_labels", "ref_emb") if ref_emb is None else ("ref_emb", "ref_labels")
+        raise ValueError(f"{given} was given without {missing}; give both or neither")
+    if ref_emb is None or ref_labels is None:
+        return checked, None
+    check_embeddings(ref_emb, embeddings.shape[1], name="ref_emb")
+    return checked, check_labels(ref_labels, len(ref_emb), checked.shape[1], "ref_labels").to(ref_emb.device)
+
+
+def check_embeddings(embeddings: Tensor, embedding_size: int | None = None, name: str = "embeddings") -> None:
+    """Raise unless ``embeddings`` is a floating-point (rows, embedding_size) tensor."""
+    if not isinstance(embeddings, Tensor):
+        raise TypeError(f"{name} must be a torch.Tensor, got {type(embeddings).__name__}")
+    if embeddings.ndim != 2 or not embeddings.is_floating_point():
+        raise ValueError(
+            f"{name} must be a floating-point tensor of shape (rows, embedding_size), "
+            f"got {embeddings.dtype} of shape {tuple(embeddings.shape)}"
+        )
+    if embedding_size is not None and embeddings.shape[1] != embedding_size:
+        raise ValueError(f"{name} must have the embedding size {embedding_size}, got {embeddings.shape[1]}")
+
+
+def check_indices_tuple(indices_tuple: Sequence[Tensor] | None, num_rows: int, num_references: int) -> None:
+    """Raise unless these are pairs (a1, p, a2, n) or triplets (a, p, n) of rows that exist.
+
+    Args:
+        indices_tuple: a miner's output, or None for no choice of pairs.
+        num_rows: number of anchors.
+        num_references: number of rows that positives and negatives are taken from.
+
+    Raises:
+        TypeError: the tuple, or a part of it, is of another type.
+        ValueError: its length, its shapes or an index do not fit.
+    """
+    if indices_tuple is None:
+        return
+    if not isinstance(indices_tuple, (tuple, list)) or not all(isinstance(x, Tensor) for x in indices_tuple):
+        raise TypeError("indices_tuple must be a tuple of tensors, as miners return it")
+    if len(indices_tuple) not in (3, 4):
+        raise ValueError(
+            f"indices_tuple must be pairs (a1, p, a2, n) or triplets (a, p, n), got {len(indices_tuple)} tensors"
+        )
+    first, second = indices_tuple[:2], indices_tuple[2:]
+    for group in (first, second) if len(indices_tuple) == 4 else (indices_tuple,):
+        shapes = {tuple(x.shape) for x in group}
+        if len(shapes) != 1 or group[0].ndim != 1:
+            raise ValueError(f"indices_tuple must hold 1-D tensors of equal length, got shapes {sorted(shapes)}")
+    limits = (num_rows, num_references, num_rows, num_references)
+    if len(indices_tuple) == 3:
+        limits = (num_rows, num_references, num_references, 0)
+    for index, limit in zip(indices_tuple, limits, strict=False):
+        if index.numel() and (index.is_floating_point() or index.dtype is torch.bool):
+            raise TypeError(f"indices_tuple must hold integers, got {index.dtype}")
+        if index.numel() and (int(index.min()) < 0 or int(index.max()) >= limit):
+            raise ValueError(
+                f"indices_tuple must hold rows from 0 to {limit - 1}, got {int(index.min())} to {int(index.max())}"
+            )
+
+
+def check_range(name: str, value: float, low: float, high: float = math.inf) -> None:
+    """Raise unless ``value`` is a finite number in [low, high]."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name} must be a number, got {type(value).__name__}")
+    if not (math.isfinite(value) and low <= value <= high):
+        expected = f"in [{low}, {high}]" if math.isfinite(high) else f">= {low} and finite"
+        raise ValueError(f"{name} must be {expected}, got {value}")
+
+
+def check_positive(name: str, value: float) -> None:
+    """Raise unless ``value`` is a finite number above 0."""
+    check_range(name, value, 0)
+    if value == 0:
+        raise ValueError(f"{name} must be above 0, got {value}")
+
+
+def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
+    """Raise unless ``value`` is one of ``choices``."""
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")

@@ -1,0 +1,15 @@
+"""Distances (similarities) on multi-hot labels and the schedules of their temperature."""
+
+from pml_macl.distances.constant_temperature import ConstantTemperature
+from pml_macl.distances.cosine_temperature import CosineTemperature
+from pml_macl.distances.linear_temperature import LinearTemperature
+from pml_macl.distances.scheduled_temperature import ScheduledTemperature
+from pml_macl.distances.temperature_scheduled_similarity import TemperatureScheduledSimilarity
+
+__all__ = [
+    "ConstantTemperature",
+    "CosineTemperature",
+    "LinearTemperature",
+    "ScheduledTemperature",
+    "TemperatureScheduledSimilarity",
+]

@@ -1,0 +1,38 @@
+"""Dynamic temperature scaling (DTS)."""
+
+from torch import Tensor
+
+
+def pairwise_temperatures(
+    jaccard: Tensor,
+    anchor_rarity: Tensor,
+    temperature: Tensor | float,
+    overlap_scale: float,
+    rarity_scale: float,
+    min_temperature: float,
+) -> Tensor:
+    r"""Temperature of each pair, from its label overlap and the rarity of the anchor's labels.
+
+    .. math::
+        \tau_{ij} = \max\bigl(\tau (1 + \text{overlap_scale} J_{ij}) (1 - \text{rarity_scale} r_i), \tau_{min}\bigr)
+
+    The formula is this package's; the paper (arXiv 2512.16294) names the two dependencies.
+
+    Args:
+        jaccard: (N, M) Jaccard similarity.
+        anchor_rarity: (N,) mean rarity of the anchor's labels, in [0, 1].
+        temperature: :math:`\tau`, a number or a () tensor.
+        overlap_scale: growth of the temperature from no overlap to equal label sets.
+        rarity_scale: fall of the temperature from the most frequent to the rarest labels.
+        min_temperature: smallest temperature of a pair.
+
+    Returns:
+        (N, M) temperatures in the type of ``jaccard``.
+
+    Example:
+        >>> import torch
+        >>> pairwise_temperatures(torch.tensor([[0.0, 0.5, 1.0]]), torch.tensor([1.0]), 0.1, 1.0, 0.3, 0.01)
+        tensor([[0.0700, 0.1050, 0.1400]])
+    """
+    base = temperature * (1 - rarity_scale * anchor_rarity)
+    return (base.to(jaccard.dtype)[:, None] * (1 + overlap_scale * jaccard)).clamp(min=min_temperature)

@@ -1,0 +1,188 @@
+"""A miner that takes positives and negatives from label overlap."""
+
+from typing import Any
+
+import torch
+from pytorch_metric_learning.distances import CosineSimilarity
+from pytorch_metric_learning.miners import BaseMiner
+from torch import Tensor
+
+from pml_macl.checks import check_batch, check_choice, check_range
+from pml_macl.functional import positive_negative_masks
+from pml_macl.labels import label_dtype, label_overlap
+
+POSITIVE_STRATEGIES = ("all", "easy", "hard", "random")
+NEGATIVE_STRATEGIES = ("all", "hard", "semihard", "random")
+OUTPUTS = ("pairs", "triplets")
+
+
+class LabelOverlapMiner(BaseMiner):
+    r"""Positives share labels, negatives do not: the label-aware sampling of MACL, with hard negatives.
+
+    Amir and Aptoula, Multi-Label Adaptive Contrastive Learning, arXiv 2512.16294. Candidates by Jaccard similarity
+    :math:`J` and number of shared labels :math:`|S|`:
+
+    .. math::
+        P(i) = \{j : |S_{ij}| \ge 1, J_{ij} \ge \text{positive_threshold}\}, \quad
+        N(i) = \{j \notin P(i) : J_{ij} \le \text{negative_threshold}\}
+
+    A row is never its own positive or negative unless ``ref_emb`` is given (PML's convention). Among the candidates the
+    strategies choose, for each anchor:
+
+    - ``"all"``: all of them, or a random choice of as many as the limit allows;
+    - ``"random"``: a random choice;
+    - ``"easy"`` (positives): the most similar;
+    - ``"hard"``: the least similar positives, the most similar negatives. These negatives are the label-aware hard
+      negatives of the paper: images that look alike and share no label;
+    - ``"semihard"`` (negatives): the most similar of those that are less similar than each chosen positive of the
+      anchor; an anchor without positives has none.
+
+    All but ``"all"`` choose one for each anchor unless a limit says how many, as PML's ``BatchEasyHardMiner`` does.
+
+    Args:
+        positive_threshold: smallest Jaccard similarity of a positive pair, in [0, 1]; 0 takes any shared label.
+        negative_threshold: largest Jaccard similarity of a negative pair, in [0, 1]; 0 takes no shared label.
+        pos_strategy: ``"all"``, ``"easy"``, ``"hard"`` or ``"random"``.
+        neg_strategy: ``"all"``, ``"hard"``, ``"semihard"`` or ``"random"``.
+        max_positives_per_anchor: how many positives an anchor keeps, >= 1; None as said above.
+        max_negatives_per_anchor: how many negatives an anchor keeps, >= 1; None as said above.
+        output: ``"pairs"`` (a1, p, a2, n) or ``"triplets"`` (a, p, n): each chosen positive with each chosen negative.
+        **kwargs: for PML's ``BaseMiner``: ``distance`` (default ``CosineSimilarity``), ``collect_stats``.
+
+    Raises:
+        TypeError, ValueError: an argument is of the wrong type, out of its range or unknown.
+
+    Example:
+        >>> labels = torch.tensor([[1, 1, 0], [1, 0, 0], [0, 0, 1]])
+        >>> LabelOverlapMiner()(torch.eye(3), labels)
+        (tensor([0, 1]), tensor([1, 0]), tensor([0, 1, 2, 2]), tensor([2, 2, 0, 1]))
+    """
+
+    def __init__(
+        self,
+        positive_threshold: float = 0.0,
+        negative_threshold: float = 0.0,
+        pos_strategy: str = "all",
+        neg_strategy: str = "all",
+        max_positives_per_anchor: int | None = None,
+        max_negatives_per_anchor: int | None = None,
+        output: str = "pairs",
+        **kwargs: Any,
+    ) -> None:
+        check_range("positive_threshold", positive_threshold, 0, 1)
+        check_range("negative_threshold", negative_threshold, 0, 1)
+        check_choice("pos_strategy", pos_strategy, POSITIVE_STRATEGIES)
+        check_choice("neg_strategy", neg_strategy, NEGATIVE_STRATEGIES)
+        check_choice("output", output, OUTPUTS)
+        _check_limit("max_positives_per_anchor", max_positives_per_anchor)
+        _check_limit("max_negatives_per_anchor", max_negatives_per_anchor)
+        super().__init__(**kwargs)
+        self.positive_threshold = positive_threshold
+        self.negative_threshold = negative_threshold
+        self.pos_strategy = pos_strategy
+        self.neg_strategy = neg_strategy
+        self.max_positives_per_anchor = max_positives_per_anchor
+        self.max_negatives_per_anchor = max_negatives_per_anchor
+        self.output = output
+        self.add_to_recordable_attributes(list_of_names=["positive_threshold", "negative_threshold"], is_stat=False)
+        self.add_to_recordable_attributes(
+            list_of_names=["anchors_without_positives", "mean_positive_overlap"], is_stat=True
+        )
+
+    def get_default_distance(self) -> CosineSimilarity:
+        return CosineSimilarity()
+
+    def forward(
+        self,
+        embeddings: Tensor,
+        labels: Tensor,
+        ref_emb: Tensor | None = None,
+        ref_labels: Tensor | None = None,
+    ) -> tuple[Tensor, ...]:
+        """Mine a batch.
+
+        Args:
+            embeddings: (N, D) embeddings of the anchors.
+            labels: (N, C) multi-hot label sets.
+            ref_emb: (M, D) embeddings to take positives and negatives from; None takes them from the batch.
+            ref_labels: (M, C) multi-hot label sets, needed with ``ref_emb``.
+
+        Returns:
+            Indices, int64 on the device of ``embeddings``, ordered by anchor: pairs (a1, p, a2, n) or triplets
+            (a, p, n).
+
+        Raises:
+            TypeError, ValueError: shapes, types or values do not fit.
+        """
+        self.reset_stats()
+        labels, ref_labels = check_batch(embeddings, labels, ref_emb, ref_labels)
+        with torch.no_grad():
+            output = self.mine(embeddings, labels, ref_emb, ref_labels)
+        self.output_assertion(output)
+        return output
+
+    def mine(
+        self, embeddings: Tensor, labels: Tensor, ref_emb: Tensor | None, ref_labels: Tensor | None
+    ) -> tuple[Tensor, ...]:
+        shared, jaccard = label_overlap(labels, labels if ref_labels is None else ref_labels, label_dtype(embeddings))
+        positives, negatives = positive_negative_masks(
+            shared, jaccard, self.positive_threshold, self.negative_threshold, exclude_self=ref_emb is None
+        )
+        if jaccard.numel():
+            positives, negatives = self._choose(positives, negatives, self._similarities(embeddings, ref_emb))
+        self._set_stats(positives, jaccard)
+        if self.output == "triplets":
+            return _join_to_triplets(positives, negatives)
+        return (*positives.nonzero(as_tuple=True), *negatives.nonzero(as_tuple=True))
+
+    def _similarities(self, embeddings: Tensor, ref_emb: Tensor | None) -> Tensor:
+        """(N, M) similarities, or () where no strategy asks for them."""
+        if {self.pos_strategy, self.neg_strategy} <= {"all", "random"}:
+            return embeddings.new_empty(())
+        distances: Tensor = self.distance(embeddings, ref_emb)
+        return distances if self.distance.is_inverted else -distances
+
+    def _choose(self, positives: Tensor, negatives: Tensor, similarities: Tensor) -> tuple[Tensor, Tensor]:
+        preference = -similarities if self.pos_strategy == "hard" else similarities
+        positives = _keep(positives, self.pos_strategy, self.max_positives_per_anchor, preference)
+        if self.neg_strategy == "semihard":
+            least = similarities.masked_fill(~positives, torch.inf).amin(dim=1, keepdim=True)
+            negatives = negatives & (similarities < least) & positives.any(dim=1, keepdim=True)
+        return positives, _keep(negatives, self.neg_strategy, self.max_negatives_per_anchor, similarities)
+
+    def _set_stats(self, positives: Tensor, jaccard: Tensor) -> None:
+        if self.collect_stats:
+            without = (~positives.any(dim=1)).sum()
+            overlap = jaccard[positives].sum() / positives.sum().clamp(min=1)
+            self.anchors_without_positives, self.mean_positive_overlap = torch.stack([without, overlap]).tolist()
+
+
+def _keep(mask: Tensor, strategy: str, limit: int | None, preference: Tensor) -> Tensor:
+    """Keep at most ``limit`` entries of each row of the mask, those of the highest preference."""
+    if limit is None:
+        if strategy == "all":
+            return mask
+        limit = 1
+    if strategy in ("all", "random"):
+        preference = torch.rand(mask.shape, device=mask.device)
+    values, columns = preference.masked_fill(~mask, -torch.inf).topk(min(limit, mask.shape[1]), dim=1)
+    return torch.zeros_like(mask).scatter_(1, columns, values > -torch.inf)
+
+
+def _join_to_triplets(positives: Tensor, negatives: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Each positive of an anchor with each of its negatives; the memory is that of the result."""
+    anchors, positive_indices = positives.nonzero(as_tuple=True)
+    negative_indices = negatives.nonzero()[:, 1]
+    num_negatives = negatives.sum(dim=1)
+    first_negative = num_negatives.cumsum(0) - num_negatives
+    repeats = num_negatives[anchors]
+    first_triplet = repeats.cumsum(0) - repeats
+    pairs = torch.arange(len(anchors), device=anchors.device).repeat_interleave(repeats)
+    position = torch.arange(len(pairs), device=anchors.device) - first_triplet[pairs]
+    anchors = anchors[pairs]
+    return anchors, positive_indices[pairs], negative_indices[first_negative[anchors] + position]
+
+
+def _check_limit(name: str, limit: int | None) -> None:
+    if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or limit < 1):
+        raise ValueError(f"{name} must be a positive integer or None, got {limit!r}")
