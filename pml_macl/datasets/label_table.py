@@ -1,0 +1,113 @@
+"""Reading a table of multi-labels: one row an image, one 0/1 column a class."""
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+CELLS = {"0": False, "0.0": False, "1": True, "1.0": True}
+
+
+@dataclass(frozen=True)
+class LabelTable:
+    """A label table that has been checked.
+
+    Attributes:
+        ids: the image id of each row.
+        classes: the names of the label columns.
+        labels: (rows, classes) ``torch.bool``.
+        splits: the split of each row; None without a split column.
+    """
+
+    ids: list[str]
+    classes: list[str]
+    labels: Tensor
+    splits: list[str] | None
+
+
+def read_label_table(path: Path, split_column: str | None = None, ignore_columns: Sequence[str] = ()) -> LabelTable:
+    """Read and check a label table.
+
+    The table is UTF-8 text (with or without byte order mark, any line ends) with tabs, or else commas, between the
+    columns. The first line names the columns. The first column holds the image ids, whatever its name. Spaces around
+    a cell and blank lines do not count.
+
+    Args:
+        path: the table.
+        split_column: column that names the split of each row.
+        ignore_columns: further columns that are no classes.
+
+    Returns:
+        The table; every column that is not named above is a class, and its cells are 0 or 1 (or 0.0 or 1.0).
+
+    Raises:
+        FileNotFoundError: no such table.
+        ValueError: the table is empty, is not such a text, has one column only, unnamed or duplicated columns, no
+            column of a given name, no class, ragged rows, empty or duplicated ids, or cells other than 0 and 1.
+    """
+    (_, columns), *rows = read_rows(path)
+    check_columns(path, columns, split_column, ignore_columns)
+    classes = [name for name in columns[1:] if name != split_column and name not in ignore_columns]
+    if not classes:
+        raise ValueError(f"{path} has no label column left among {columns}; name fewer columns to ignore")
+    if not rows:
+        raise ValueError(f"{path} has a header but no rows; write one row an image below it")
+    first_lines: dict[str, int] = {}
+    labels: list[list[bool]] = []
+    splits: list[str] = []
+    for line, cells in rows:
+        if len(cells) != len(columns):
+            raise ValueError(f"{path}, line {line}: {len(cells)} cells under {len(columns)} columns; mend that row")
+        row = dict(zip(columns, cells, strict=True))
+        image_id = cells[0]
+        if not image_id:
+            raise ValueError(f"{path}, line {line}: the image id in the first column is empty; mend that row")
+        if image_id in first_lines:
+            first = first_lines[image_id]
+            raise ValueError(f"{path}, line {line}: id {image_id!r} was already in line {first}; keep one of the rows")
+        first_lines[image_id] = line
+        for name in classes:
+            if row[name] not in CELLS:
+                raise ValueError(
+                    f"{path}, line {line}, column {name!r}: a label must be 0 or 1, got {row[name]!r}; "
+                    "name the column in ignore_columns if it is no class"
+                )
+        labels.append([CELLS[row[name]] for name in classes])
+        if split_column is not None:
+            splits.append(row[split_column])
+    return LabelTable(list(first_lines), classes, torch.tensor(labels), splits if split_column is not None else None)
+
+
+def read_rows(path: Path) -> list[tuple[int, list[str]]]:
+    """Line number and cells of every row that is not blank, the header first."""
+    if not path.is_file():
+        raise FileNotFoundError(f"no label table at {path}; check labels_file")
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            delimiter = "\t" if "\t" in next((line for line in file if line.strip()), "") else ","
+            file.seek(0)
+            reader = csv.reader(file, delimiter=delimiter, strict=True)
+            rows = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{path} is not a comma- or tab-separated UTF-8 text ({error}); export it as one") from error
+    rows = [(line, cells) for line, cells in rows if cells not in ([], [""])]
+    if not rows:
+        raise ValueError(f"{path} is empty; its first line must name the columns")
+    return rows
+
+
+def check_columns(path: Path, columns: list[str], split_column: str | None, ignore_columns: Sequence[str]) -> None:
+    """Raise ValueError unless the columns are named, distinct, and hold those that are asked for."""
+    if len(columns) == 1:
+        raise ValueError(f"{path} has one column, {columns[0][:80]!r}; separate the columns with commas or tabs")
+    for number, name in enumerate(columns[1:], start=2):
+        if not name:
+            raise ValueError(f"{path}: column {number} of {len(columns)} has no name; name it in the first line")
+        if name in columns[: number - 1]:
+            raise ValueError(f"{path} has two columns {name!r}; rename or remove one")
+    for name in (*ignore_columns, *([] if split_column is None else [split_column])):
+        if name not in columns[1:]:
+            raise ValueError(f"{path} has no column {name!r} besides the ids; it has {columns[1:]}")
