@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from pml_macl.labels import check_labels
+from pml_macl.statistics import LabelStatistics
 
 
 def check_batch(
@@ -91,6 +92,12 @@ def check_indices_tuple(indices_tuple: Sequence[Tensor] | None, num_rows: int, n
             raise ValueError(
                 f"indices_tuple must hold rows from 0 to {limit - 1}, got {int(index.min())} to {int(index.max())}"
             )
+
+
+def check_statistics(label_statistics: LabelStatistics | None) -> None:
+    """Raise unless these are label statistics or None."""
+    if label_statistics is not None and not isinstance(label_statistics, LabelStatistics):
+        raise TypeError(f"label_statistics must be a LabelStatistics, got {type(label_statistics).__name__}")
 
 
 def check_range(name: str, value: float, low: float, high: float = math.inf) -> None:

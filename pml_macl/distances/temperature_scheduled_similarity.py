@@ -6,7 +6,7 @@ import torch
 from pytorch_metric_learning.distances import BaseDistance, CosineSimilarity
 from torch import Tensor
 
-from pml_macl.checks import check_batch, check_positive, check_range
+from pml_macl.checks import check_batch, check_positive, check_range, check_statistics
 from pml_macl.distances.constant_temperature import ConstantTemperature
 from pml_macl.distances.scheduled_temperature import ScheduledTemperature
 from pml_macl.functional import mean_over_labels, pairwise_temperatures
@@ -78,6 +78,7 @@ class TemperatureScheduledSimilarity(BaseDistance):
             )
         if schedule is not None and not isinstance(schedule, (ConstantTemperature, ScheduledTemperature)):
             raise TypeError(f"schedule must be a temperature schedule, got {type(schedule).__name__}")
+        check_statistics(label_statistics)
         check_positive("temperature", temperature)
         check_positive("min_temperature", min_temperature)
         check_range("rarity_scale", rarity_scale, 0, 1)

@@ -28,9 +28,8 @@ def positive_pair_losses(logits: Tensor, positives: Tensor, negatives: Tensor) -
         logits = logits.float()
     # The smallest number rather than -inf: a row without candidates would have NaN gradients.
     candidates = logits.masked_fill(~(positives | negatives), torch.finfo(logits.dtype).min)
-    log_denominators = candidates.logsumexp(dim=1)
     anchors, indices = positives.nonzero(as_tuple=True)
-    return log_denominators[anchors] - logits[anchors, indices], anchors, indices
+    return -candidates.log_softmax(dim=1)[anchors, indices], anchors, indices
 
 
 def weighted_anchor_mean(

@@ -7,7 +7,7 @@ from pytorch_metric_learning.losses import BaseMetricLossFunction
 from pytorch_metric_learning.reducers import BaseReducer, ClassWeightedReducer, DivisorReducer, PerAnchorReducer
 from torch import Tensor
 
-from pml_macl.checks import check_batch, check_indices_tuple, check_range
+from pml_macl.checks import check_batch, check_indices_tuple, check_range, check_statistics
 from pml_macl.distances import TemperatureScheduledSimilarity
 from pml_macl.functional import masks_from_indices, positive_negative_masks, positive_pair_losses
 from pml_macl.labels import label_dtype, label_overlap
@@ -74,8 +74,7 @@ class MACLLoss(BaseMetricLossFunction):
     ) -> None:
         check_range("positive_threshold", positive_threshold, 0, 1)
         check_range("negative_threshold", negative_threshold, 0, 1)
-        if label_statistics is not None and not isinstance(label_statistics, LabelStatistics):
-            raise TypeError(f"label_statistics must be a LabelStatistics, got {type(label_statistics).__name__}")
+        check_statistics(label_statistics)
         _check_reducer(kwargs.get("reducer"))
         super().__init__(**kwargs)
         if not isinstance(self.distance, TemperatureScheduledSimilarity):

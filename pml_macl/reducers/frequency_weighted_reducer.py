@@ -6,7 +6,7 @@ import torch
 from pytorch_metric_learning.reducers import BaseReducer
 from torch import Tensor
 
-from pml_macl.checks import check_choice, check_range
+from pml_macl.checks import check_choice, check_range, check_statistics
 from pml_macl.functional import anchor_weights, pairwise_label_weights, weighted_anchor_mean
 from pml_macl.labels import check_labels, label_dtype, label_overlap
 from pml_macl.statistics import LabelStatistics
@@ -73,6 +73,7 @@ class FrequencyWeightedReducer(BaseReducer):
         for name, value in (("power", power), ("overlap_power", overlap_power), ("anchor_power", anchor_power)):
             check_range(name, value, 0)
         check_choice("level", level, LEVELS)
+        check_statistics(label_statistics)
         super().__init__(**kwargs)
         self.label_statistics = label_statistics
         self.power = power
@@ -99,7 +100,8 @@ class FrequencyWeightedReducer(BaseReducer):
         labels, _, statistics = self._label_sets(embeddings, labels, None, label_statistics)
         weights = self._anchor_weights(labels, statistics, label_dtype(losses))[loss_indices]
         rows = torch.arange(len(losses), device=losses.device)  # one loss each
-        return weighted_anchor_mean(losses, rows, torch.ones_like(weights), weights)
+        # Some of PML's losses come as (rows, 1).
+        return weighted_anchor_mean(losses.flatten(), rows, torch.ones_like(weights), weights)
 
     def pos_pair_reduction(
         self,

@@ -1,0 +1,125 @@
+"""Naive float64 loops, written from the formulas and sharing no code with the package."""
+
+import math
+
+import torch
+
+
+def counts_of(labels):
+    """Label co-occurrence counts as nested dictionaries: n[l][m]."""
+    num_classes = labels.shape[1]
+    rows = [set(row.nonzero().flatten().tolist()) for row in labels]
+    return [[sum(1 for row in rows if {k, m} <= row) for m in range(num_classes)] for k in range(num_classes)]
+
+
+def naive_rarity(counts):
+    """Log-rarity of each label; an unseen label counts as seen once."""
+    seen = [max(counts[k][k], 1) for k in range(len(counts))]
+    high, low = max(seen), min(seen)
+    if high == low:
+        return [0.0] * len(seen)
+    return [math.log(high / n) / math.log(high / low) for n in seen]
+
+
+def naive_pair_weight(first, second, counts, power=1.0, level="cooccurrence", overlap_power=0.0):
+    shared = sorted(first & second)
+    union = first | second
+    jaccard = len(shared) / len(union) if union else 0.0
+    high = max(1, max(counts[k][k] for k in range(len(counts))))
+    total = 0.0
+    for x, k in enumerate(shared):
+        for m in shared[x:]:
+            if level == "label" and k != m:
+                continue
+            total += high / max(counts[k][m], 1)
+    return jaccard**overlap_power * total**power
+
+
+def naive_anchor_weight(row, counts, anchor_power=0.0):
+    high = max(1, max(counts[k][k] for k in range(len(counts))))
+    mean = sum(high / max(counts[k][k], 1) for k in row) / len(row) if row else 0.0
+    return mean**anchor_power
+
+
+def naive_temperature(
+    first, second, rarity, temperature=0.1, overlap_scale=1.0, rarity_scale=0.3, min_temperature=0.01
+):
+    union = first | second
+    jaccard = len(first & second) / len(union) if union else 0.0
+    mean_rarity = sum(rarity[k] for k in first) / len(first) if first else 0.0
+    return max(temperature * (1 + overlap_scale * jaccard) * (1 - rarity_scale * mean_rarity), min_temperature)
+
+
+def naive_pairs(rows, ref_rows, positive_threshold=0.0, negative_threshold=0.0, exclude_self=True):
+    """Sets of positives and of negatives of each anchor."""
+    positives, negatives = [], []
+    for i, first in enumerate(rows):
+        positives.append(set())
+        negatives.append(set())
+        for j, second in enumerate(ref_rows):
+            if exclude_self and i == j:
+                continue
+            union = first | second
+            jaccard = len(first & second) / len(union) if union else 0.0
+            if first & second and jaccard >= positive_threshold:
+                positives[i].add(j)
+            elif jaccard <= negative_threshold:
+                negatives[i].add(j)
+    return positives, negatives
+
+
+def pairs_of(indices_tuple, num_rows):
+    """Sets of positives and negatives of each anchor from a miner's pairs or triplets."""
+    positives, negatives = [set() for _ in range(num_rows)], [set() for _ in range(num_rows)]
+    if len(indices_tuple) == 3:
+        indices_tuple = (indices_tuple[0], indices_tuple[1], indices_tuple[0], indices_tuple[2])
+    a1, p, a2, n = (index.tolist() for index in indices_tuple)
+    for anchor, other in zip(a1, p, strict=True):
+        positives[anchor].add(other)
+    for anchor, other in zip(a2, n, strict=True):
+        negatives[anchor].add(other)
+    return positives, negatives
+
+
+def naive_macl(
+    embeddings,
+    labels,
+    ref_emb=None,
+    ref_labels=None,
+    indices_tuple=None,
+    counts=None,
+    positive_threshold=0.0,
+    negative_threshold=0.0,
+    weights=None,
+    temperatures=None,
+):
+    """MACL by loops over pairs; ``weights`` also takes ``anchor_power``. Counts default to those of the batch."""
+    weights = dict(weights or {})
+    anchor_power = weights.pop("anchor_power", 0.0)
+    temperatures = temperatures or {}
+    counts = counts_of(labels) if counts is None else counts
+    rarity = naive_rarity(counts)
+    rows = [set(row.nonzero().flatten().tolist()) for row in labels]
+    ref_rows = rows if ref_labels is None else [set(row.nonzero().flatten().tolist()) for row in ref_labels]
+    others = embeddings if ref_emb is None else ref_emb
+    if indices_tuple is None:
+        positives, negatives = naive_pairs(rows, ref_rows, positive_threshold, negative_threshold, ref_emb is None)
+    else:
+        positives, negatives = pairs_of(indices_tuple, len(rows))
+
+    numerator = (embeddings * 0).sum()
+    denominator = 0.0
+    for i, row in enumerate(rows):
+        pair_weights = {p: naive_pair_weight(row, ref_rows[p], counts, **weights) for p in positives[i]}
+        if sum(pair_weights.values()) == 0:
+            continue
+        logits = {}
+        for k in positives[i] | negatives[i]:
+            cosine = embeddings[i] @ others[k] / (embeddings[i].norm() * others[k].norm())
+            logits[k] = cosine / naive_temperature(row, ref_rows[k], rarity, **temperatures)
+        log_sum = torch.logsumexp(torch.stack(list(logits.values())), dim=0)
+        inner = sum(w * (log_sum - logits[p]) for p, w in pair_weights.items()) / sum(pair_weights.values())
+        anchor = naive_anchor_weight(row, counts, anchor_power)
+        numerator = numerator + anchor * inner
+        denominator += anchor
+    return numerator / denominator if denominator else numerator
