@@ -1,7 +1,7 @@
 """Reading a table of multi-labels: one row an image, one 0/1 column a class."""
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,16 +19,16 @@ class LabelTable:
         ids: the image id of each row.
         classes: the names of the label columns.
         labels: (rows, classes) ``torch.bool``.
-        splits: the split of each row; None without a split column.
+        splits: the split of each row; empty without a split column.
     """
 
     ids: list[str]
     classes: list[str]
     labels: Tensor
-    splits: list[str] | None
+    splits: list[str]
 
 
-def read_label_table(path: Path, split_column: str | None = None, ignore_columns: Sequence[str] = ()) -> LabelTable:
+def read_label_table(path: Path, split_column: str | None = None, ignore_columns: Collection[str] = ()) -> LabelTable:
     """Read and check a label table.
 
     The table is UTF-8 text (with or without byte order mark, any line ends) with tabs, or else commas, between the
@@ -76,9 +76,8 @@ def read_label_table(path: Path, split_column: str | None = None, ignore_columns
                     "name the column in ignore_columns if it is no class"
                 )
         labels.append([CELLS[row[name]] for name in classes])
-        if split_column is not None:
-            splits.append(row[split_column])
-    return LabelTable(list(first_lines), classes, torch.tensor(labels), splits if split_column is not None else None)
+        splits.append("" if split_column is None else row[split_column])
+    return LabelTable(list(first_lines), classes, torch.tensor(labels), splits)
 
 
 def read_rows(path: Path) -> list[tuple[int, list[str]]]:
@@ -99,7 +98,7 @@ def read_rows(path: Path) -> list[tuple[int, list[str]]]:
     return rows
 
 
-def check_columns(path: Path, columns: list[str], split_column: str | None, ignore_columns: Sequence[str]) -> None:
+def check_columns(path: Path, columns: list[str], split_column: str | None, ignore_columns: Collection[str]) -> None:
     """Raise ValueError unless the columns are named, distinct, and hold those that are asked for."""
     if len(columns) == 1:
         raise ValueError(f"{path} has one column, {columns[0][:80]!r}; separate the columns with commas or tabs")

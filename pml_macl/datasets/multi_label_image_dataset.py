@@ -1,7 +1,7 @@
 """Images in a folder and their multi-labels in a table."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +61,7 @@ class MultiLabelImageDataset(Dataset[tuple[Any, Tensor]]):
         labels_file: str | os.PathLike[str],
         split: str | None = None,
         split_column: str | None = None,
-        ignore_columns: Sequence[str] = (),
+        ignore_columns: Collection[str] = (),
         transform: Callable[[Any], Any] | None = None,
     ) -> None:
         for name, path in (("images", images), ("labels_file", labels_file)):
@@ -70,21 +70,18 @@ class MultiLabelImageDataset(Dataset[tuple[Any, Tensor]]):
         for name, text in (("split", split), ("split_column", split_column)):
             if not isinstance(text, str | None):
                 raise TypeError(f"{name} must be a string or None, got {text!r}")
-        if isinstance(ignore_columns, str) or not all(isinstance(name, str) for name in ignore_columns):
-            raise TypeError(f"ignore_columns must be a sequence of column names, got {ignore_columns!r}")
+        is_collection = isinstance(ignore_columns, Collection) and not isinstance(ignore_columns, str)
+        if not is_collection or not all(isinstance(name, str) for name in ignore_columns):
+            raise TypeError(f"ignore_columns must be a collection of column names, got {ignore_columns!r}")
         if transform is not None and not callable(transform):
             raise TypeError(f"transform must be callable or None, got {transform!r}")
         if split is not None and split_column is None:
             raise ValueError(f"split {split!r} needs split_column, the name of the column that holds it")
         table = read_label_table(Path(labels_file), split_column, ignore_columns)
-        rows = list(range(len(table.ids)))
-        if split is not None and table.splits is not None:
-            rows = [row for row in rows if table.splits[row] == split]
-            if not rows:
-                found = sorted(set(table.splits))
-                raise ValueError(
-                    f"{labels_file} has no row with split {split!r} in column {split_column!r}; it has {found}"
-                )
+        rows = [row for row, found in enumerate(table.splits) if split in (None, found)]
+        if not rows:
+            splits = ", ".join(sorted(set(table.splits))[:10])
+            raise ValueError(f"{labels_file} has no split {split!r} in its column {split_column!r}; it has {splits}")
         self.transform = transform
         self.classes = table.classes
         self.labels = table.labels[torch.tensor(rows)]

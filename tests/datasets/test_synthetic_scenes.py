@@ -76,7 +76,7 @@ def test_labels_co_occur_as_in_real_scenes(scenes):
 
 
 def test_mean_colour_does_not_tell_the_labels(scenes):
-    """The image nearest in colour carries the same label set about as rarely as chance has it."""
+    """Fewer than one image in four carries the label set of the image that is nearest to it in colour."""
     images = torch.stack([image for image, _ in scenes])
     colours = torch.cat([images.mean(dim=(2, 3)), images.std(dim=(2, 3))], dim=1)
     distances = torch.cdist(colours, colours).fill_diagonal_(torch.inf)
