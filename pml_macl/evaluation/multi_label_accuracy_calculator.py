@@ -1,0 +1,302 @@
+"""PML's accuracy calculator for multi-hot labels."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pytorch_metric_learning.utils.accuracy_calculator import AccuracyCalculator
+from torch import Tensor
+
+from pml_macl.evaluation._checks import check_choice
+from pml_macl.evaluation.average_precision import AP_DENOMINATORS, average_precision
+from pml_macl.evaluation.average_precision_at_r import average_precision_at_r
+from pml_macl.evaluation.metric_accumulator import MetricAccumulator
+from pml_macl.evaluation.ndcg import ndcg
+from pml_macl.evaluation.precision_at_k import precision_at_k
+from pml_macl.evaluation.r_precision import r_precision
+from pml_macl.evaluation.ranked_queries import RankedQueries
+from pml_macl.evaluation.ranker import Ranker
+from pml_macl.evaluation.reciprocal_rank import reciprocal_rank
+from pml_macl.evaluation.reference_labels import ReferenceLabels
+from pml_macl.labels import check_labels, label_dtype
+
+Array = Tensor | NDArray[Any]
+GAINS = ("shared", "jaccard")
+_CLUSTERING_METRICS = ("NMI", "AMI")
+_MAX_ELEMENTS = 2**22
+
+
+class MultiLabelAccuracyCalculator(AccuracyCalculator):
+    r"""Retrieval metrics for multi-hot labels, computed in query chunks on the device of the embeddings.
+
+    A reference r is relevant to a query q if they share a label and their Jaccard similarity reaches
+    ``relevance_threshold``. Queries without a relevant reference are left out, as in PML. On one-hot labels the
+    metrics that PML has are PML's. References are ranked by Euclidean distance on the embeddings as given, ties by
+    reference index.
+
+    Args:
+        include: names of the metrics to compute; empty for all.
+        exclude: names of metrics to leave out.
+        avg_of_avgs: average over labels the mean over the queries that carry the label.
+        return_per_class: return those means as a list in class order, NaN for a label without queries.
+        k: how many nearest references are ranked: None for all, an int, or ``"max_bin_count"`` for the largest number
+            of references that are relevant to one query.
+        device: where to compute; None is the device of the embeddings.
+        knn_func: PML's ``FaissKNN``, ``CustomKNN`` or a function of their form, in place of the exact ranking.
+        relevance_threshold: in [0, 1]; 0 takes any shared label.
+        gain: what a reference is worth: ``"shared"``, the number of shared labels, or ``"jaccard"``.
+        exponential_gain: use :math:`2^g - 1` for the gain g in ``ndcg``.
+        ap_denominator: what average precision divides by: ``"relevant"`` (PML), ``"hits"`` or ``"min"``, see
+            :func:`~pml_macl.evaluation.average_precision`.
+        query_batch_size: queries in one chunk; None chooses by the size of the reference set.
+
+    Raises:
+        TypeError: ``include`` or ``exclude`` is not a tuple or list.
+        ValueError: an unknown metric, or a setting outside what is said here.
+
+    Example:
+        >>> embeddings = torch.tensor([[0.0], [1.0], [3.0]])
+        >>> labels = torch.tensor([[1, 1, 0], [0, 1, 1], [1, 0, 0]])
+        >>> calculator = MultiLabelAccuracyCalculator(include=("precision_at_1", "mean_reciprocal_rank"))
+        >>> calculator.get_accuracy(embeddings, labels)
+        {'mean_reciprocal_rank': 0.8333333333333334, 'precision_at_1': 0.6666666666666666}
+    """
+
+    def __init__(
+        self,
+        include: Sequence[str] = (),
+        exclude: Sequence[str] = (),
+        avg_of_avgs: bool = False,
+        return_per_class: bool = False,
+        k: int | str | None = None,
+        device: torch.device | str | None = None,
+        knn_func: Callable[..., tuple[Tensor, Tensor]] | None = None,
+        *,
+        relevance_threshold: float = 0.0,
+        gain: str = "shared",
+        exponential_gain: bool = False,
+        ap_denominator: str = "relevant",
+        query_batch_size: int | None = None,
+    ) -> None:
+        if k is not None and k != "max_bin_count" and not _is_positive_integer(k):
+            raise ValueError(f"k must be None, a positive integer or 'max_bin_count', got {k!r}")
+        if not 0 <= relevance_threshold <= 1:
+            raise ValueError(f"relevance_threshold must be a Jaccard similarity in [0, 1], got {relevance_threshold!r}")
+        check_choice(gain, "gain", GAINS)
+        check_choice(ap_denominator, "ap_denominator", AP_DENOMINATORS)
+        if query_batch_size is not None and not _is_positive_integer(query_batch_size):
+            raise ValueError(f"query_batch_size must be None or a positive integer, got {query_batch_size!r}")
+        super().__init__(
+            exclude=_CLUSTERING_METRICS,
+            avg_of_avgs=avg_of_avgs,
+            return_per_class=return_per_class,
+            k=k,
+            device=torch.device("cpu"),
+            knn_func=_not_used,  # PML's defaults would ask for faiss
+            kmeans_func=_not_used,
+        )
+        self.check_primary_metrics(include, exclude)
+        self.original_function_dict = self.get_function_dict(include, exclude)
+        self.curr_function_dict = self.get_function_dict()
+        self.device = None if device is None else torch.device(device)
+        self.knn_func = knn_func
+        self.relevance_threshold = relevance_threshold
+        self.gain = gain
+        self.exponential_gain = exponential_gain
+        self.ap_denominator = ap_denominator
+        self.query_batch_size = query_batch_size
+
+    @torch.no_grad()
+    def get_accuracy(
+        self,
+        query: Array,
+        query_labels: Array,
+        reference: Array | None = None,
+        reference_labels: Array | None = None,
+        ref_includes_query: bool = False,
+        include: Sequence[str] = (),
+        exclude: Sequence[str] = (),
+    ) -> dict[str, float | list[float]]:
+        """Rank the references for each query and compute the metrics.
+
+        Args:
+            query: (Q, D) embeddings, finite.
+            query_labels: (Q, C) multi-hot label sets.
+            reference: (M, D) embeddings; None ranks the queries among themselves.
+            reference_labels: (M, C) multi-hot label sets.
+            ref_includes_query: the first Q references are the queries; each is left out of its own ranking.
+            include: as in the constructor, of the metrics chosen there, for this call.
+            exclude: likewise.
+
+        Returns:
+            A value a metric, NaN where no query has a relevant reference, or with ``return_per_class`` a list of them.
+
+        Raises:
+            TypeError: an argument is neither a tensor nor an array.
+            ValueError: shapes that do not belong together, labels other than 0 and 1, embeddings that are not finite,
+                an unknown metric, or references that do not begin with the queries though ``ref_includes_query``.
+        """
+        self.check_primary_metrics(include, exclude)
+        if reference is None:
+            reference, reference_labels, ref_includes_query = query, query_labels, True
+        if reference_labels is None:
+            raise ValueError("reference_labels are missing: reference and reference_labels are given together")
+        query, reference = self._check_embeddings(query, reference)
+        query_labels = check_labels(_as_tensor(query_labels, query.device), len(query), name="query_labels")
+        reference_labels = check_labels(
+            _as_tensor(reference_labels, query.device), len(reference), query_labels.shape[1], name="reference_labels"
+        )
+        if ref_includes_query:
+            _check_reference_begins_with_query(query, query_labels, reference, reference_labels)
+
+        self.curr_function_dict = self.get_function_dict(include, exclude)
+        return self._rank_and_measure(query, query_labels, reference, reference_labels, ref_includes_query)
+
+    def calculate_precision_at_1(self, ranking: RankedQueries) -> Tensor:
+        return precision_at_k(ranking.relevance, 1)
+
+    def calculate_r_precision(self, ranking: RankedQueries) -> Tensor:
+        return r_precision(ranking.relevance, ranking.num_relevant)
+
+    def calculate_mean_average_precision(self, ranking: RankedQueries) -> Tensor:
+        return average_precision(ranking.relevance, ranking.num_relevant, self.ap_denominator)
+
+    def calculate_mean_average_precision_at_r(self, ranking: RankedQueries) -> Tensor:
+        return average_precision_at_r(ranking.relevance, ranking.num_relevant)
+
+    def calculate_mean_reciprocal_rank(self, ranking: RankedQueries) -> Tensor:
+        return reciprocal_rank(ranking.relevance)
+
+    def calculate_ndcg(self, ranking: RankedQueries) -> Tensor:
+        return ndcg(ranking.gains, ranking.ideal_gains, self.exponential_gain)
+
+    def calculate_label_mean_average_precision(self, ranking: RankedQueries) -> Tensor:
+        return ranking.label_average_precision
+
+    def check_primary_metrics(self, include: Sequence[str] = (), exclude: Sequence[str] = ()) -> None:
+        """Raise unless both are tuples or lists of metrics that this calculator has."""
+        for name, metrics in (("include", include), ("exclude", exclude)):
+            if not isinstance(metrics, tuple | list):
+                raise TypeError(f"{name} must be a tuple or list of metric names, got {metrics!r}")
+            unknown = [metric for metric in metrics if metric not in self.original_function_dict]
+            if unknown:
+                known = ", ".join(self.original_function_dict)
+                raise ValueError(f"{name} has {unknown}, which this calculator does not compute; it has: {known}")
+
+    def requires_knn(self) -> list[str]:
+        return list(self.original_function_dict)
+
+    def requires_clustering(self) -> list[str]:
+        return []
+
+    def _rank_and_measure(
+        self, query: Tensor, query_labels: Tensor, reference: Tensor, reference_labels: Tensor, ref_includes_query: bool
+    ) -> dict[str, float | list[float]]:
+        num_queries, num_classes = query_labels.shape
+        references = ReferenceLabels(reference_labels, label_dtype(query), self.relevance_threshold)
+        rows_at_once = self.query_batch_size or max(1, _MAX_ELEMENTS // max(len(reference), num_classes))
+        chunks = [slice(start, start + rows_at_once) for start in range(0, num_queries, rows_at_once)]
+        num_relevant = torch.empty(num_queries, dtype=torch.long, device=query.device)
+        for rows in chunks:
+            num_relevant[rows] = references.count_relevant(query_labels[rows], ref_includes_query)
+
+        num_others = len(reference) - int(ref_includes_query)
+        k = self.determine_k(num_relevant + int(ref_includes_query), len(reference), ref_includes_query)
+        k = min(max(k, 1), num_others)
+        by_label = self.avg_of_avgs or self.return_per_class
+        metrics = {
+            name: MetricAccumulator(num_queries, num_classes, by_label, query.device)
+            for name in self.get_curr_metrics()
+        }
+        if num_others:
+            rank = self._ranker(query, reference, k, ref_includes_query)
+            for rows in chunks:
+                own_index = torch.arange(num_queries, device=query.device)[rows] if ref_includes_query else None
+                ranking = RankedQueries(
+                    rank(rows, own_index),
+                    query_labels[rows],
+                    references,
+                    num_relevant[rows],
+                    own_index,
+                    gain=self.gain,
+                    ap_denominator=self.ap_denominator,
+                    max_elements=_MAX_ELEMENTS,
+                )
+                for name, metric in metrics.items():
+                    values = self.curr_function_dict[name](ranking)
+                    if values.ndim == 1:  # one a query: those without a relevant reference are left out
+                        values = values.masked_fill(ranking.num_relevant == 0, torch.nan)
+                    metric.add(rows, values, ranking.labels)
+        if self.return_per_class:
+            return {name: metric.label_means().tolist() for name, metric in metrics.items()}
+        return {name: metric.mean() for name, metric in metrics.items()}
+
+    def _ranker(
+        self, query: Tensor, reference: Tensor, k: int, ref_includes_query: bool
+    ) -> Callable[[slice, Tensor | None], Tensor]:
+        """A function that ranks the references for some of the queries."""
+        if self.knn_func is None:
+            ranker = Ranker(reference)
+            return lambda rows, own_index: ranker(query[rows], k, own_index)
+        # An index is built in each call, so it is asked once for all queries.
+        order = self.knn_func(query, k, reference, ref_includes_query)[1]
+        return lambda rows, _: order[rows]
+
+    def _check_embeddings(self, query: Array, reference: Array) -> tuple[Tensor, Tensor]:
+        """Both as finite float32 or float64 tensors on one device."""
+        query = _check_embeddings(query, "query", self.device)
+        reference = _check_embeddings(reference, "reference", query.device)
+        if query.shape[1] != reference.shape[1]:
+            raise ValueError(
+                f"query and reference must have embeddings of one size, got {query.shape[1]} and {reference.shape[1]}"
+            )
+        dtype = torch.promote_types(query.dtype, reference.dtype)
+        return query.to(dtype), reference.to(dtype)
+
+
+def _is_positive_integer(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def _as_tensor(array: Array, device: torch.device | None) -> Tensor:
+    """An array as a tensor, on the device; what is neither stays, for the checks to name."""
+    tensor = torch.from_numpy(array) if isinstance(array, np.ndarray) else array
+    return tensor.to(device) if isinstance(tensor, Tensor) else tensor
+
+
+def _check_embeddings(embeddings: Array, name: str, device: torch.device | None) -> Tensor:
+    tensor = _as_tensor(embeddings, device)
+    if not isinstance(tensor, Tensor):
+        raise TypeError(f"{name} must be a torch.Tensor or numpy array, got {type(tensor).__name__}")
+    if tensor.ndim != 2 or 0 in tensor.shape:
+        raise ValueError(f"{name} must hold embeddings, shape (rows, size), got {tuple(tensor.shape)}")
+    if tensor.is_complex():
+        raise ValueError(f"{name} must be real, got {tensor.dtype}")
+    if tensor.dtype is not torch.float64:
+        tensor = tensor.float()
+    not_finite = (~tensor.isfinite()).any(dim=1)
+    if not_finite.any():
+        raise ValueError(
+            f"{name} must be finite, got NaN or infinity in {int(not_finite.sum())} of {len(tensor)} rows; "
+            "was the training diverging?"
+        )
+    return tensor
+
+
+def _check_reference_begins_with_query(
+    query: Tensor, query_labels: Tensor, reference: Tensor, reference_labels: Tensor
+) -> None:
+    head, head_labels = reference[: len(query)], reference_labels[: len(query)]
+    if query is reference and query_labels is reference_labels:
+        return
+    if not (query.shape == head.shape and torch.allclose(query, head) and torch.equal(query_labels, head_labels)):
+        raise ValueError(
+            f"with ref_includes_query the first {len(query)} references and their labels must be the queries and "
+            "theirs, but they differ; put the queries first, or set ref_includes_query=False"
+        )
+
+
+def _not_used(*_: object) -> NoReturn:
+    raise NotImplementedError("rankings are exact and nothing is clustered here")

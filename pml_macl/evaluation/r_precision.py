@@ -1,0 +1,34 @@
+"""R-precision."""
+
+import torch
+from torch import Tensor
+
+from pml_macl.evaluation._checks import check_per_query, check_ranks
+
+
+def r_precision(relevance: Tensor, num_relevant: Tensor) -> Tensor:
+    r"""Precision at R, where R is the number of references that are relevant to the query.
+
+    .. math:: \frac{1}{\min(R, k)} \sum_{j \le \min(R, k)} rel_j
+
+    Where fewer than R ranks are given, those given count, as in PML.
+
+    Args:
+        relevance: (queries, k) 1 or True where the reference at that rank is relevant.
+        num_relevant: (queries,) R, the relevant references of the whole reference set.
+
+    Returns:
+        (queries,) float64 in [0, 1]; NaN without a relevant reference.
+
+    Raises:
+        ValueError: the shapes do not belong together.
+
+    Example:
+        >>> r_precision(torch.tensor([[1, 0, 1, 1]]), torch.tensor([3]))
+        tensor([0.6667], dtype=torch.float64)
+    """
+    check_ranks(relevance, "relevance")
+    check_per_query(num_relevant, "num_relevant", len(relevance))
+    positions = torch.arange(relevance.shape[1], device=relevance.device)
+    hits = (relevance * (positions < num_relevant[:, None])).sum(dim=1)
+    return hits.double() / num_relevant.clamp(max=relevance.shape[1])

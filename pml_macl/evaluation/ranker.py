@@ -1,0 +1,76 @@
+"""Exact ranking of a reference set by Euclidean distance."""
+
+import torch
+from torch import Tensor
+
+
+class Ranker:
+    """Ranks references by Euclidean distance to each query, ties by reference index.
+
+    A distance is compared through ``|r|^2 / 2 - q . r``, which orders a row as the distance does. It is computed by a
+    matrix product in the type of the embeddings (half precision in float32), so two different references whose
+    distances agree to rounding may come in either order; references that are equal always tie, since they share one
+    column of the product.
+
+    Args:
+        reference: (M, D) embeddings, finite.
+    """
+
+    def __init__(self, reference: Tensor) -> None:
+        reference = reference + 0.0  # so that -0.0 and 0.0 are the same vector
+        self.origin = self._origin(reference)
+        distinct, self.columns = torch.unique(reference - self.origin, dim=0, return_inverse=True)
+        if len(distinct) == len(reference):
+            distinct, self.columns = reference - self.origin, None
+        self.distinct = distinct.T.contiguous()
+        self.half_squares = distinct.square().sum(dim=1) / 2
+
+    def __call__(self, query: Tensor, k: int, own_index: Tensor | None = None) -> Tensor:
+        """Indices of the nearest references.
+
+        Args:
+            query: (N, D) embeddings, of the type and device of the references.
+            k: how many to rank, at most M, or M - 1 with ``own_index``.
+            own_index: (N,) index of each query in the reference set, which is left out of its ranking.
+
+        Returns:
+            (N, k) int64 reference indices, nearest first.
+        """
+        keys = self._keys(query, own_index)
+        if k + 1 >= keys.shape[1]:
+            return keys.sort(dim=1, stable=True).indices[:, :k]
+        return self._nearest(keys, k)
+
+    def _keys(self, query: Tensor, own_index: Tensor | None) -> Tensor:
+        """(N, M) values that order each row as the distances do; infinite at the query itself."""
+        with torch.autocast(query.device.type, enabled=False):
+            keys = torch.addmm(self.half_squares, query - self.origin, self.distinct, alpha=-1)
+        if self.columns is not None:
+            keys = keys[:, self.columns]
+        if own_index is not None:
+            keys.scatter_(1, own_index[:, None], torch.inf)
+        return keys
+
+    @staticmethod
+    def _nearest(keys: Tensor, k: int) -> Tensor:
+        """The first k of each row without sorting the rest."""
+        values, indices = keys.topk(k + 1, dim=1, largest=False, sorted=True)
+        # topk chooses freely among equal values, so order the chosen by index first, then stably by value.
+        indices, by_index = indices.sort(dim=1)
+        values, by_value = values.gather(1, by_index).sort(dim=1, stable=True)
+        indices = indices.gather(1, by_value)[:, :k]
+        # A value that equals the first one left out may have equals anywhere in the row.
+        cut_in_tie = (values[:, k - 1] == values[:, k]).nonzero().squeeze(1)
+        if len(cut_in_tie):
+            indices[cut_in_tie] = keys[cut_in_tie].sort(dim=1, stable=True).indices[:, :k]
+        return indices
+
+    @staticmethod
+    def _origin(reference: Tensor) -> Tensor:
+        """A point to measure from: far from the data, squares would cancel and lose the digits that rank them.
+
+        It is a reference and not the mean, which keeps grids of whole numbers, and so their ties, exact.
+        """
+        centre = reference.mean(dim=0)
+        is_far = centre.square().sum() > reference.var(dim=0, unbiased=False).sum()
+        return torch.where(is_far, reference[0], 0.0)

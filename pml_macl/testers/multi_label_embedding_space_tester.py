@@ -1,0 +1,57 @@
+"""PML's tester for multi-hot labels."""
+
+from typing import Any
+
+from pytorch_metric_learning.testers import GlobalEmbeddingSpaceTester
+from torch import Tensor
+
+from pml_macl.evaluation import MultiLabelAccuracyCalculator
+
+
+class MultiLabelEmbeddingSpaceTester(GlobalEmbeddingSpaceTester):
+    """Evaluates the embedding space on multi-hot labels, as PML's ``GlobalEmbeddingSpaceTester`` does on classes.
+
+    PML takes the columns of 2-dimensional labels for levels of a hierarchy and evaluates each alone. Here the columns
+    are one label set, evaluated once, and metrics are recorded under their plain names, so PML's ``HookContainer``
+    takes them as ``primary_metric``.
+
+    Args:
+        *args: as for PML's tester, in its order.
+        label_hierarchy_level: only ``"all"``, since the columns belong together.
+        **kwargs: as for PML's tester: ``normalize_embeddings``, ``batch_size``, ``dataloader_num_workers``, ...;
+            ``accuracy_calculator=None`` is a :class:`~pml_macl.evaluation.MultiLabelAccuracyCalculator`, which needs
+            no faiss.
+
+    Raises:
+        ValueError: ``label_hierarchy_level`` is not ``"all"``.
+
+    Example:
+        >>> import torch
+        >>> labels = torch.tensor([[1, 1, 0], [0, 1, 1], [1, 0, 0]])
+        >>> dataset = torch.utils.data.TensorDataset(torch.tensor([[1.0, 0.0], [1.0, 0.5], [0.0, 1.0]]), labels)
+        >>> calculator = MultiLabelAccuracyCalculator(include=("ndcg",))
+        >>> tester = MultiLabelEmbeddingSpaceTester(accuracy_calculator=calculator, dataloader_num_workers=0)
+        >>> accuracies = tester.test({"val": dataset}, epoch=1, trunk_model=torch.nn.Identity())
+        >>> {name: round(value, 4) for name, value in accuracies["val"].items()}
+        {'epoch': 1, 'ndcg': 0.877}
+    """
+
+    accuracy_calculator: Any
+
+    def __init__(self, *args: Any, label_hierarchy_level: str = "all", **kwargs: Any) -> None:
+        if label_hierarchy_level != "all":
+            raise ValueError(
+                "label_hierarchy_level must be 'all', since the columns of multi-hot labels belong together, "
+                f"got {label_hierarchy_level!r}"
+            )
+        super().__init__(*args, label_hierarchy_level=label_hierarchy_level, **kwargs)
+
+    def initialize_accuracy_calculator(self) -> None:
+        if self.accuracy_calculator is None:
+            self.accuracy_calculator = MultiLabelAccuracyCalculator()
+
+    def label_levels_to_evaluate(self, query_labels: Tensor) -> list[slice]:
+        return [slice(None)]
+
+    def accuracies_keyname(self, metric: str, label_hierarchy_level: object = "all", average: bool = False) -> str:
+        return metric

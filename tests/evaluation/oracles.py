@@ -1,0 +1,117 @@
+"""Retrieval metrics as naive loops in Python floats, written from the definitions."""
+
+import math
+
+NAN = float("nan")
+
+
+def naive_order(query, reference, ref_includes_query):
+    """For each query the reference indices, nearest first, ties by index, itself left out."""
+    orders = []
+    for i, q in enumerate(query.double().tolist()):
+        distances = [sum((a - b) ** 2 for a, b in zip(q, r, strict=True)) for r in reference.double().tolist()]
+        others = [j for j in range(len(distances)) if not (ref_includes_query and i == j)]
+        orders.append(sorted(others, key=lambda j, distances=distances: (distances[j], j)))
+    return orders
+
+
+def naive_values(query, query_labels, reference, reference_labels, ref_includes_query, **settings):
+    """For each query a dictionary of its values; the AP of each of its labels is under ``label_ap``."""
+    query_sets = [set(row.nonzero().flatten().tolist()) for row in query_labels]
+    reference_sets = [set(row.nonzero().flatten().tolist()) for row in reference_labels]
+    orders = naive_order(query, reference, ref_includes_query)
+    ranked = [[reference_sets[j] for j in order] for order in orders]
+    threshold = settings.get("relevance_threshold", 0.0)
+    most = max(sum(is_relevant(q, r, threshold) for r in row) for q, row in zip(query_sets, ranked, strict=True))
+    settings.setdefault("num_classes", query_labels.shape[1])
+    return [naive_query(q, row, most, **settings) for q, row in zip(query_sets, ranked, strict=True)]
+
+
+def jaccard(a, b):
+    return len(a & b) / len(a | b) if a & b else 0.0
+
+
+def is_relevant(a, b, threshold):
+    return bool(a & b) and jaccard(a, b) >= threshold
+
+
+def naive_query(
+    own,
+    ranked,
+    most_relevant,
+    k=None,
+    relevance_threshold=0.0,
+    gain="shared",
+    exponential_gain=False,
+    ap_denominator="relevant",
+    num_classes=0,
+):
+    relevance = [is_relevant(own, other, relevance_threshold) for other in ranked]
+    total = sum(relevance)
+    if k == "max_bin_count":
+        k = max(most_relevant, 1)
+    k = len(ranked) if k is None else min(k, len(ranked))
+    label_ap = {}
+    for label in own:
+        carries = [label in other for other in ranked]
+        label_ap[label] = naive_ap(carries[:k], sum(carries), ap_denominator)
+    if total == 0:
+        return {"label_ap": label_ap}
+
+    gains = [len(own & other) if gain == "shared" else jaccard(own, other) for other in ranked]
+    top, top_gains, first_r = ranked[:k], gains[:k], relevance[: min(total, k)]
+    hit_ranks = [j for j in range(1, k + 1) if relevance[j - 1]]
+    mean_gain = [sum(gains[:j]) / j for j in range(1, k + 1)]
+    deepest = min(4 * total, 2 * most_relevant)
+    ranks = [j if j <= deepest else 1.25 * deepest for j in range(1, len(ranked) + 1) if relevance[j - 1]]
+
+    def dcg(values):
+        return sum((2**g - 1 if exponential_gain else g) / math.log2(1 + j) for j, g in enumerate(values, start=1))
+
+    def mean(values):
+        return sum(values) / k
+
+    return {
+        "label_ap": label_ap,
+        "precision_at_1": float(relevance[0]),
+        "r_precision": sum(first_r) / len(first_r),
+        "mean_average_precision": naive_ap(relevance[:k], total, ap_denominator),
+        "mean_average_precision_at_r": naive_ap(first_r, total, "relevant"),
+        "mean_reciprocal_rank": 1 / hit_ranks[0] if hit_ranks else 0.0,
+        "ndcg": dcg(top_gains) / dcg(sorted(gains, reverse=True)[:k]),
+        "acg": mean_gain[-1],
+        "weighted_average_precision": sum(mean_gain[j - 1] for j in hit_ranks) / max(len(hit_ranks), 1),
+        "label_precision": mean(len(own & other) / len(other) if other else 0.0 for other in top),
+        "label_recall": mean(len(own & other) / len(own) for other in top),
+        "label_f1": mean(2 * len(own & other) / (len(own) + len(other)) for other in top),
+        "hamming_loss": mean(len(own ^ other) / num_classes for other in top),
+        "anmrr": (sum(ranks) / total - 0.5 - total / 2) / (1.25 * deepest - 0.5 - total / 2),
+    }
+
+
+def naive_ap(relevance, total, denominator):
+    if total == 0:
+        return NAN
+    precisions = [sum(relevance[:j]) / j for j in range(1, len(relevance) + 1) if relevance[j - 1]]
+    divisor = {"relevant": total, "hits": len(precisions), "min": min(total, len(relevance))}[denominator]
+    return sum(precisions) / max(divisor, 1)
+
+
+def naive_mean(values, name):
+    """What the calculator reports: the mean over queries, or for labels over labels of the means over queries."""
+    if name.startswith("label_mean_average_precision"):
+        return nan_mean(naive_label_means(values, name).values())
+    return nan_mean(value.get(name, NAN) for value in values)
+
+
+def naive_label_means(values, name="label_mean_average_precision"):
+    """Mean AP of each label that a query carries."""
+    labels = sorted({label for value in values for label in value["label_ap"]})
+    return {
+        label: nan_mean(value["label_ap"][label] for value in values if label in value["label_ap"]) for label in labels
+    }
+
+
+def nan_mean(values):
+    kept = [value for value in values if not math.isnan(value)]
+    return sum(kept) / len(kept) if kept else NAN

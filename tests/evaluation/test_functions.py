@@ -1,0 +1,53 @@
+"""What all metric functions share: one float64 value a query, on the device, and errors that name the argument."""
+
+import pytest
+import torch
+
+from pml_macl.evaluation import (
+    average_precision,
+    average_precision_at_r,
+    ndcg,
+    precision_at_k,
+    r_precision,
+    reciprocal_rank,
+)
+
+RELEVANCE = torch.tensor([[1, 0, 1, 0], [0, 0, 0, 0], [0, 0, 0, 1]])
+TOTAL = torch.tensor([3, 0, 1])
+CALLS = {
+    "average_precision": lambda relevance, total: average_precision(relevance, total),
+    "average_precision_at_r": lambda relevance, total: average_precision_at_r(relevance, total),
+    "ndcg": lambda relevance, total: ndcg(relevance, relevance.sort(dim=-1, descending=True).values),
+    "precision_at_k": lambda relevance, total: precision_at_k(relevance, 2),
+    "r_precision": lambda relevance, total: r_precision(relevance, total),
+    "reciprocal_rank": lambda relevance, total: reciprocal_rank(relevance),
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+@pytest.mark.parametrize("dtype", [torch.bool, torch.int64, torch.float32])
+def test_one_float64_value_a_query_whatever_the_type(name, dtype, device):
+    values = CALLS[name](RELEVANCE.to(device, dtype), TOTAL.to(device))
+    assert values.shape == (3,)
+    assert values.dtype is torch.float64
+    assert values.device.type == device.type
+    torch.testing.assert_close(values, CALLS[name](RELEVANCE.to(device), TOTAL.to(device)), equal_nan=True)
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_queries_do_not_influence_each_other(name):
+    together = CALLS[name](RELEVANCE, TOTAL)
+    alone = torch.cat([CALLS[name](RELEVANCE[i : i + 1], TOTAL[i : i + 1]) for i in range(3)])
+    torch.testing.assert_close(together, alone, equal_nan=True)
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_a_wrong_shape_is_named(name):
+    with pytest.raises(ValueError, match=r"\(queries, k\), got \(4,\)"):
+        CALLS[name](RELEVANCE[0], TOTAL[:1])
+
+
+@pytest.mark.parametrize("function", [average_precision, average_precision_at_r, r_precision])
+def test_num_relevant_of_another_length_is_named(function):
+    with pytest.raises(ValueError, match=r"num_relevant .*\(3,\), got \(2,\)"):
+        function(RELEVANCE, TOTAL[:2])

@@ -1,0 +1,275 @@
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from evaluation.conftest import random_problem
+from evaluation.oracles import naive_label_means, naive_mean, naive_values
+from pytorch_metric_learning.utils.accuracy_calculator import AccuracyCalculator
+from sklearn.metrics import average_precision_score, ndcg_score
+
+from pml_macl.evaluation import MultiLabelAccuracyCalculator
+
+PML_METRICS = (
+    "precision_at_1",
+    "r_precision",
+    "mean_average_precision",
+    "mean_average_precision_at_r",
+    "mean_reciprocal_rank",
+)
+SETTINGS = [
+    {},
+    {"k": 1},
+    {"k": 4},
+    {"k": 1000},
+    {"k": "max_bin_count"},
+    {"relevance_threshold": 0.5, "gain": "jaccard"},
+    {"relevance_threshold": 1.0, "exponential_gain": True, "k": 3},
+    {"gain": "jaccard", "exponential_gain": True, "k": 5},
+    {"ap_denominator": "hits", "k": 3},
+    {"ap_denominator": "min", "k": 3},
+]
+
+
+def to_device(problem, device):
+    return tuple(part.to(device) if isinstance(part, torch.Tensor) else part for part in problem)
+
+
+@pytest.mark.parametrize("settings", SETTINGS, ids=str)
+def test_every_metric_equals_the_loop(problem, settings, device):
+    accuracies = MultiLabelAccuracyCalculator(**settings).get_accuracy(*to_device(problem, device))
+    values = naive_values(*problem, **settings)
+    assert accuracies == pytest.approx({name: naive_mean(values, name) for name in accuracies}, abs=2e-7, nan_ok=True)
+
+
+@pytest.mark.parametrize("name", ["label_mean_average_precision", "ndcg"])
+def test_per_class_values_stand_in_class_order(problem, name):
+    found = MultiLabelAccuracyCalculator(include=(name,), return_per_class=True).get_accuracy(*problem)[name]
+    values, labels = naive_values(*problem), problem[1]
+    if name == "label_mean_average_precision":
+        means = naive_label_means(values)
+        expected = [means.get(label, float("nan")) for label in range(labels.shape[1])]
+    else:
+        of_query = np.array([value.get(name, np.nan) for value in values])
+        kept = labels.numpy() & ~np.isnan(of_query)[:, None]
+        expected = [of_query[column].mean() if column.any() else np.nan for column in kept.T]
+    assert found == pytest.approx(expected, nan_ok=True)
+    averaged = MultiLabelAccuracyCalculator(include=(name,), avg_of_avgs=True).get_accuracy(*problem)[name]
+    means = torch.tensor(found)
+    assert averaged == pytest.approx(means.nanmean().item(), nan_ok=True)
+
+
+@pytest.mark.parametrize("query_batch_size", [1, 2, 5, 1000])
+def test_the_chunk_size_changes_nothing(query_batch_size, device):
+    problem = to_device(random_problem(4), device)
+    expected = MultiLabelAccuracyCalculator(return_per_class=True).get_accuracy(*problem)
+    found = MultiLabelAccuracyCalculator(return_per_class=True, query_batch_size=query_batch_size)
+    for name, values in found.get_accuracy(*problem).items():
+        assert values == pytest.approx(expected[name], nan_ok=True)
+
+
+class TestOnOneHotLabels:
+    """PML with class indices is the oracle."""
+
+    @pytest.fixture(params=range(6))
+    def one_hot_problem(self, request):
+        generator = torch.Generator().manual_seed(request.param)
+        classes = torch.randint(0, 7, (60,), generator=generator)
+        classes[0] = 7  # a lone query
+        query = torch.randn(60, 8, generator=generator)
+        if request.param % 3 == 0:
+            return query, classes, None, None, False
+        other_classes = torch.randint(0, 6, (40,), generator=generator)  # class 6 has queries only
+        other = torch.randn(40, 8, generator=generator)
+        if request.param % 3 == 1:
+            return query, classes, other, other_classes, False
+        return query, classes, torch.cat([query, other]), torch.cat([classes, other_classes]), True
+
+    @staticmethod
+    def ours(one_hot_problem, device, **settings):
+        query, classes, reference, reference_classes, ref_includes_query = one_hot_problem
+        hot = [None if c is None else torch.nn.functional.one_hot(c, 9) for c in (classes, reference_classes)]
+        problem = to_device((query, hot[0], reference, hot[1], ref_includes_query), device)
+        return MultiLabelAccuracyCalculator(include=PML_METRICS, **settings).get_accuracy(*problem)
+
+    @staticmethod
+    def theirs(one_hot_problem, **settings):
+        return AccuracyCalculator(include=PML_METRICS, device=torch.device("cpu"), **settings).get_accuracy(
+            *one_hot_problem
+        )
+
+    @pytest.mark.parametrize("k", [None, 1, 2, 7, 30, "max_bin_count"])
+    @pytest.mark.parametrize("avg_of_avgs", [False, True])
+    def test_the_five_metrics_are_pml_s(self, one_hot_problem, k, avg_of_avgs, device):
+        expected = self.theirs(one_hot_problem, k=k, avg_of_avgs=avg_of_avgs)
+        found = self.ours(one_hot_problem, device, k=k, avg_of_avgs=avg_of_avgs)
+        # PML's reciprocal rank is in float32.
+        assert found.pop("mean_reciprocal_rank") == pytest.approx(expected.pop("mean_reciprocal_rank"), abs=1e-6)
+        assert found == pytest.approx(expected, abs=1e-14)
+
+    def test_values_per_class_are_pml_s_for_the_classes_with_queries(self, one_hot_problem, device):
+        expected = self.theirs(one_hot_problem, return_per_class=True)
+        found = self.ours(one_hot_problem, device, return_per_class=True)
+        for name, values in found.items():
+            assert len(values) == 9
+            assert [v for v in values if v == v] == pytest.approx(expected[name], abs=1e-6)
+
+
+def test_equals_sklearn_on_real_valued_distances(device):
+    generator = torch.Generator().manual_seed(0)
+    query, reference = torch.randn(30, 8, generator=generator), torch.randn(70, 8, generator=generator)
+    query_labels = torch.rand(30, 6, generator=generator) < 0.4
+    reference_labels = torch.rand(70, 6, generator=generator) < 0.4
+    query_labels[:, 0] = reference_labels[0, 0] = True
+    found = MultiLabelAccuracyCalculator(k=None).get_accuracy(
+        *to_device((query, query_labels, reference, reference_labels), device)
+    )
+    scores = -torch.cdist(query, reference).numpy()
+    gains = (query_labels.float() @ reference_labels.float().T).numpy()
+    assert found["ndcg"] == pytest.approx(ndcg_score(gains, scores))
+    of_query = [average_precision_score(row > 0, score) for row, score in zip(gains, scores, strict=True)]
+    assert found["mean_average_precision"] == pytest.approx(np.mean(of_query))
+    of_label = [
+        np.mean(
+            [average_precision_score(reference_labels[:, label], score) for score in scores[query_labels[:, label]]]
+        )
+        for label in range(6)
+    ]
+    assert found["label_mean_average_precision"] == pytest.approx(np.mean(of_label))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_half_precision_is_ranked_in_float32(dtype, device):
+    problem = to_device(random_problem(2), device)
+    expected = MultiLabelAccuracyCalculator().get_accuracy(*problem)
+    query, query_labels, reference, reference_labels, ref_includes_query = problem
+    found = MultiLabelAccuracyCalculator().get_accuracy(
+        query.to(dtype), query_labels, reference.to(dtype), reference_labels, ref_includes_query
+    )
+    assert found == pytest.approx(expected, nan_ok=True)
+
+
+@pytest.mark.parametrize("convert", [torch.Tensor.long, torch.Tensor.float, torch.Tensor.numpy])
+def test_takes_what_pml_delivers(convert):
+    query, query_labels, reference, reference_labels, ref_includes_query = random_problem(3)
+    expected = MultiLabelAccuracyCalculator().get_accuracy(*random_problem(3))
+    if convert is torch.Tensor.numpy:
+        query, reference = query.numpy(), reference.numpy()
+    found = MultiLabelAccuracyCalculator().get_accuracy(
+        query, convert(query_labels), reference, convert(reference_labels), ref_includes_query
+    )
+    assert found == pytest.approx(expected, nan_ok=True)
+
+
+def test_thousands_of_label_columns(device):
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.rand(60, 4000, generator=generator) < 0.002
+    embeddings = torch.randint(-3, 4, (60, 3), generator=generator).float()
+    found = MultiLabelAccuracyCalculator().get_accuracy(embeddings.to(device), labels.to(device))
+    values = naive_values(embeddings, labels, embeddings, labels, True)
+    assert found == pytest.approx({name: naive_mean(values, name) for name in found})
+
+
+def test_one_query_that_is_the_only_reference_has_no_value():
+    found = MultiLabelAccuracyCalculator().get_accuracy(torch.ones(1, 2), torch.ones(1, 3))
+    assert found
+    assert all(value != value for value in found.values())
+
+
+def test_include_and_exclude_choose_in_the_constructor_and_in_the_call():
+    problem = random_problem(0)
+    calculator = MultiLabelAccuracyCalculator(include=("ndcg", "r_precision", "mean_reciprocal_rank"))
+    assert set(calculator.get_curr_metrics()) == {"ndcg", "r_precision", "mean_reciprocal_rank"}
+    assert set(calculator.get_accuracy(*problem, exclude=("ndcg",))) == {"r_precision", "mean_reciprocal_rank"}
+    assert set(calculator.get_accuracy(*problem, include=("ndcg",))) == {"ndcg"}
+    assert set(calculator.get_accuracy(*problem)) == {"ndcg", "r_precision", "mean_reciprocal_rank"}
+
+
+def test_a_subclass_adds_a_metric_as_in_pml():
+    class WithSuccess(MultiLabelAccuracyCalculator):
+        def calculate_success_at_2(self, ranking):
+            return ranking.relevance[:, :2].any(dim=1).double()
+
+    embeddings = torch.tensor([[0.0], [1.0], [3.0], [3.5]])
+    labels = torch.tensor([[1, 0], [0, 1], [0, 1], [1, 0]])
+    assert WithSuccess(include=("success_at_2",)).get_accuracy(embeddings, labels) == {"success_at_2": 0.5}
+
+
+def test_faiss_is_not_needed():
+    script = """
+import sys
+sys.modules["faiss"] = None
+import torch
+from pml_macl.evaluation import MultiLabelAccuracyCalculator
+from pml_macl.testers import MultiLabelEmbeddingSpaceTester
+MultiLabelEmbeddingSpaceTester()
+MultiLabelAccuracyCalculator().get_accuracy(torch.eye(3), torch.ones(3, 2))
+"""
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
+class TestBadInput:
+    @pytest.mark.parametrize(
+        ("settings", "message"),
+        [
+            ({"k": 0}, "k must be None, a positive integer or 'max_bin_count', got 0"),
+            ({"k": True}, "k must be .* got True"),
+            ({"k": "all"}, "k must be .* got 'all'"),
+            ({"relevance_threshold": 1.5}, r"relevance_threshold must be .* \[0, 1\], got 1.5"),
+            ({"relevance_threshold": float("nan")}, "relevance_threshold must be .* got nan"),
+            ({"gain": "cosine"}, "gain must be one of 'shared', 'jaccard', got 'cosine'"),
+            ({"ap_denominator": "all"}, "ap_denominator must be one of .* got 'all'"),
+            ({"query_batch_size": 0}, "query_batch_size must be None or a positive integer, got 0"),
+            ({"include": ("map",)}, r"include has \['map'\], .* it has: .*ndcg"),
+            ({"exclude": ("NMI",)}, r"exclude has \['NMI'\]"),
+            ({"avg_of_avgs": True, "return_per_class": True}, "mutually exclusive"),
+        ],
+        ids=str,
+    )
+    def test_settings(self, settings, message):
+        with pytest.raises(ValueError, match=message):
+            MultiLabelAccuracyCalculator(**settings)
+
+    def test_include_as_a_string(self):
+        with pytest.raises(TypeError, match="include must be a tuple or list of metric names, got 'ndcg'"):
+            MultiLabelAccuracyCalculator(include="ndcg")
+
+    @pytest.mark.parametrize(
+        ("changes", "message"),
+        [
+            ({"query": torch.ones(4)}, r"query must hold embeddings, shape \(rows, size\), got \(4,\)"),
+            ({"query": torch.ones(0, 2)}, r"query must hold embeddings.*got \(0, 2\)"),
+            ({"query": torch.full((4, 2), torch.nan)}, "query must be finite, got NaN or infinity in 4 of 4 rows"),
+            ({"reference": torch.full((3, 2), torch.inf)}, "reference must be finite"),
+            ({"reference": torch.ones(3, 5)}, "embeddings of one size, got 2 and 5"),
+            ({"query": torch.ones(4, 2, dtype=torch.complex64)}, "query must be real, got torch.complex64"),
+            ({"query_labels": torch.ones(3, 2)}, r"query_labels must have one row an embedding \(4\), got 3"),
+            ({"reference_labels": torch.ones(4, 2)}, r"reference_labels must have one row an embedding \(3\), got 4"),
+            ({"reference_labels": torch.ones(3, 5)}, r"reference_labels must have one column a class \(2\), got 5"),
+            ({"query_labels": torch.arange(4)}, r"query_labels must be multi-hot .*one_hot"),
+            ({"query_labels": torch.full((4, 2), 2)}, "query_labels must hold only 0 and 1, got 2"),
+            ({"reference_labels": None}, "reference_labels are missing"),
+            ({"ref_includes_query": True}, "the first 4 references .* must be the queries"),
+            ({"include": ("map",)}, r"include has \['map'\]"),
+        ],
+        ids=str,
+    )
+    def test_calls_raise_and_leave_the_calculator_as_it_was(self, changes, message):
+        calculator = MultiLabelAccuracyCalculator()
+        call = {
+            "query": torch.rand(4, 2),
+            "query_labels": torch.ones(4, 2),
+            "reference": torch.rand(3, 2),
+            "reference_labels": torch.ones(3, 2),
+        }
+        metrics = calculator.get_curr_metrics()
+        with pytest.raises(ValueError, match=message):
+            calculator.get_accuracy(**(call | changes))
+        assert calculator.get_curr_metrics() == metrics
+
+    @pytest.mark.parametrize("name", ["query", "query_labels"])
+    def test_what_is_no_tensor(self, name):
+        call = {"query": torch.rand(2, 2), "query_labels": torch.ones(2, 2)} | {name: [[1, 0], [0, 1]]}
+        with pytest.raises(TypeError, match=rf"{name} must be .* got list"):
+            MultiLabelAccuracyCalculator().get_accuracy(**call)

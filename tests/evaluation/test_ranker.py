@@ -1,0 +1,65 @@
+import itertools
+
+import pytest
+import torch
+from evaluation.oracles import naive_order
+
+from pml_macl.evaluation.ranker import Ranker
+
+DTYPES = [torch.float32, torch.float64]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("k", [1, 3, 7, None])
+def test_equals_the_loop_on_a_grid_full_of_ties(problem, dtype, k, device):
+    query, _, reference, _, ref_includes_query = problem
+    most = len(reference) - ref_includes_query
+    k = most if k is None else min(k, most)
+    own_index = torch.arange(len(query), device=device) if ref_includes_query else None
+    order = Ranker(reference.to(device, dtype))(query.to(device, dtype), k, own_index)
+    assert order.tolist() == [row[:k] for row in naive_order(query, reference, ref_includes_query)]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("size", [3, 31, 128])
+@pytest.mark.parametrize("k", [50, 300])
+def test_equal_references_tie_whatever_their_place(dtype, size, k, device, generator):
+    distinct = torch.randn(60, size, dtype=dtype, generator=generator)
+    copies = torch.randint(0, 60, (301,), generator=generator)
+    query = torch.randn(17, size, dtype=dtype, generator=generator).to(device)
+    order = Ranker(distinct[copies].to(device))(query, k)
+    for row in copies[order.cpu()].tolist():
+        blocks = [row[0]] + [b for a, b in itertools.pairwise(row) if a != b]
+        assert len(blocks) == len(set(blocks)), "copies of one reference are apart"
+    same = copies[order.cpu()].diff(dim=1) == 0
+    assert (order.cpu().diff(dim=1)[same] > 0).all()
+
+
+def test_a_negative_zero_is_a_zero(device):
+    reference = torch.tensor([[-0.0, 1.0], [0.0, 1.0], [-0.0, 1.0]], device=device)
+    assert Ranker(reference)(torch.ones(1, 2, device=device), 3).tolist() == [[0, 1, 2]]
+
+
+def test_top_k_is_the_head_of_the_full_ranking(device, generator):
+    reference = torch.randint(-3, 4, (500, 2), generator=generator).float().to(device)
+    query = torch.randint(-3, 4, (40, 2), generator=generator).float().to(device)
+    ranker = Ranker(reference)
+    full = ranker(query, 500)
+    for k in (1, 2, 10, 498, 499):
+        assert ranker(query, k).equal(full[:, :k])
+
+
+def test_far_from_the_origin_digits_are_kept(device, generator):
+    offsets = torch.randn(200, 8, dtype=torch.float64, generator=generator)
+    reference = (1000 + offsets).float()
+    query = reference[:20] + 0.5
+    expected = torch.cdist(query.double(), reference.double()).argsort(dim=1)
+    found = Ranker(reference.to(device))(query.to(device), 200).cpu()
+    assert (found == expected).float().mean() > 0.99
+
+
+def test_autocast_does_not_coarsen_the_ranking(device, generator):
+    reference, query = torch.randn(300, 16, generator=generator), torch.randn(20, 16, generator=generator)
+    expected = Ranker(reference.to(device))(query.to(device), 300)
+    with torch.autocast(device.type, dtype=torch.bfloat16):
+        assert Ranker(reference.to(device))(query.to(device), 300).equal(expected)

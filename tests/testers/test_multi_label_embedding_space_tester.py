@@ -1,0 +1,125 @@
+import pytest
+import torch
+from pytorch_metric_learning.losses import ContrastiveLoss
+from pytorch_metric_learning.trainers import MetricLossOnly
+from pytorch_metric_learning.utils import logging_presets
+from torch.utils.data import TensorDataset
+
+from pml_macl.evaluation import MultiLabelAccuracyCalculator
+from pml_macl.testers import MultiLabelEmbeddingSpaceTester
+
+PRIMARY = "label_mean_average_precision"
+
+
+@pytest.fixture
+def datasets(generator):
+    def dataset(size):
+        labels = torch.randint(0, 2, (size, 4), generator=generator)
+        noise = torch.randn(size, 6, generator=generator)
+        return TensorDataset(labels.float() @ torch.eye(4, 6) + 0.5 * noise, labels)
+
+    return {"train": dataset(40), "val": dataset(30)}
+
+
+def make_tester(**kwargs):
+    return MultiLabelEmbeddingSpaceTester(
+        dataloader_num_workers=0, data_device=torch.device("cpu"), dtype=torch.float32, **kwargs
+    )
+
+
+def test_values_are_the_calculator_s_under_plain_names(datasets):
+    embeddings, labels = datasets["val"].tensors
+    calculator = MultiLabelAccuracyCalculator()
+    expected = calculator.get_accuracy(torch.nn.functional.normalize(embeddings), labels)
+    found = make_tester().test(datasets, 3, torch.nn.Identity())["val"]
+    assert found.pop("epoch") == 3
+    assert found == pytest.approx(expected)
+
+
+def test_splits_are_compared_as_asked(datasets):
+    (query, query_labels), (reference, reference_labels) = datasets["val"].tensors, datasets["train"].tensors
+    calculator = MultiLabelAccuracyCalculator(k=5)
+    tester = make_tester(accuracy_calculator=calculator, normalize_embeddings=False)
+    assert tester.accuracy_calculator is calculator
+    for splits in (["train"], ["train", "val"]):
+        found = tester.test(datasets, 0, torch.nn.Identity(), splits_to_eval=[("val", list(splits))])["val"]
+        if splits == ["train"]:
+            expected = calculator.get_accuracy(query, query_labels, reference, reference_labels)
+        else:
+            both, both_labels = torch.cat([query, reference]), torch.cat([query_labels, reference_labels])
+            expected = calculator.get_accuracy(query, query_labels, both, both_labels, ref_includes_query=True)
+        assert found == pytest.approx(expected | {"epoch": 0})
+
+
+@pytest.mark.parametrize("level", [0, [0, 1]])
+def test_other_levels_are_refused(level):
+    with pytest.raises(ValueError, match="label_hierarchy_level must be 'all'"):
+        MultiLabelEmbeddingSpaceTester(label_hierarchy_level=level)
+
+
+class TestWithHooks:
+    @pytest.fixture
+    def hooks(self, tmp_path):
+        keeper, _, _ = logging_presets.get_record_keeper(
+            str(tmp_path / "csv"), global_db_path=str(tmp_path / "records.db"), experiment_name="run"
+        )
+        return logging_presets.get_hook_container(keeper, primary_metric=PRIMARY)
+
+    def test_the_best_epoch_is_found_by_the_primary_metric(self, hooks, datasets, tmp_path):
+        tester = make_tester(end_of_testing_hook=hooks.end_of_testing_hook)
+        history = []
+        for epoch, noise in enumerate((1.0, 0.0, 5.0), start=1):
+            trunk = AddNoise(noise)
+            history.append(tester.test(datasets, epoch, trunk)["val"][PRIMARY])
+        hooks.record_keeper.save_records()
+        assert max(history) == history[1]
+        assert hooks.get_best_epoch_and_accuracy(tester, "val") == (2, pytest.approx(history[1]))
+        assert hooks.get_accuracy_history(tester, "val")[PRIMARY] == pytest.approx(history)
+        table = hooks.record_group_name(tester, "val")
+        header = (tmp_path / "csv" / f"{table}.csv").read_text().splitlines()[0].split(",")
+        assert {"epoch", PRIMARY, "ndcg", "best_epoch", "best_accuracy"} <= set(header)
+        assert (tmp_path / "records.db").stat().st_size
+
+    def test_a_training_run_keeps_its_best_model(self, hooks, datasets, tmp_path):
+        torch.manual_seed(0)
+        models = {"trunk": torch.nn.Linear(6, 4)}
+        tester = make_tester(end_of_testing_hook=hooks.end_of_testing_hook)
+        trainer = MetricLossOnly(
+            models,
+            {"trunk_optimizer": torch.optim.SGD(models["trunk"].parameters(), lr=0.1)},
+            batch_size=20,
+            loss_funcs={"metric_loss": FirstLabelContrastive()},
+            dataset=datasets["train"],
+            data_device=torch.device("cpu"),
+            dataloader_num_workers=0,
+            label_hierarchy_level="all",
+            end_of_iteration_hook=hooks.end_of_iteration_hook,
+            end_of_epoch_hook=hooks.end_of_epoch_hook(tester, {"val": datasets["val"]}, str(tmp_path / "models")),
+        )
+        trainer.train(num_epochs=2)
+        best, accuracy = hooks.get_best_epoch_and_accuracy(tester, "val")
+        assert accuracy == max(hooks.get_accuracy_history(tester, "val")[PRIMARY])
+        assert (tmp_path / "models" / f"trunk_best{best}.pth").exists()
+        rows = hooks.get_accuracies_of_best_epoch(tester, "val")[0]
+        assert rows[0][PRIMARY] == accuracy
+
+    def test_an_unknown_primary_metric_is_refused(self, hooks, datasets, tmp_path):
+        tester = make_tester(accuracy_calculator=MultiLabelAccuracyCalculator(include=("ndcg",)))
+        with pytest.raises(ValueError, match="primary_metric"):
+            hooks.end_of_epoch_hook(tester, datasets, str(tmp_path))
+
+
+class AddNoise(torch.nn.Module):
+    def __init__(self, scale):
+        super().__init__()
+        self.scale = scale
+
+    def forward(self, batch):
+        return batch + self.scale * torch.randn(batch.shape, generator=torch.Generator().manual_seed(1))
+
+
+class FirstLabelContrastive(ContrastiveLoss):
+    """PML's loss on the first column, so that this test needs no part of ours but the tester."""
+
+    def forward(self, embeddings, labels, *args, **kwargs):
+        return super().forward(embeddings, labels[:, 0], *args, **kwargs)
