@@ -12,6 +12,23 @@ from pml_macl.datasets import MultiLabelImageDataset
 
 TABLE = "image,part,ship,trees,water\na,train,1,0,1\nb,test,0,1,0\nsub/c,train,1,1,0\n"
 LABELS = [[True, False, True], [False, True, False], [True, True, False]]
+FORMS = {
+    "crlf": TABLE.replace("\n", "\r\n"),
+    "cr": TABLE.replace("\n", "\r"),
+    "tab": TABLE.replace(",", "\t"),
+    "tab-crlf-bom": TABLE.replace(",", "\t").replace("\n", "\r\n").encode("utf-8-sig"),
+    "bom": TABLE.encode("utf-8-sig"),
+    "no-last-newline": TABLE.rstrip("\n"),
+    "blank-lines": "\n" + TABLE.replace("\n", "\n\n"),
+    "spaces": TABLE.replace(",", " , "),
+    "floats": TABLE.replace(",1", ",1.0").replace(",0", ",0.0"),
+    "quotes": TABLE.replace("a,train", '"a","train"').replace("ship", '"ship"'),
+    "unnamed-id-column": TABLE.replace("image,", ","),
+    "extensions": TABLE.replace("a,t", "a.png,t").replace("b,t", "b.jpg,t").replace("sub/c", "sub/c.tif"),
+    "other-case-and-separators": TABLE.replace("a,t", "a.PNG,t")
+    .replace("b,t", "./b.JPG,t")
+    .replace("sub/c", r"sub\c.Tif"),
+}
 
 
 def save_image(path, colour="white", size=(6, 4), mode="RGB", **options):
@@ -80,28 +97,7 @@ def test_transform_gets_an_rgb_image(build):
     assert dataset[1][0] == ("RGB", (6, 4))
 
 
-@pytest.mark.parametrize(
-    "table",
-    [
-        TABLE.replace("\n", "\r\n"),
-        TABLE.replace("\n", "\r"),
-        TABLE.replace(",", "\t"),
-        TABLE.replace(",", "\t").replace("\n", "\r\n").encode("utf-8-sig"),
-        TABLE.encode("utf-8-sig"),
-        TABLE.rstrip("\n"),
-        "\n" + TABLE.replace("\n", "\n\n"),
-        TABLE.replace(",", " , "),
-        TABLE.replace(",1", ",1.0").replace(",0", ",0.0"),
-        TABLE.replace("a,train", '"a","train"').replace("ship", '"ship"'),
-        TABLE.replace("image,", ","),
-        TABLE.replace("a,t", "a.png,t").replace("b,t", "b.jpg,t").replace("sub/c", "sub/c.tif"),
-        TABLE.replace("a,t", "a.PNG,t").replace("b,t", "./b.JPG,t").replace("sub/c", r"sub\c.Tif"),
-    ],
-    ids=(
-        "crlf cr tab tab-crlf-bom bom no-last-newline blank-lines spaces floats quotes unnamed-id-column extensions "
-        "other-case-and-separators"
-    ).split(),
-)
+@pytest.mark.parametrize("table", FORMS.values(), ids=FORMS)
 def test_forms_of_one_table(build, table):
     dataset = build(table)
     assert dataset.classes == ["ship", "trees", "water"]
