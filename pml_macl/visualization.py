@@ -1,0 +1,432 @@
+"""Pictures of multi-label retrieval: what is found, how well each label is served, how training went.
+
+Every function takes plain tensors, arrays, lists or dictionaries and returns a new ``matplotlib.figure.Figure``; none
+shows a window or touches matplotlib's global state. Save the figure with ``figure.savefig("name.png")``. matplotlib is
+optional: ``pip install pml_macl[examples]``.
+"""
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from pml_macl.labels import check_labels
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Values = Tensor | ArrayLike
+Caption = list[tuple[str, str]]  # lines of text and their colours
+
+# Okabe and Ito's palette: distinct for colour-blind readers.
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000")
+GREEN, RED, GREY, INK = "#009E73", "#D55E00", "#6B6B6B", "#1A1A1A"
+GRID_NOTE = "Green: labels shared with the query. Red, dashed: nothing shared. Grey: further labels."
+GRID: dict[str, Any] = {"color": "#D5D9DD", "linewidth": 0.7}
+LINE_STYLES = ("-", "--", "-.", ":")
+
+
+def plot_retrieval_grid(
+    query_images: Sequence[Values] | Tensor,
+    query_labels: Tensor,
+    retrieved_images: Sequence[Sequence[Values] | Tensor] | Tensor,
+    retrieved_labels: Tensor,
+    classes: Sequence[str],
+    title: str | None = None,
+) -> "Figure":
+    """Queries, their nearest images, and the labels that each of these shares with its query.
+
+    One row a query: the query with its labels, then its nearest images. An image that shares a label has a solid green
+    frame and the shared labels in green, one that shares none has a dashed red frame; labels that only the retrieved
+    image has are grey.
+
+    Args:
+        query_images: Q images of shape (3, H, W) or (1, H, W), uint8 or floats in [0, 1]; sizes may differ.
+        query_labels: (Q, C) multi-hot label sets.
+        retrieved_images: the k nearest images of each query, nearest first: a tensor (Q, k, 3, H, W), or Q sequences
+            of k images.
+        retrieved_labels: (Q, k, C) multi-hot label sets of the retrieved images.
+        classes: the C label names.
+        title: above the picture.
+
+    Returns:
+        The figure.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+        TypeError: labels are not tensors, or an image holds no numbers of these types.
+        ValueError: shapes, lengths or values differ from the above.
+
+    Example:
+        >>> import torch
+        >>> from pml_macl.datasets import SyntheticScenes
+        >>> scenes = SyntheticScenes(num_images=12)
+        >>> images = torch.stack([image for image, _ in scenes])
+        >>> nearest = torch.tensor([[2, 3, 4], [5, 6, 7]])
+        >>> figure = plot_retrieval_grid(
+        ...     images[:2], scenes.labels[:2], images[nearest], scenes.labels[nearest], scenes.classes
+        ... )
+        >>> len(figure.axes)  # two queries with three images each
+        8
+    """
+    captions = grid_captions(query_labels, retrieved_labels, classes)
+    num_queries, columns = len(captions), len(captions[0])
+    if [len(query_images), *map(len, retrieved_images)] != [num_queries] + [columns - 1] * num_queries:
+        raise ValueError(
+            f"the labels are those of {num_queries} queries with {columns - 1} retrieved images each; "
+            "query_images and retrieved_images must hold as many"
+        )
+    side, gap, line = 1.25, 0.17, 0.125  # inches
+    width = columns * (side + gap) + 2 * gap
+    notes = textwrap.wrap(GRID_NOTE, int(width * 17))
+    head, foot = 0.3 + 0.3 * (title is not None), 0.1 + line * len(notes)
+    heights = [side + line * max(map(len, row)) + 0.2 for row in captions]
+    height = sum(heights) + head + foot
+    figure = new_figure(width, height)
+
+    def write(left: float, top: float, text: str, **style: Any) -> None:
+        figure.text(left / width, top / height, text, va="top", **style)
+
+    if title is not None:
+        write(gap, height - 0.1, title, fontsize=12, weight="bold", color=INK)
+    top = height - head
+    for row, row_height in enumerate(heights):
+        for column, picture in enumerate([query_images[row], *retrieved_images[row]]):
+            left = gap + column * (side + gap) + gap * (column > 0)
+            axes = figure.add_axes((left / width, (top - side) / height, side / width, side / height))
+            axes.imshow(as_picture(picture), interpolation="nearest")
+            axes.set(xticks=[], yticks=[])
+            if row == 0:
+                axes.set_title("query" if column == 0 else f"rank {column}", fontsize=9, color=INK, pad=4)
+            caption = captions[row][column]
+            frame = INK if column == 0 else caption[0][1]
+            for spine in axes.spines.values():
+                dashes = (0, (2.5, 1.5)) if frame == RED else "-"
+                spine.set(color=frame, linewidth=1 if column == 0 else 2.5, linestyle=dashes, capstyle="butt")
+            for number, (text, colour) in enumerate(caption):
+                weight = "bold" if colour in (GREEN, RED) else "normal"
+                write(left, top - side - 0.07 - number * line, text, fontsize=7.5, color=colour, weight=weight)
+        top -= row_height
+    for number, text in enumerate(notes):
+        write(gap, foot - number * line, text, fontsize=7.5, color=GREY)
+    return figure
+
+
+def plot_label_average_precision(
+    average_precision: Mapping[str, Values] | Values,
+    counts: Values,
+    classes: Sequence[str],
+    title: str | None = None,
+) -> "Figure":
+    """Average precision of each label, the most frequent label on top, with the means of head, middle and tail.
+
+    The thirds are cut from the labels in the order of their counts (ties in class order) as ``numpy.array_split`` cuts:
+    left-over labels go to the head first. A label without a value (NaN) has no bar and counts in no mean.
+
+    Args:
+        average_precision: (C,) values in [0, 1], NaN where undefined; or such values of several runs by name, as
+            ``{"before": ..., "best": ...}``.
+        counts: (C,) number of images that carry each label.
+        classes: the C label names.
+        title: above the picture.
+
+    Returns:
+        The figure.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+        TypeError: something is no array of numbers.
+        ValueError: shapes or values differ from the above.
+
+    Example:
+        >>> runs = {"before": [0.6, 0.1, 0.3], "best": [0.9, 0.5, float("nan")]}
+        >>> figure = plot_label_average_precision(runs, counts=[900, 20, 150], classes=["trees", "dock", "field"])
+        >>> [label.get_text() for label in figure.axes[0].get_yticklabels()]
+        ['trees (900)', 'field (150)', 'dock (20)']
+    """
+    shape = (len(classes),)
+    runs = as_runs(average_precision, "average_precision", shape)
+    for name, values in runs.items():
+        check_range(values[~np.isnan(values)], f"average_precision{name and f' of {name!r}'}", 1)
+    frequency = as_array(counts, "counts", shape)
+    check_range(frequency, "counts")
+    if not classes:
+        raise ValueError("classes must name at least one label")
+    order = np.argsort(-frequency, kind="stable")
+    thirds = [third for third in np.array_split(order, 3) if len(third)]
+    line = 0.16  # inches
+    pitch = max(0.24, 0.06 + 0.1 * len(runs), line * (len(runs) + 1) / len(thirds[-1]))
+    figure, (axes,) = new_plot(8, max(2.2, 1.2 + pitch * len(order)), title)
+    thickness = 0.8 / len(runs)
+    for number, (name, values) in enumerate(runs.items()):
+        places = np.arange(len(order)) + (number - (len(runs) - 1) / 2) * thickness
+        axes.barh(places, 100 * values[order], 0.9 * thickness, color=COLOURS[number], label=name, zorder=2)
+    start = -0.5
+    for band, (third, third_name) in enumerate(zip(thirds, ("head", "middle", "tail"), strict=False)):
+        end = start + len(third)
+        axes.axhspan(start, end, color=("#EDF0F3", "#FFFFFF")[band % 2], zorder=0)
+        top = (start + end) / 2 - line * len(runs) / 2 / pitch
+        axes.text(103, top, f"{third_name}, mean of {len(third)}", va="center", fontsize=9, color=INK, weight="bold")
+        for number, (name, values) in enumerate(runs.items()):
+            known = values[third][~np.isnan(values[third])]
+            mean = f"{100 * known.mean():.1f}" if len(known) else "no value"
+            place = top + (number + 1) * line / pitch
+            axes.text(103, place, "\N{BLACK SQUARE}", va="center", fontsize=9, color=COLOURS[number])
+            axes.text(106, place, f"{mean} {name}".strip(), va="center", fontsize=9, color=INK)
+        start = end
+    labels = [f"{classes[index]} ({frequency[index]:,.0f})" for index in order]
+    axes.set_yticks(range(len(order)), labels)
+    axes.set(xlim=(0, 100), ylim=(len(order) - 0.5, -0.5), xlabel="average precision [%]")
+    axes.set_ylabel("label (images that carry it)")
+    axes.grid(axis="x", **GRID)
+    add_legend(axes)
+    return figure
+
+
+def plot_training_curves(
+    losses: Mapping[str, Sequence[float]],
+    metrics: Mapping[str, Sequence[float]],
+    epochs: Sequence[int] | None = None,
+    best_epoch: int | None = None,
+    title: str | None = None,
+) -> "Figure":
+    """Losses over iterations (left) and metrics over epochs (right).
+
+    The thin lines are the losses as they are, the strong ones their running means over a twentieth of all iterations.
+
+    Args:
+        losses: the values of each loss, one an iteration.
+        metrics: the values of each metric, one an epoch.
+        epochs: the epoch of each metric value; None counts from 0, the model before training.
+        best_epoch: marked by a vertical line.
+        title: above the picture.
+
+    Returns:
+        The figure.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+        TypeError: something is no dictionary of lists of numbers.
+        ValueError: nothing to draw, or metrics of different lengths.
+
+    Example:
+        >>> figure = plot_training_curves({"loss": [5.1, 4.2, 3.9, 3.8]}, {"ndcg": [0.7, 0.8, 0.9]}, best_epoch=2)
+        >>> [axes.get_xlabel() for axes in figure.axes]
+        ['iteration', 'epoch (0: before training, dotted: best epoch 2)']
+    """
+    for name, curves in (("losses", losses), ("metrics", metrics)):
+        if not isinstance(curves, Mapping):
+            raise TypeError(f"{name} must map names to lists of numbers, got {type(curves).__name__}")
+        if not curves:
+            raise ValueError(f"{name} is empty; give at least one curve")
+    loss_curves = {name: as_array(values, f"losses[{name!r}]", (None,)) for name, values in losses.items()}
+    lengths = {name: len(values) for name, values in metrics.items()}
+    if epochs is None:
+        epochs = range(max(lengths.values()))
+    metric_curves = {name: as_array(values, f"metrics[{name!r}]", (len(epochs),)) for name, values in metrics.items()}
+    figure, (left, right) = new_plot(11, 3.9, title, columns=2)
+    for number, (name, values) in enumerate(loss_curves.items()):
+        iterations = np.arange(1, len(values) + 1)
+        window = max(1, len(values) // 20)
+        style = line_style(number)
+        if window > 1:
+            left.plot(iterations, values, color=style["color"], alpha=0.3, linewidth=0.8)
+        means = np.convolve(values, np.ones(window) / window, mode="valid")
+        left.plot(iterations[window - 1 :], means, label=readable(name), **style)
+    left.set(
+        xlabel="iteration", ylabel="loss" if max(map(len, loss_curves.values())) < 40 else "loss (strong: running mean)"
+    )
+    for number, (name, values) in enumerate(metric_curves.items()):
+        right.plot(epochs, values, marker="o", markersize=3, label=readable(name), **line_style(number))
+    remarks = ["0: before training"] if 0 in epochs else []
+    if best_epoch is not None:
+        right.axvline(best_epoch, color=INK, linewidth=1.2, linestyle=":", zorder=1)
+        remarks.append(f"dotted: best epoch {best_epoch}")
+    right.set(xlabel=f"epoch ({', '.join(remarks)})" if remarks else "epoch", ylabel="metric")
+    right.locator_params(axis="x", integer=True)
+    for axes in (left, right):
+        axes.grid(**GRID)
+        axes.margins(x=0.02)
+        add_legend(axes)
+    return figure
+
+
+def plot_precision_recall_over_ranks(
+    relevance: Mapping[str, Values] | Values,
+    num_relevant: Values,
+    title: str | None = None,
+) -> "Figure":
+    """Mean precision (left) and mean recall (right) of the first 1, 2, ..., k retrieved images.
+
+    Queries without a relevant reference are left out, as in the metrics.
+
+    Args:
+        relevance: (queries, k) whether the image at each rank is relevant: booleans, or numbers that are 0 and 1; or
+            such arrays of several runs by name.
+        num_relevant: (queries,) number of relevant references of each query, those beyond rank k too.
+        title: above the picture.
+
+    Returns:
+        The figure.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+        TypeError: something is no array of numbers.
+        ValueError: shapes differ, a value is not 0 or 1, more is found than is relevant, or no query is left.
+
+    Example:
+        >>> figure = plot_precision_recall_over_ranks([[1, 0, 1], [0, 1, 0]], [2, 4])
+        >>> figure.axes[0].lines[0].get_ydata().tolist()  # in percent
+        [50.0, 50.0, 50.0]
+        >>> figure.axes[1].lines[0].get_ydata().tolist()
+        [25.0, 37.5, 62.5]
+    """
+    totals = as_array(num_relevant, "num_relevant", (None,))
+    runs = as_runs(relevance, "relevance", (len(totals), None))
+    figure, (left, right) = new_plot(11, 3.9, title, columns=2)
+    longest = max(ranked.shape[1] for ranked in runs.values())
+    for number, (name, ranked) in enumerate(runs.items()):
+        if not np.isin(ranked, (0, 1)).all() or not ranked.shape[1]:
+            raise ValueError("relevance must hold only 0 and 1 and at least one rank; compare gains with 0 first")
+        if not (ranked.sum(axis=1) <= totals).all():
+            raise ValueError("num_relevant is smaller than the number of relevant images found for some query")
+        if not (totals > 0).any():
+            raise ValueError("no query has a relevant reference; there is nothing to draw")
+        found = ranked[totals > 0].cumsum(axis=1)
+        ranks = np.arange(1, found.shape[1] + 1)
+        style = line_style(number) | ({"marker": "o", "markersize": 3} if len(ranks) <= 30 else {})
+        left.plot(ranks, 100 * (found / ranks).mean(axis=0), label=name, **style)
+        right.plot(ranks, 100 * (found / totals[totals > 0, None]).mean(axis=0), label=name, **style)
+    left.set(ylabel="mean precision up to the rank [%]")
+    right.set(ylabel="mean recall up to the rank [%]", ylim=(0, None))
+    for axes in (left, right):
+        axes.set_xlabel("rank" if longest <= 100 else "rank (logarithmic)")
+        if longest > 100:
+            axes.set_xscale("log")
+            axes.xaxis.set_major_formatter("{x:g}")
+            axes.set_xlim(1, longest)
+        else:
+            axes.locator_params(axis="x", integer=True)
+        axes.grid(**GRID)
+        add_legend(axes)
+    return figure
+
+
+def new_figure(width: float, height: float) -> "Figure":
+    """An empty figure of this size in inches that belongs to no window."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError("pictures need matplotlib; install it with: pip install pml_macl[examples]") from error
+    return Figure(figsize=(width, height), dpi=150, facecolor="white")
+
+
+def new_plot(width: float, height: float, title: str | None, columns: int = 1) -> "tuple[Figure, list[Axes]]":
+    """A figure with axes side by side that is laid out when drawn."""
+    figure = new_figure(width, height)
+    figure.set_layout_engine("constrained")
+    if title is not None:
+        figure.suptitle(title, x=0.01, ha="left", fontsize=12, weight="bold", color=INK)
+    panels = list(figure.subplots(1, columns, squeeze=False)[0])
+    for axes in panels:
+        axes.set_axisbelow(True)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.tick_params(labelsize=9, colors=INK)
+    return figure, panels
+
+
+def add_legend(axes: "Axes") -> None:
+    """A legend above the axes, where it hides nothing; none for a single unnamed run."""
+    labels = axes.get_legend_handles_labels()[1]
+    if any(labels):
+        columns = 1 if max(map(len, labels)) > 30 else 2
+        axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1), ncols=columns, frameon=False, fontsize=8.5)
+
+
+def line_style(number: int) -> dict[str, Any]:
+    """Colour and dashes of the curve with this number."""
+    return {
+        "color": COLOURS[number % len(COLOURS)],
+        "linestyle": LINE_STYLES[number % len(LINE_STYLES)],
+        "linewidth": 1.8,
+    }
+
+
+def readable(name: str) -> str:
+    """A metric's name with spaces."""
+    return name.replace("_", " ")
+
+
+def grid_captions(query_labels: Tensor, retrieved_labels: Tensor, classes: Sequence[str]) -> list[list[Caption]]:
+    """A row of captions a query: its labels, then those of each retrieved image, the shared ones first."""
+    query_labels = check_labels(query_labels, num_classes=len(classes), name="query_labels").cpu()
+    if not isinstance(retrieved_labels, Tensor):
+        raise TypeError(f"retrieved_labels must be a torch.Tensor, got {type(retrieved_labels).__name__}")
+    shape = retrieved_labels.shape
+    if len(shape) != 3 or shape[0] != len(query_labels) or 0 in shape:
+        raise ValueError(
+            f"retrieved_labels must have the shape (queries, k, classes) with {len(query_labels)} queries and nothing "
+            f"empty, got {tuple(shape)}"
+        )
+    flat = check_labels(retrieved_labels.flatten(0, 1), num_classes=len(classes), name="retrieved_labels")
+
+    def lines(label_set: Tensor, colour: str, none: str | None = None) -> Caption:
+        names = [str(classes[index]) for index in label_set.nonzero().flatten().tolist()]
+        if not names and none is not None:
+            return [(none, RED if colour == GREEN else colour)]
+        return [(text, colour) for text in textwrap.wrap(", ".join(names), 17 if colour == GREEN else 20)]
+
+    return [
+        [lines(query, INK, "no label")]
+        + [lines(label_set & query, GREEN, "nothing shared") + lines(label_set & ~query, GREY) for label_set in found]
+        for query, found in zip(query_labels, flat.reshape(shape).cpu(), strict=True)
+    ]
+
+
+def as_array(values: Values, name: str, shape: tuple[int | None, ...]) -> NDArray[np.float64]:
+    """Float64 array of this shape (None: any length)."""
+    if isinstance(values, Tensor):
+        values = values.detach().cpu().double().numpy()
+    try:
+        array = np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"{name} must be an array of numbers, got {type(values).__name__} ({error})") from error
+    if len(array.shape) != len(shape) or any(n not in (None, m) for n, m in zip(shape, array.shape, strict=True)):
+        wanted = ", ".join("any" if n is None else str(n) for n in shape)
+        raise ValueError(f"{name} must have the shape ({wanted}), got {array.shape}")
+    return array
+
+
+def as_runs(
+    values: Mapping[str, Values] | Values, name: str, shape: tuple[int | None, ...]
+) -> dict[str, NDArray[np.float64]]:
+    """Arrays by the name of their run; the name of a single array is empty."""
+    runs = values if isinstance(values, Mapping) else {"": values}
+    if not 0 < len(runs) <= len(COLOURS):
+        raise ValueError(f"{name} must hold 1 to {len(COLOURS)} runs, got {len(runs)}")
+    return {str(run): as_array(run_values, f"{name}{run and f'[{run!r}]'}", shape) for run, run_values in runs.items()}
+
+
+def check_range(values: NDArray[np.float64], name: str, high: float = np.inf) -> None:
+    """Raise ValueError unless all values lie in [0, high]."""
+    wrong = values[~((values >= 0) & (values <= high))]
+    if len(wrong):
+        raise ValueError(f"{name} must lie in [0, {high:g}], got {wrong[0]:g}")
+
+
+def as_picture(image: Values) -> NDArray[Any]:
+    """(H, W, 3) array that can be drawn, of a (3, H, W) or (1, H, W) image."""
+    array = image.detach().cpu().numpy() if isinstance(image, Tensor) else np.asarray(image)
+    if array.dtype.kind not in "uf":
+        raise TypeError(f"an image must hold uint8 or floats, got {array.dtype}")
+    if array.ndim != 3 or array.shape[0] not in (1, 3):
+        raise ValueError(f"an image must have the shape (3, height, width) or (1, height, width), got {array.shape}")
+    if array.dtype != np.uint8 and not (array.min() >= 0 and array.max() <= 1):
+        raise ValueError(
+            f"a float image must lie in [0, 1], got {array.min():g} to {array.max():g}; undo its normalisation first"
+        )
+    return np.broadcast_to(array, (3, *array.shape[1:])).transpose(1, 2, 0)
