@@ -89,7 +89,8 @@ def plot_retrieval_grid(
     figure = new_figure(width, height)
 
     def write(left: float, top: float, text: str, **style: Any) -> None:
-        figure.text(left / width, top / height, text, va="top", **style)
+        # a dollar sign in a label is no formula
+        figure.text(left / width, top / height, text, va="top", parse_math=False, **style)
 
     if title is not None:
         write(gap, height - 0.1, title, fontsize=12, weight="bold", color=INK)
@@ -148,14 +149,14 @@ def plot_label_average_precision(
         >>> [label.get_text() for label in figure.axes[0].get_yticklabels()]
         ['trees (900)', 'field (150)', 'dock (20)']
     """
+    if len(classes) == 0:
+        raise ValueError("classes must name at least one label")
     shape = (len(classes),)
     runs = as_runs(average_precision, "average_precision", shape)
     for name, values in runs.items():
-        check_range(values[~np.isnan(values)], f"average_precision{name and f' of {name!r}'}", 1)
+        check_range(values[~np.isnan(values)], f"average_precision{name and f'[{name!r}]'}", 1)
     frequency = as_array(counts, "counts", shape)
     check_range(frequency, "counts")
-    if not classes:
-        raise ValueError("classes must name at least one label")
     order = np.argsort(-frequency, kind="stable")
     thirds = [third for third in np.array_split(order, 3) if len(third)]
     line = 0.16  # inches
@@ -179,7 +180,7 @@ def plot_label_average_precision(
             axes.text(106, place, f"{mean} {name}".strip(), va="center", fontsize=9, color=INK)
         start = end
     labels = [f"{classes[index]} ({frequency[index]:,.0f})" for index in order]
-    axes.set_yticks(range(len(order)), labels)
+    axes.set_yticks(range(len(order)), labels, parse_math=False)
     axes.set(xlim=(0, 100), ylim=(len(order) - 0.5, -0.5), xlabel="average precision [%]")
     axes.set_ylabel("label (images that carry it)")
     axes.grid(axis="x", **GRID)
@@ -218,16 +219,12 @@ def plot_training_curves(
         >>> [axes.get_xlabel() for axes in figure.axes]
         ['iteration', 'epoch (0: before training, dotted: best epoch 2)']
     """
-    for name, curves in (("losses", losses), ("metrics", metrics)):
-        if not isinstance(curves, Mapping):
-            raise TypeError(f"{name} must map names to lists of numbers, got {type(curves).__name__}")
-        if not curves:
-            raise ValueError(f"{name} is empty; give at least one curve")
-    loss_curves = {name: as_array(values, f"losses[{name!r}]", (None,)) for name, values in losses.items()}
-    lengths = {name: len(values) for name, values in metrics.items()}
+    loss_curves, metric_curves = as_curves(losses, "losses"), as_curves(metrics, "metrics")
     if epochs is None:
-        epochs = range(max(lengths.values()))
-    metric_curves = {name: as_array(values, f"metrics[{name!r}]", (len(epochs),)) for name, values in metrics.items()}
+        epochs = range(max(map(len, metric_curves.values())))
+    for name, values in metric_curves.items():
+        if len(values) != len(epochs):
+            raise ValueError(f"metrics[{name!r}] has {len(values)} values for {len(epochs)} epochs")
     figure, (left, right) = new_plot(11, 3.9, title, columns=2)
     for number, (name, values) in enumerate(loss_curves.items()):
         iterations = np.arange(1, len(values) + 1)
@@ -237,9 +234,8 @@ def plot_training_curves(
             left.plot(iterations, values, color=style["color"], alpha=0.3, linewidth=0.8)
         means = np.convolve(values, np.ones(window) / window, mode="valid")
         left.plot(iterations[window - 1 :], means, label=readable(name), **style)
-    left.set(
-        xlabel="iteration", ylabel="loss" if max(map(len, loss_curves.values())) < 40 else "loss (strong: running mean)"
-    )
+    smoothed = max(map(len, loss_curves.values())) >= 40
+    left.set(xlabel="iteration", ylabel="loss (strong: running mean)" if smoothed else "loss")
     for number, (name, values) in enumerate(metric_curves.items()):
         right.plot(epochs, values, marker="o", markersize=3, label=readable(name), **line_style(number))
     remarks = ["0: before training"] if 0 in epochs else []
@@ -411,6 +407,16 @@ def as_runs(
     return {str(run): as_array(run_values, f"{name}{run and f'[{run!r}]'}", shape) for run, run_values in runs.items()}
 
 
+def as_curves(values: Mapping[str, Sequence[float]], name: str) -> dict[str, NDArray[np.float64]]:
+    """Arrays by the name of their curve, none of them empty."""
+    if not isinstance(values, Mapping):
+        raise TypeError(f"{name} must map names to lists of numbers, got {type(values).__name__}")
+    curves = {str(curve): as_array(numbers, f"{name}[{curve!r}]", (None,)) for curve, numbers in values.items()}
+    if not curves or not all(map(len, curves.values())):
+        raise ValueError(f"{name} must hold at least one curve and each curve a value, got {dict(values)}")
+    return curves
+
+
 def check_range(values: NDArray[np.float64], name: str, high: float = np.inf) -> None:
     """Raise ValueError unless all values lie in [0, high]."""
     wrong = values[~((values >= 0) & (values <= high))]
@@ -421,9 +427,9 @@ def check_range(values: NDArray[np.float64], name: str, high: float = np.inf) ->
 def as_picture(image: Values) -> NDArray[Any]:
     """(H, W, 3) array that can be drawn, of a (3, H, W) or (1, H, W) image."""
     array = image.detach().cpu().numpy() if isinstance(image, Tensor) else np.asarray(image)
-    if array.dtype.kind not in "uf":
+    if array.dtype != np.uint8 and array.dtype.kind != "f":
         raise TypeError(f"an image must hold uint8 or floats, got {array.dtype}")
-    if array.ndim != 3 or array.shape[0] not in (1, 3):
+    if array.ndim != 3 or array.shape[0] not in (1, 3) or not array.size:
         raise ValueError(f"an image must have the shape (3, height, width) or (1, height, width), got {array.shape}")
     if array.dtype != np.uint8 and not (array.min() >= 0 and array.max() <= 1):
         raise ValueError(
