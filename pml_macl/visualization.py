@@ -161,7 +161,7 @@ def plot_label_average_precision(
     thirds = [third for third in np.array_split(order, 3) if len(third)]
     line = 0.16  # inches
     pitch = max(0.24, 0.06 + 0.1 * len(runs), line * (len(runs) + 1) / len(thirds[-1]))
-    figure, (axes,) = new_plot(8, max(2.2, 1.2 + pitch * len(order)), title)
+    figure, (axes,) = new_plot(8, max(2.8, 1.2 + pitch * len(order)), title)
     thickness = 0.8 / len(runs)
     for number, (name, values) in enumerate(runs.items()):
         places = np.arange(len(order)) + (number - (len(runs) - 1) / 2) * thickness
@@ -374,7 +374,10 @@ def grid_captions(query_labels: Tensor, retrieved_labels: Tensor, classes: Seque
         names = [str(classes[index]) for index in label_set.nonzero().flatten().tolist()]
         if not names and none is not None:
             return [(none, RED if colour == GREEN else colour)]
-        return [(text, colour) for text in textwrap.wrap(", ".join(names), 17 if colour == GREEN else 20)]
+        return [
+            (text, colour)
+            for text in textwrap.wrap(", ".join(names), 17 if colour == GREEN else 20, break_on_hyphens=False)
+        ]
 
     return [
         [lines(query, INK, "no label")]

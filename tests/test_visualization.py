@@ -178,7 +178,7 @@ def test_label_bars_of_several_runs_are_legible(num_labels, num_runs):
     axes = figure.axes[0]
     assert [text.get_text() for text in axes.get_legend().get_texts()] == list(runs)
     axes.legend_.set_in_layout(True)
-    artists = [*axes.texts, *axes.get_yticklabels(), axes.legend_, figure._suptitle, axes.xaxis.label]
+    artists = [*axes.texts, *axes.get_yticklabels(), axes.legend_, *figure.texts, axes.xaxis.label]
     assert_nothing_overlaps_or_leaves(figure, artists)
 
 
@@ -233,7 +233,7 @@ def test_training_curves_with_many_metrics_are_legible():
     metrics = {f"label_mean_average_precision_{number}": [0.1 * number, 0.5] for number in range(6)}
     figure = plot_training_curves({"total_loss": [1.0], "metric_loss": [2.0]}, metrics, title="A title")
     left, right = figure.axes
-    artists = [left.legend_, right.legend_, figure._suptitle, left.xaxis.label, right.xaxis.label, right.yaxis.label]
+    artists = [left.legend_, right.legend_, *figure.texts, left.xaxis.label, right.xaxis.label, right.yaxis.label]
     assert_nothing_overlaps_or_leaves(figure, artists)
 
 

@@ -282,11 +282,12 @@ def paint_forest(canvas: SceneCanvas) -> None:
 def paint_tree(canvas: SceneCanvas, u: float, v: float) -> bool:
     """A round crown, brighter on its lit side."""
     colour = canvas.colour((0.14, 0.32, 0.14), (0.22, 0.38, 0.16), (0.30, 0.36, 0.14))
-    shape = canvas.disc(u, v, canvas.uniform(0.06, 0.11))
+    radius = canvas.uniform(0.06, 0.11)
+    shape = canvas.disc(u, v, radius)
     fits = canvas.fits(shape, 0.7 * colour, over=(*GROUNDS, "grass", "field", "trees"))
     if fits:
         canvas.paint(shape, 0.7 * colour, "trees")
-        canvas.paint(canvas.disc(u - 0.02, v - 0.02, 0.05), 1.3 * colour)
+        canvas.paint(canvas.disc(u - 0.02, v - 0.02, radius - 0.03), 1.3 * colour)
     return fits
 
 
