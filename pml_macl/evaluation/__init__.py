@@ -1,19 +1,32 @@
 """Retrieval metrics for multi-hot labels, and the accuracy calculator that computes them."""
 
+from pml_macl.evaluation.acg import acg
+from pml_macl.evaluation.anmrr import anmrr
 from pml_macl.evaluation.average_precision import average_precision
 from pml_macl.evaluation.average_precision_at_r import average_precision_at_r
+from pml_macl.evaluation.label_mean_average_precision_by_frequency import label_mean_average_precision_by_frequency
+from pml_macl.evaluation.label_retrieval import hamming_loss, label_f1, label_precision, label_recall
 from pml_macl.evaluation.multi_label_accuracy_calculator import MultiLabelAccuracyCalculator
 from pml_macl.evaluation.ndcg import ndcg
 from pml_macl.evaluation.precision_at_k import precision_at_k
 from pml_macl.evaluation.r_precision import r_precision
 from pml_macl.evaluation.reciprocal_rank import reciprocal_rank
+from pml_macl.evaluation.weighted_average_precision import weighted_average_precision
 
 __all__ = [
     "MultiLabelAccuracyCalculator",
+    "acg",
+    "anmrr",
     "average_precision",
     "average_precision_at_r",
+    "hamming_loss",
+    "label_f1",
+    "label_mean_average_precision_by_frequency",
+    "label_precision",
+    "label_recall",
     "ndcg",
     "precision_at_k",
     "r_precision",
     "reciprocal_rank",
+    "weighted_average_precision",
 ]

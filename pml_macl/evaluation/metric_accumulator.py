@@ -20,11 +20,11 @@ class MetricAccumulator:
         self.label_sums = torch.zeros(num_classes, dtype=torch.float64, device=device)
         self.label_counts = torch.zeros(num_classes, dtype=torch.long, device=device)
 
-    def add(self, rows: slice, values: Tensor, labels: Tensor) -> None:
+    def add(self, rows: Tensor, values: Tensor, labels: Tensor) -> None:
         """Take the values of some queries.
 
         Args:
-            rows: which queries.
+            rows: (N,) index of each query.
             values: (N,) a query, or (N, C) a query and label; NaN is left out of every mean.
             labels: (N, C) boolean label sets of the queries.
         """

@@ -10,8 +10,12 @@ from pytorch_metric_learning.utils.accuracy_calculator import AccuracyCalculator
 from torch import Tensor
 
 from pml_macl.evaluation._checks import check_choice
+from pml_macl.evaluation.acg import acg
+from pml_macl.evaluation.anmrr import anmrr
 from pml_macl.evaluation.average_precision import AP_DENOMINATORS, average_precision
 from pml_macl.evaluation.average_precision_at_r import average_precision_at_r
+from pml_macl.evaluation.label_mean_average_precision_by_frequency import frequency_thirds
+from pml_macl.evaluation.label_retrieval import hamming_loss, label_f1, label_precision, label_recall
 from pml_macl.evaluation.metric_accumulator import MetricAccumulator
 from pml_macl.evaluation.ndcg import ndcg
 from pml_macl.evaluation.precision_at_k import precision_at_k
@@ -20,12 +24,17 @@ from pml_macl.evaluation.ranked_queries import RankedQueries
 from pml_macl.evaluation.ranker import Ranker
 from pml_macl.evaluation.reciprocal_rank import reciprocal_rank
 from pml_macl.evaluation.reference_labels import ReferenceLabels
+from pml_macl.evaluation.weighted_average_precision import weighted_average_precision
 from pml_macl.labels import check_labels, label_dtype
+from pml_macl.statistics import LabelStatistics
 
 Array = Tensor | NDArray[Any]
 GAINS = ("shared", "jaccard")
 _CLUSTERING_METRICS = ("NMI", "AMI")
-_MAX_ELEMENTS = 2**22
+FULL_RANKING_METRICS = ("anmrr",)
+BY_FREQUENCY = "label_mean_average_precision_by_frequency"
+_BY_FREQUENCY_METRICS = tuple(f"label_mean_average_precision_{part}" for part in ("tail", "middle", "head"))
+_BYTES_PER_ELEMENT = 64  # what the temporaries for one query and reference take together at the peak
 
 
 class MultiLabelAccuracyCalculator(AccuracyCalculator):
@@ -38,11 +47,13 @@ class MultiLabelAccuracyCalculator(AccuracyCalculator):
 
     Args:
         include: names of the metrics to compute; empty for all.
-        exclude: names of metrics to leave out.
+        exclude: names of metrics to leave out. ``"label_mean_average_precision_by_frequency"`` stands for the three of
+            tail, middle and head, here and in ``include``.
         avg_of_avgs: average over labels the mean over the queries that carry the label.
         return_per_class: return those means as a list in class order, NaN for a label without queries.
         k: how many nearest references are ranked: None for all, an int, or ``"max_bin_count"`` for the largest number
-            of references that are relevant to one query.
+            of references that are relevant to one query. Where k is given, ``anmrr``, which needs all, is computed
+            only if it is included by name.
         device: where to compute; None is the device of the embeddings.
         knn_func: PML's ``FaissKNN``, ``CustomKNN`` or a function of their form, in place of the exact ranking.
         relevance_threshold: in [0, 1]; 0 takes any shared label.
@@ -50,7 +61,9 @@ class MultiLabelAccuracyCalculator(AccuracyCalculator):
         exponential_gain: use :math:`2^g - 1` for the gain g in ``ndcg``.
         ap_denominator: what average precision divides by: ``"relevant"`` (PML), ``"hits"`` or ``"min"``, see
             :func:`~pml_macl.evaluation.average_precision`.
-        query_batch_size: queries in one chunk; None chooses by the size of the reference set.
+        label_statistics: which labels are rare, for the metrics by frequency; None goes by the reference set.
+        query_batch_size: queries in one chunk; None takes as many as the memory budget allows.
+        memory_budget: bytes that the temporaries of one chunk may take, about; the results do not depend on it.
 
     Raises:
         TypeError: ``include`` or ``exclude`` is not a tuple or list.
@@ -78,7 +91,9 @@ class MultiLabelAccuracyCalculator(AccuracyCalculator):
         gain: str = "shared",
         exponential_gain: bool = False,
         ap_denominator: str = "relevant",
+        label_statistics: LabelStatistics | None = None,
         query_batch_size: int | None = None,
+        memory_budget: int = 2**28,
     ) -> None:
         if k is not None and k != "max_bin_count" and not _is_positive_integer(k):
             raise ValueError(f"k must be None, a positive integer or 'max_bin_count', got {k!r}")
@@ -88,6 +103,10 @@ class MultiLabelAccuracyCalculator(AccuracyCalculator):
         check_choice(ap_denominator, "ap_denominator", AP_DENOMINATORS)
         if query_batch_size is not None and not _is_positive_integer(query_batch_size):
             raise ValueError(f"query_batch_size must be None or a positive integer, got {query_batch_size!r}")
+        if not _is_positive_integer(memory_budget):
+            raise ValueError(f"memory_budget must be a positive number of bytes, got {memory_budget!r}")
+        if label_statistics is not None and not isinstance(label_statistics, LabelStatistics):
+            raise TypeError(f"label_statistics must be LabelStatistics, got {type(label_statistics).__name__}")
         super().__init__(
             exclude=_CLUSTERING_METRICS,
             avg_of_avgs=avg_of_avgs,
@@ -98,6 +117,8 @@ class MultiLabelAccuracyCalculator(AccuracyCalculator):
             kmeans_func=_not_used,
         )
         self.check_primary_metrics(include, exclude)
+        if not include and k is not None:
+            exclude = (*exclude, *FULL_RANKING_METRICS)
         self.original_function_dict = self.get_function_dict(include, exclude)
         self.curr_function_dict = self.get_function_dict()
         self.device = None if device is None else torch.device(device)
@@ -106,7 +127,9 @@ class MultiLabelAccuracyCalculator(AccuracyCalculator):
         self.gain = gain
         self.exponential_gain = exponential_gain
         self.ap_denominator = ap_denominator
+        self.label_statistics = label_statistics
         self.query_batch_size = query_batch_size
+        self.memory_budget = memory_budget
 
     @torch.no_grad()
     def get_accuracy(
@@ -148,6 +171,12 @@ class MultiLabelAccuracyCalculator(AccuracyCalculator):
         reference_labels = check_labels(
             _as_tensor(reference_labels, query.device), len(reference), query_labels.shape[1], name="reference_labels"
         )
+        num_classes = query_labels.shape[1]
+        if self.label_statistics is not None and self.label_statistics.num_classes != num_classes:
+            raise ValueError(
+                f"label_statistics must be of the {num_classes} classes of the labels, "
+                f"got {self.label_statistics.num_classes}"
+            )
         if ref_includes_query:
             _check_reference_begins_with_query(query, query_labels, reference, reference_labels)
 
@@ -172,15 +201,49 @@ class MultiLabelAccuracyCalculator(AccuracyCalculator):
     def calculate_ndcg(self, ranking: RankedQueries) -> Tensor:
         return ndcg(ranking.gains, ranking.ideal_gains, self.exponential_gain)
 
+    def calculate_acg(self, ranking: RankedQueries) -> Tensor:
+        return acg(ranking.gains)
+
+    def calculate_weighted_average_precision(self, ranking: RankedQueries) -> Tensor:
+        return weighted_average_precision(ranking.gains, ranking.relevance)
+
+    def calculate_label_precision(self, ranking: RankedQueries) -> Tensor:
+        return label_precision(ranking.shared, ranking.reference_sizes)
+
+    def calculate_label_recall(self, ranking: RankedQueries) -> Tensor:
+        return label_recall(ranking.shared, ranking.query_sizes)
+
+    def calculate_label_f1(self, ranking: RankedQueries) -> Tensor:
+        return label_f1(ranking.shared, ranking.query_sizes, ranking.reference_sizes)
+
+    def calculate_hamming_loss(self, ranking: RankedQueries) -> Tensor:
+        return hamming_loss(ranking.shared, ranking.query_sizes, ranking.reference_sizes, ranking.labels.shape[1])
+
+    def calculate_anmrr(self, ranking: RankedQueries) -> Tensor:
+        return anmrr(ranking.relevance, ranking.num_relevant, ranking.max_relevant)
+
     def calculate_label_mean_average_precision(self, ranking: RankedQueries) -> Tensor:
         return ranking.label_average_precision
+
+    def calculate_label_mean_average_precision_tail(self, ranking: RankedQueries) -> Tensor:
+        return ranking.label_average_precision.masked_fill(ranking.thirds != 0, torch.nan)
+
+    def calculate_label_mean_average_precision_middle(self, ranking: RankedQueries) -> Tensor:
+        return ranking.label_average_precision.masked_fill(ranking.thirds != 1, torch.nan)
+
+    def calculate_label_mean_average_precision_head(self, ranking: RankedQueries) -> Tensor:
+        return ranking.label_average_precision.masked_fill(ranking.thirds != 2, torch.nan)
+
+    def get_function_dict(self, include: Sequence[str] = (), exclude: Sequence[str] = ()) -> dict[str, Any]:
+        functions: dict[str, Any] = super().get_function_dict(_expand(include), _expand(exclude))
+        return functions
 
     def check_primary_metrics(self, include: Sequence[str] = (), exclude: Sequence[str] = ()) -> None:
         """Raise unless both are tuples or lists of metrics that this calculator has."""
         for name, metrics in (("include", include), ("exclude", exclude)):
             if not isinstance(metrics, tuple | list):
                 raise TypeError(f"{name} must be a tuple or list of metric names, got {metrics!r}")
-            unknown = [metric for metric in metrics if metric not in self.original_function_dict]
+            unknown = [metric for metric in _expand(metrics) if metric not in self.original_function_dict]
             if unknown:
                 known = ", ".join(self.original_function_dict)
                 raise ValueError(f"{name} has {unknown}, which this calculator does not compute; it has: {known}")
@@ -195,16 +258,25 @@ class MultiLabelAccuracyCalculator(AccuracyCalculator):
         self, query: Tensor, query_labels: Tensor, reference: Tensor, reference_labels: Tensor, ref_includes_query: bool
     ) -> dict[str, float | list[float]]:
         num_queries, num_classes = query_labels.shape
+        own = int(ref_includes_query)
+        num_others = len(reference) - own
         references = ReferenceLabels(reference_labels, label_dtype(query), self.relevance_threshold)
-        rows_at_once = self.query_batch_size or max(1, _MAX_ELEMENTS // max(len(reference), num_classes))
-        chunks = [slice(start, start + rows_at_once) for start in range(0, num_queries, rows_at_once)]
-        num_relevant = torch.empty(num_queries, dtype=torch.long, device=query.device)
-        for rows in chunks:
-            num_relevant[rows] = references.count_relevant(query_labels[rows], ref_includes_query)
+        max_elements = max(1, self.memory_budget // _BYTES_PER_ELEMENT)
+        rows_at_once = self.query_batch_size or max(1, max_elements // max(len(reference), num_classes))
 
-        num_others = len(reference) - int(ref_includes_query)
-        k = self.determine_k(num_relevant + int(ref_includes_query), len(reference), ref_includes_query)
+        # Queries of one label set stand side by side, so that a chunk compares each set once.
+        sets, set_of_query = torch.unique(query_labels, dim=0, return_inverse=True)
+        counts = torch.cat([references.count_relevant(part) for part in sets.split(rows_at_once)])
+        num_relevant = counts[set_of_query] - own * query_labels.any(dim=1).long()
+        max_relevant = num_relevant.max()
+        k = self.determine_k(num_relevant + own, len(reference), ref_includes_query)
         k = min(max(k, 1), num_others)
+        if "anmrr" in self.get_curr_metrics():
+            _check_depth(k, min(2 * int(max_relevant), num_others))
+        frequency = references.label_counts if self.label_statistics is None else self.label_statistics.counts
+        has_value = query_labels.any(dim=0) & (references.label_counts > own)
+        thirds = frequency_thirds(frequency.to(query.device), has_value)
+
         by_label = self.avg_of_avgs or self.return_per_class
         metrics = {
             name: MetricAccumulator(num_queries, num_classes, by_label, query.device)
@@ -212,17 +284,18 @@ class MultiLabelAccuracyCalculator(AccuracyCalculator):
         }
         if num_others:
             rank = self._ranker(query, reference, k, ref_includes_query)
-            for rows in chunks:
-                own_index = torch.arange(num_queries, device=query.device)[rows] if ref_includes_query else None
+            for rows in set_of_query.argsort(stable=True).split(rows_at_once):
                 ranking = RankedQueries(
-                    rank(rows, own_index),
+                    rank(rows),
                     query_labels[rows],
                     references,
                     num_relevant[rows],
-                    own_index,
+                    max_relevant,
+                    thirds,
+                    own_index=rows if ref_includes_query else None,
                     gain=self.gain,
                     ap_denominator=self.ap_denominator,
-                    max_elements=_MAX_ELEMENTS,
+                    max_elements=max_elements,
                 )
                 for name, metric in metrics.items():
                     values = self.curr_function_dict[name](ranking)
@@ -233,16 +306,20 @@ class MultiLabelAccuracyCalculator(AccuracyCalculator):
             return {name: metric.label_means().tolist() for name, metric in metrics.items()}
         return {name: metric.mean() for name, metric in metrics.items()}
 
-    def _ranker(
-        self, query: Tensor, reference: Tensor, k: int, ref_includes_query: bool
-    ) -> Callable[[slice, Tensor | None], Tensor]:
-        """A function that ranks the references for some of the queries."""
+    def _ranker(self, query: Tensor, reference: Tensor, k: int, ref_includes_query: bool) -> Callable[[Tensor], Tensor]:
+        """A function that ranks the references for some of the queries, given by index."""
         if self.knn_func is None:
             ranker = Ranker(reference)
-            return lambda rows, own_index: ranker(query[rows], k, own_index)
+            return lambda rows: ranker(query[rows], k, rows if ref_includes_query else None)
         # An index is built in each call, so it is asked once for all queries.
         order = self.knn_func(query, k, reference, ref_includes_query)[1]
-        return lambda rows, _: order[rows]
+        if order.shape != (len(query), k):
+            raise ValueError(
+                f"knn_func must return the {k} nearest references of each query, shape {(len(query), k)}, got indices "
+                f"of shape {tuple(order.shape)}; ask for fewer with k"
+            )
+        order = torch.where(order < 0, len(reference), order)
+        return lambda rows: order[rows]
 
     def _check_embeddings(self, query: Array, reference: Array) -> tuple[Tensor, Tensor]:
         """Both as finite float32 or float64 tensors on one device."""
@@ -254,6 +331,21 @@ class MultiLabelAccuracyCalculator(AccuracyCalculator):
             )
         dtype = torch.promote_types(query.dtype, reference.dtype)
         return query.to(dtype), reference.to(dtype)
+
+
+def _expand(metrics: Sequence[str]) -> tuple[str, ...]:
+    """The three metrics by frequency in place of the name that they have together."""
+    return tuple(
+        name for metric in metrics for name in (_BY_FREQUENCY_METRICS if metric == BY_FREQUENCY else (metric,))
+    )
+
+
+def _check_depth(k: int, needed: int) -> None:
+    if k < needed:
+        raise ValueError(
+            f"anmrr needs the full ranking, here at least the first {needed} references, but only the first {k} are "
+            "ranked; set k=None or exclude=('anmrr',)"
+        )
 
 
 def _is_positive_integer(value: object) -> bool:

@@ -13,10 +13,12 @@ class RankedQueries:
     """A chunk of queries with their ranked references; every property is computed when first asked for.
 
     Args:
-        order: (N, k) int64 reference index at each rank; -1 where an approximate search found none.
-        labels: (N, C) boolean label sets of the queries.
+        order: (N, k) int64 reference index at each rank; M where an approximate search found none.
+        labels: (N, C) boolean label sets of the queries; equal ones side by side are compared once.
         references: label sets of the reference set.
         num_relevant: (N,) int64 relevant references of the whole reference set, the query itself left out.
+        max_relevant: () int64 the largest such number of all queries, those in other chunks too.
+        thirds: (C,) 0, 1 or 2 for a rare, middling or frequent label, -1 for one without a value.
         own_index: (N,) index of each query in the reference set; None where queries are not references.
         gain: ``"shared"`` or ``"jaccard"``, the gain of a reference.
         ap_denominator: as in :func:`~pml_macl.evaluation.average_precision`.
@@ -29,6 +31,8 @@ class RankedQueries:
         labels: Tensor,
         references: ReferenceLabels,
         num_relevant: Tensor,
+        max_relevant: Tensor,
+        thirds: Tensor,
         own_index: Tensor | None = None,
         gain: str = "shared",
         ap_denominator: str = "relevant",
@@ -38,37 +42,50 @@ class RankedQueries:
         self.labels = labels
         self.references = references
         self.num_relevant = num_relevant
+        self.max_relevant = max_relevant
+        self.thirds = thirds
         self.own_index = own_index
         self.gain = gain
         self.ap_denominator = ap_denominator
         self.max_elements = max_elements
+        self._distinct, self._row = torch.unique_consecutive(labels, dim=0, return_inverse=True)
 
-    @cached_property
-    def codes(self) -> Tensor:
-        """(N, k) which of the distinct label sets stands at each rank."""
-        return self.references.codes[self.order]
+    @property
+    def k(self) -> int:
+        """How many references are ranked."""
+        return self.order.shape[1]
 
     @cached_property
     def relevance(self) -> Tensor:
         """(N, k) whether the reference at each rank is relevant."""
-        return self.references.is_relevant(*self._overlap).gather(1, self.codes) & (self.order >= 0)
+        return self._at_ranks(self.references.relevance(self._distinct, self._shared)[self._row])
+
+    @cached_property
+    def shared(self) -> Tensor:
+        """(N, k) labels that the query and the reference at each rank share."""
+        return self._at_ranks(self._shared[self._row])
+
+    @cached_property
+    def query_sizes(self) -> Tensor:
+        """(N,) int64 labels of each query."""
+        return self.labels.sum(dim=1)
+
+    @cached_property
+    def reference_sizes(self) -> Tensor:
+        """(N, k) int64 labels of the reference at each rank."""
+        return self.references.sizes[self._codes]
 
     @cached_property
     def gains(self) -> Tensor:
         """(N, k) gain at each rank."""
-        return self._gain_of_sets.gather(1, self.codes) * (self.order >= 0)
+        return self.shared if self.gain == "shared" else self._at_ranks(self._gain[self._row])
 
     @cached_property
     def ideal_gains(self) -> Tensor:
         """(N, k) largest gains of the whole reference set, descending."""
-        counts = self.references.multiplicity.long().expand(len(self.labels), -1)
-        if self.own_index is not None:
-            own_code = self.references.codes[self.own_index, None]
-            counts = counts.scatter_add(1, own_code, torch.full_like(own_code, -1))
-        gains, by_gain = self._gain_of_sets.sort(dim=1, descending=True)
-        last_rank = counts.gather(1, by_gain).cumsum(dim=1)
-        ranks = torch.arange(1, 1 + self.order.shape[1], device=self.order.device)
-        return gains.gather(1, torch.searchsorted(last_rank, ranks.expand(len(gains), -1).contiguous()))
+        # A query is the reference of largest gain to itself: one more is ranked, and the first left out.
+        own = int(self.own_index is not None)
+        return _largest(self._gain[:, self.references.codes[:-1]], self.k + own)[self._row, own:]
 
     @cached_property
     def label_average_precision(self) -> Tensor:
@@ -76,19 +93,35 @@ class RankedQueries:
         queries, classes = self.labels.nonzero(as_tuple=True)
         values = torch.full(self.labels.shape, torch.nan, dtype=torch.float64, device=self.labels.device)
         num_relevant = self.references.label_counts - int(self.own_index is not None)
-        carries = self.references.sets.T.contiguous()
-        pairs_at_once = max(1, self.max_elements // self.order.shape[1])
+        pairs_at_once = max(1, self.max_elements // self.k)
         for query, label in zip(torch.split(queries, pairs_at_once), torch.split(classes, pairs_at_once), strict=True):
-            relevance = carries[label].gather(1, self.codes[query]) & (self.order[query] >= 0)
+            relevance = self._at_ranks(self.references.carries[label], query)
             values[query, label] = average_precision(relevance, num_relevant[label], self.ap_denominator)
         return values
 
-    @cached_property
-    def _overlap(self) -> tuple[Tensor, Tensor]:
-        """Shared label counts and Jaccard similarities of the queries with the distinct label sets."""
-        return self.references.overlap(self.labels)
+    def _at_ranks(self, values: Tensor, query: Tensor | slice = slice(None)) -> Tensor:
+        """(N, k) values at each rank from (N, S) values of the distinct label sets."""
+        return values.gather(1, self._codes[query])
 
     @cached_property
-    def _gain_of_sets(self) -> Tensor:
-        shared, jaccard = self._overlap
-        return shared if self.gain == "shared" else jaccard
+    def _codes(self) -> Tensor:
+        """(N, k) which of the distinct label sets stands at each rank."""
+        return self.references.codes.index_select(0, self.order.flatten()).view(self.order.shape)
+
+    @cached_property
+    def _shared(self) -> Tensor:
+        return self.references.shared(self._distinct)
+
+    @cached_property
+    def _gain(self) -> Tensor:
+        return self._shared if self.gain == "shared" else self.references.jaccard(self._distinct, self._shared)
+
+
+def _largest(values: Tensor, k: int) -> Tensor:
+    """(N, k) largest values of each row, descending."""
+    if k < values.shape[1] // 4:
+        return values.topk(k, dim=1).values
+    if values.is_cuda:
+        return values.sort(dim=1, descending=True).values[:, :k]
+    values.numpy().sort(axis=1)  # in place, and faster than torch's
+    return values.flip(1)[:, :k]

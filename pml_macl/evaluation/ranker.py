@@ -1,5 +1,8 @@
 """Exact ranking of a reference set by Euclidean distance."""
 
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -38,7 +41,7 @@ class Ranker:
         """
         keys = self._keys(query, own_index)
         if k + 1 >= keys.shape[1]:
-            return keys.sort(dim=1, stable=True).indices[:, :k]
+            return self._sort(keys)[:, :k]
         return self._nearest(keys, k)
 
     def _keys(self, query: Tensor, own_index: Tensor | None) -> Tensor:
@@ -64,6 +67,25 @@ class Ranker:
         if len(cut_in_tie):
             indices[cut_in_tie] = keys[cut_in_tie].sort(dim=1, stable=True).indices[:, :k]
         return indices
+
+    @staticmethod
+    def _sort(keys: Tensor) -> Tensor:
+        """All of each row in stable order; the keys are overwritten."""
+        if keys.is_cuda or keys.dtype is not torch.float32:
+            return keys.sort(dim=1, stable=True).indices
+        # On a CPU it is several times faster to sort whole numbers that hold key and index, with numpy.
+        bits = keys.view(torch.int32)
+        is_negative = bits >> 31  # 0 or -1
+        bits ^= is_negative & 0x7FFFFFFF
+        bits -= is_negative  # now ordered as the keys are, with -0.0 and 0.0 equal
+        packed = bits.long()
+        packed <<= 32
+        packed |= torch.arange(keys.shape[1])
+        blocks = np.array_split(packed.numpy(), torch.get_num_threads())
+        with ThreadPoolExecutor(len(blocks)) as pool:
+            list(pool.map(lambda block: block.sort(axis=1), blocks))
+        packed &= 0x7FFFFFFF
+        return packed
 
     @staticmethod
     def _origin(reference: Tensor) -> Tensor:

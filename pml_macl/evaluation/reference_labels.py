@@ -1,9 +1,13 @@
 """The label sets of a reference set, each distinct one kept once."""
 
+from functools import cached_property
+
 import torch
 from torch import Tensor
 
-from pml_macl.labels import label_overlap
+from pml_macl.labels import count_product
+
+_DENSE_UP_TO = 128  # classes; beyond, label sets are sparse and a sparse product is many times faster
 
 
 class ReferenceLabels:
@@ -15,31 +19,48 @@ class ReferenceLabels:
         relevance_threshold: Jaccard similarity from which a reference that shares a label is relevant.
 
     Attributes:
-        sets: (S, C) the distinct label sets.
-        codes: (M,) which of them each reference carries.
+        carries: (C, S) which of the distinct label sets has which label; the last set is empty.
+        codes: (M + 1,) which of them each reference carries; the last is the empty one, for a reference not found.
         multiplicity: (S,) float64, how many references carry each.
+        sizes: (S,) int64, how many labels each has.
         label_counts: (C,) int64, how many references carry each label.
     """
 
     def __init__(self, labels: Tensor, dtype: torch.dtype, relevance_threshold: float = 0.0) -> None:
-        self.sets: Tensor
-        self.codes: Tensor
-        self.sets, self.codes, multiplicity = torch.unique(labels, dim=0, return_inverse=True, return_counts=True)
-        self.multiplicity = multiplicity.double()  # a product of integers is exact in float64, whatever TF32 is set to
+        sets, codes, multiplicity = torch.unique(labels, dim=0, return_inverse=True, return_counts=True)
+        self.carries = torch.cat([sets, sets.new_zeros(1, labels.shape[1])]).T.contiguous()
+        self.codes = torch.cat([codes, codes.new_full((1,), len(sets))])
+        # A product of whole numbers is exact in float64, whatever TF32 is set to.
+        self.multiplicity = torch.cat([multiplicity, multiplicity.new_zeros(1)]).double()
+        self.sizes = self.carries.sum(dim=0)
         self.label_counts = labels.sum(dim=0)
         self.dtype = dtype
         self.relevance_threshold = relevance_threshold
 
-    def overlap(self, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Shared label counts and Jaccard similarities of (N, C) label sets with the distinct ones, (N, S) each."""
-        return label_overlap(labels, self.sets, self.dtype)
+    def shared(self, labels: Tensor) -> Tensor:
+        """(N, S) how many labels (N, C) label sets share with each distinct set."""
+        if labels.shape[1] <= _DENSE_UP_TO:
+            return count_product(labels, self.carries).to(self.dtype)
+        shared: Tensor = torch.sparse.mm(self._sparse_sets, labels.T.to(self.dtype))
+        return shared.T.contiguous()
 
-    def is_relevant(self, shared: Tensor, jaccard: Tensor) -> Tensor:
-        """Whether pairs with this overlap are relevant to each other."""
-        return (shared >= 1) & (jaccard >= self.relevance_threshold)
+    def jaccard(self, labels: Tensor, shared: Tensor) -> Tensor:
+        """(N, S) Jaccard similarity of (N, C) label sets with each distinct set."""
+        union = labels.sum(dim=1, dtype=self.dtype)[:, None] + self.sizes
+        return shared / union.sub_(shared).clamp_(min=1)
 
-    def count_relevant(self, labels: Tensor, includes_query: bool) -> Tensor:
-        """(N,) int64 number of references that are relevant to label sets, less the query itself where included."""
-        is_relevant = self.is_relevant(*self.overlap(labels))
-        counts: Tensor = (is_relevant.double() @ self.multiplicity).long()
-        return counts - labels.any(dim=1).long() if includes_query else counts
+    def relevance(self, labels: Tensor, shared: Tensor) -> Tensor:
+        """(N, S) whether the references that carry a distinct set are relevant to (N, C) label sets."""
+        if self.relevance_threshold == 0:
+            return shared >= 1
+        return (shared >= 1) & (self.jaccard(labels, shared) >= self.relevance_threshold)
+
+    def count_relevant(self, labels: Tensor) -> Tensor:
+        """(N,) int64 number of references that are relevant to (N, C) label sets."""
+        counts: Tensor = self.relevance(labels, self.shared(labels)).double() @ self.multiplicity
+        return counts.long()
+
+    @cached_property
+    def _sparse_sets(self) -> Tensor:
+        """(S, C) the distinct label sets."""
+        return self.carries.T.to_sparse().to(self.dtype)

@@ -97,14 +97,25 @@ def naive_ap(relevance, total, denominator):
     return sum(precisions) / max(divisor, 1)
 
 
-def naive_mean(values, name):
+def naive_mean(values, name, counts):
     """What the calculator reports: the mean over queries, or for labels over labels of the means over queries."""
-    if name.startswith("label_mean_average_precision"):
-        return nan_mean(naive_label_means(values, name).values())
+    if name == "label_mean_average_precision":
+        return nan_mean(naive_label_means(values).values())
+    if name.startswith("label_mean_average_precision_"):
+        return naive_by_frequency(naive_label_means(values), counts)[name.rpartition("_")[2]]
     return nan_mean(value.get(name, NAN) for value in values)
 
 
-def naive_label_means(values, name="label_mean_average_precision"):
+def naive_by_frequency(label_means, counts):
+    """Label mAP of the rarest third of the labels, the middle and the most frequent third."""
+    labels = sorted((label for label in label_means if not math.isnan(label_means[label])), key=lambda m: counts[m])
+    thirds = {"tail": [], "middle": [], "head": []}
+    for place, label in enumerate(labels):
+        thirds[("tail", "middle", "head")[int(3 * (place + 0.5) / len(labels))]].append(label_means[label])
+    return {name: nan_mean(third) for name, third in thirds.items()}
+
+
+def naive_label_means(values):
     """Mean AP of each label that a query carries."""
     labels = sorted({label for value in values for label in value["label_ap"]})
     return {

@@ -4,23 +4,37 @@ import pytest
 import torch
 
 from pml_macl.evaluation import (
+    acg,
+    anmrr,
     average_precision,
     average_precision_at_r,
+    hamming_loss,
+    label_f1,
+    label_precision,
+    label_recall,
     ndcg,
     precision_at_k,
     r_precision,
     reciprocal_rank,
+    weighted_average_precision,
 )
 
 RELEVANCE = torch.tensor([[1, 0, 1, 0], [0, 0, 0, 0], [0, 0, 0, 1]])
 TOTAL = torch.tensor([3, 0, 1])
 CALLS = {
+    "acg": lambda relevance, total: acg(relevance),
+    "anmrr": lambda relevance, total: anmrr(relevance, total, 3),
     "average_precision": lambda relevance, total: average_precision(relevance, total),
     "average_precision_at_r": lambda relevance, total: average_precision_at_r(relevance, total),
+    "hamming_loss": lambda relevance, total: hamming_loss(relevance, total, 2 * relevance, 5),
+    "label_f1": lambda relevance, total: label_f1(relevance, total, 2 * relevance),
+    "label_precision": lambda relevance, total: label_precision(relevance, 2 * relevance),
+    "label_recall": lambda relevance, total: label_recall(relevance, total),
     "ndcg": lambda relevance, total: ndcg(relevance, relevance.sort(dim=-1, descending=True).values),
     "precision_at_k": lambda relevance, total: precision_at_k(relevance, 2),
     "r_precision": lambda relevance, total: r_precision(relevance, total),
     "reciprocal_rank": lambda relevance, total: reciprocal_rank(relevance),
+    "weighted_average_precision": lambda relevance, total: weighted_average_precision(relevance, relevance),
 }
 
 
@@ -47,7 +61,9 @@ def test_a_wrong_shape_is_named(name):
         CALLS[name](RELEVANCE[0], TOTAL[:1])
 
 
-@pytest.mark.parametrize("function", [average_precision, average_precision_at_r, r_precision])
-def test_num_relevant_of_another_length_is_named(function):
-    with pytest.raises(ValueError, match=r"num_relevant .*\(3,\), got \(2,\)"):
-        function(RELEVANCE, TOTAL[:2])
+@pytest.mark.parametrize(
+    "name", ["anmrr", "average_precision", "average_precision_at_r", "hamming_loss", "label_f1", "label_recall"]
+)
+def test_values_per_query_of_another_length_are_named(name):
+    with pytest.raises(ValueError, match=r"(num_relevant|query_sizes) .*\(3,\), got \(2,\)"):
+        CALLS[name](RELEVANCE, TOTAL[:2])

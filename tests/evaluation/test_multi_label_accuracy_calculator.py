@@ -9,8 +9,10 @@ from evaluation.oracles import naive_label_means, naive_mean, naive_values
 from pytorch_metric_learning.utils.accuracy_calculator import AccuracyCalculator
 from sklearn.metrics import average_precision_score, ndcg_score
 
-from pml_macl.evaluation import MultiLabelAccuracyCalculator
+from pml_macl.evaluation import MultiLabelAccuracyCalculator, label_mean_average_precision_by_frequency
+from pml_macl.statistics import LabelStatistics
 
+BY_FREQUENCY = "label_mean_average_precision_by_frequency"
 PML_METRICS = (
     "precision_at_1",
     "r_precision",
@@ -39,8 +41,9 @@ def to_device(problem, device):
 @pytest.mark.parametrize("settings", SETTINGS, ids=str)
 def test_every_metric_equals_the_loop(problem, settings, device):
     accuracies = MultiLabelAccuracyCalculator(**settings).get_accuracy(*to_device(problem, device))
-    values = naive_values(*problem, **settings)
-    assert accuracies == pytest.approx({name: naive_mean(values, name) for name in accuracies}, abs=2e-7, nan_ok=True)
+    values, counts = naive_values(*problem, **settings), problem[3].sum(dim=0).tolist()
+    expected = {name: naive_mean(values, name, counts) for name in accuracies}
+    assert accuracies == pytest.approx(expected, abs=2e-7, nan_ok=True)
 
 
 @pytest.mark.parametrize("name", ["label_mean_average_precision", "ndcg"])
@@ -60,11 +63,15 @@ def test_per_class_values_stand_in_class_order(problem, name):
     assert averaged == pytest.approx(means.nanmean().item(), nan_ok=True)
 
 
-@pytest.mark.parametrize("query_batch_size", [1, 2, 5, 1000])
-def test_the_chunk_size_changes_nothing(query_batch_size, device):
+@pytest.mark.parametrize(
+    "settings",
+    [{"query_batch_size": 1}, {"query_batch_size": 5}, {"memory_budget": 1}, {"memory_budget": 5000}],
+    ids=str,
+)
+def test_the_chunk_size_changes_nothing(settings, device):
     problem = to_device(random_problem(4), device)
     expected = MultiLabelAccuracyCalculator(return_per_class=True).get_accuracy(*problem)
-    found = MultiLabelAccuracyCalculator(return_per_class=True, query_batch_size=query_batch_size)
+    found = MultiLabelAccuracyCalculator(return_per_class=True, **settings)
     for name, values in found.get_accuracy(*problem).items():
         assert values == pytest.approx(expected[name], nan_ok=True)
 
@@ -168,7 +175,8 @@ def test_thousands_of_label_columns(device):
     embeddings = torch.randint(-3, 4, (60, 3), generator=generator).float()
     found = MultiLabelAccuracyCalculator().get_accuracy(embeddings.to(device), labels.to(device))
     values = naive_values(embeddings, labels, embeddings, labels, True)
-    assert found == pytest.approx({name: naive_mean(values, name) for name in found})
+    counts = labels.sum(dim=0).tolist()
+    assert found == pytest.approx({name: naive_mean(values, name, counts) for name in found})
 
 
 def test_one_query_that_is_the_only_reference_has_no_value():
@@ -184,6 +192,27 @@ def test_include_and_exclude_choose_in_the_constructor_and_in_the_call():
     assert set(calculator.get_accuracy(*problem, exclude=("ndcg",))) == {"r_precision", "mean_reciprocal_rank"}
     assert set(calculator.get_accuracy(*problem, include=("ndcg",))) == {"ndcg"}
     assert set(calculator.get_accuracy(*problem)) == {"ndcg", "r_precision", "mean_reciprocal_rank"}
+
+
+def test_labels_are_rare_or_frequent_by_the_statistics_given(device):
+    problem = to_device(random_problem(4), device)
+    per_label = MultiLabelAccuracyCalculator(include=("label_mean_average_precision",), return_per_class=True)
+    values = torch.tensor(per_label.get_accuracy(*problem)["label_mean_average_precision"], dtype=torch.float64)
+    training_labels = torch.arange(10)[:, None] >= torch.tensor([2, 9, 4, 0, 7])
+    statistics = LabelStatistics.from_labels(training_labels)
+    expected = label_mean_average_precision_by_frequency(values, statistics.counts).tolist()
+    calculator = MultiLabelAccuracyCalculator(include=(BY_FREQUENCY,), label_statistics=statistics)
+    found = calculator.get_accuracy(*problem)
+    assert [found[f"label_mean_average_precision_{part}"] for part in ("tail", "middle", "head")] == pytest.approx(
+        expected
+    )
+    assert len(set(expected)) == 3
+
+
+def test_the_metrics_by_frequency_have_one_name_together():
+    three = {f"label_mean_average_precision_{part}" for part in ("tail", "middle", "head")}
+    assert set(MultiLabelAccuracyCalculator(include=(BY_FREQUENCY,)).get_curr_metrics()) == three
+    assert not three & set(MultiLabelAccuracyCalculator(exclude=(BY_FREQUENCY,)).get_curr_metrics())
 
 
 def test_a_subclass_adds_a_metric_as_in_pml():
@@ -220,6 +249,7 @@ class TestBadInput:
             ({"relevance_threshold": float("nan")}, "relevance_threshold must be .* got nan"),
             ({"gain": "cosine"}, "gain must be one of 'shared', 'jaccard', got 'cosine'"),
             ({"ap_denominator": "all"}, "ap_denominator must be one of .* got 'all'"),
+            ({"memory_budget": 0}, "memory_budget must be a positive number of bytes, got 0"),
             ({"query_batch_size": 0}, "query_batch_size must be None or a positive integer, got 0"),
             ({"include": ("map",)}, r"include has \['map'\], .* it has: .*ndcg"),
             ({"exclude": ("NMI",)}, r"exclude has \['NMI'\]"),
@@ -267,6 +297,13 @@ class TestBadInput:
         with pytest.raises(ValueError, match=message):
             calculator.get_accuracy(**(call | changes))
         assert calculator.get_curr_metrics() == metrics
+
+    def test_statistics_of_other_classes(self):
+        calculator = MultiLabelAccuracyCalculator(label_statistics=LabelStatistics(3))
+        with pytest.raises(ValueError, match="label_statistics must be of the 2 classes of the labels, got 3"):
+            calculator.get_accuracy(torch.rand(2, 2), torch.ones(2, 2))
+        with pytest.raises(TypeError, match="label_statistics must be LabelStatistics, got list"):
+            MultiLabelAccuracyCalculator(label_statistics=[3, 2])
 
     @pytest.mark.parametrize("name", ["query", "query_labels"])
     def test_what_is_no_tensor(self, name):

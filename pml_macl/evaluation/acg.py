@@ -1,0 +1,28 @@
+"""Average cumulative gain."""
+
+from torch import Tensor
+
+from pml_macl.evaluation._checks import check_ranks
+
+
+def acg(gains: Tensor) -> Tensor:
+    r"""Average cumulative gain of each query, its mean gain over the first k ranks (Järvelin and Kekäläinen, 2000).
+
+    .. math:: \frac{1}{k} \sum_{j \le k} g_j
+
+    Args:
+        gains: (queries, k) gain at each rank, >= 0; k >= 1.
+
+    Returns:
+        (queries,) float64.
+
+    Raises:
+        ValueError: ``gains`` is not 2-dimensional.
+
+    Example:
+        >>> import torch
+        >>> acg(torch.tensor([[2, 0, 1]]))
+        tensor([1.], dtype=torch.float64)
+    """
+    check_ranks(gains, "gains")
+    return gains.double().mean(dim=1)

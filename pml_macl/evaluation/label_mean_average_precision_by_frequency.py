@@ -1,0 +1,45 @@
+"""Label mean average precision of rare, middling and frequent labels."""
+
+import torch
+from torch import Tensor
+
+
+def label_mean_average_precision_by_frequency(label_average_precision: Tensor, counts: Tensor) -> Tensor:
+    """Label mean average precision of the tail, the middle and the head of the label distribution.
+
+    The labels that have a value are ordered by count, equal counts by class index, and cut into thirds; where their
+    number is no multiple of 3, the middle takes what the others cannot share.
+
+    Args:
+        label_average_precision: (classes,) mean average precision of each label, NaN where it has none.
+        counts: (classes,) how often each label occurs.
+
+    Returns:
+        (3,) float64: the rarest third (tail), the middle, the most frequent third (head); NaN for one without labels.
+
+    Raises:
+        ValueError: the shapes differ.
+
+    Example:
+        >>> values = torch.tensor([0.9, 0.7, 0.5, 0.3], dtype=torch.float64)
+        >>> label_mean_average_precision_by_frequency(values, torch.tensor([40, 30, 20, 10]))
+        tensor([0.3000, 0.6000, 0.9000], dtype=torch.float64)
+    """
+    if label_average_precision.ndim != 1 or label_average_precision.shape != counts.shape:
+        raise ValueError(
+            "label_average_precision and counts must have one value a class, "
+            f"got {tuple(label_average_precision.shape)} and {tuple(counts.shape)}"
+        )
+    thirds = frequency_thirds(counts, ~label_average_precision.isnan())
+    values = label_average_precision.double()
+    return torch.stack([values[thirds == third].mean() for third in range(3)])
+
+
+def frequency_thirds(counts: Tensor, considered: Tensor) -> Tensor:
+    """(classes,) 0 in the rarest third of the labels considered, 1 in the middle, 2 in the most frequent, else -1."""
+    by_count = counts.argsort(stable=True)
+    by_count = by_count[considered[by_count]]
+    thirds = torch.full_like(counts, -1)
+    places = torch.arange(len(by_count), device=counts.device, dtype=counts.dtype)
+    thirds[by_count] = (6 * places + 3) // (2 * len(by_count))  # the third that the middle of the place lies in
+    return thirds

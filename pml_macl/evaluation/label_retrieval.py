@@ -1,0 +1,112 @@
+"""How well the label sets of the retrieved references agree with the query's (Chaudhuri et al., TGRS 2018).
+
+Each is a mean over the first k ranks. A reference without labels agrees in nothing: its precision is 0.
+"""
+
+from torch import Tensor
+
+from pml_macl.evaluation._checks import check_per_query, check_ranks, check_same_shape
+
+
+def label_precision(shared: Tensor, reference_sizes: Tensor) -> Tensor:
+    r"""Mean share of the labels of a retrieved reference that the query carries, too.
+
+    .. math:: \frac{1}{k} \sum_{j \le k} |Y_q \cap Y_j| / |Y_j|
+
+    Args:
+        shared: (queries, k) labels that query and reference share.
+        reference_sizes: (queries, k) labels of the reference.
+
+    Returns:
+        (queries,) float64 in [0, 1].
+
+    Raises:
+        ValueError: the shapes do not belong together.
+
+    Example:
+        >>> import torch
+        >>> label_precision(torch.tensor([[2, 1]]), torch.tensor([[2, 4]]))
+        tensor([0.6250], dtype=torch.float64)
+    """
+    check_same_shape(shared, "shared", reference_sizes, "reference_sizes")
+    return (shared.double() / reference_sizes.clamp(min=1)).mean(dim=1)
+
+
+def label_recall(shared: Tensor, query_sizes: Tensor) -> Tensor:
+    r"""Mean share of the labels of the query that a retrieved reference carries, too.
+
+    .. math:: \frac{1}{k} \sum_{j \le k} |Y_q \cap Y_j| / |Y_q|
+
+    Args:
+        shared: (queries, k) labels that query and reference share.
+        query_sizes: (queries,) labels of the query.
+
+    Returns:
+        (queries,) float64 in [0, 1]; NaN for a query without labels.
+
+    Raises:
+        ValueError: the shapes do not belong together.
+
+    Example:
+        >>> import torch
+        >>> label_recall(torch.tensor([[2, 1]]), torch.tensor([4]))
+        tensor([0.3750], dtype=torch.float64)
+    """
+    check_ranks(shared, "shared")
+    check_per_query(query_sizes, "query_sizes", len(shared))
+    return shared.double().mean(dim=1) / query_sizes
+
+
+def label_f1(shared: Tensor, query_sizes: Tensor, reference_sizes: Tensor) -> Tensor:
+    r"""Mean F1 score, the harmonic mean of label precision and label recall of each retrieved reference.
+
+    .. math:: \frac{1}{k} \sum_{j \le k} 2 |Y_q \cap Y_j| / (|Y_q| + |Y_j|)
+
+    Args:
+        shared: (queries, k) labels that query and reference share.
+        query_sizes: (queries,) labels of the query.
+        reference_sizes: (queries, k) labels of the reference.
+
+    Returns:
+        (queries,) float64 in [0, 1]; NaN where query and a reference are both without labels.
+
+    Raises:
+        ValueError: the shapes do not belong together.
+
+    Example:
+        >>> import torch
+        >>> label_f1(torch.tensor([[2, 1]]), torch.tensor([2]), torch.tensor([[2, 4]]))
+        tensor([0.6667], dtype=torch.float64)
+    """
+    check_same_shape(shared, "shared", reference_sizes, "reference_sizes")
+    check_per_query(query_sizes, "query_sizes", len(shared))
+    return (2 * shared.double() / (reference_sizes + query_sizes[:, None])).mean(dim=1)
+
+
+def hamming_loss(shared: Tensor, query_sizes: Tensor, reference_sizes: Tensor, num_classes: int) -> Tensor:
+    r"""Mean share of the classes in which query and retrieved reference differ; smaller is better.
+
+    .. math:: \frac{1}{k} \sum_{j \le k} |Y_q \,\triangle\, Y_j| / C
+
+    Args:
+        shared: (queries, k) labels that query and reference share.
+        query_sizes: (queries,) labels of the query.
+        reference_sizes: (queries, k) labels of the reference.
+        num_classes: C.
+
+    Returns:
+        (queries,) float64 in [0, 1].
+
+    Raises:
+        ValueError: the shapes do not belong together, or ``num_classes`` is less than 1.
+
+    Example:
+        >>> import torch
+        >>> hamming_loss(torch.tensor([[2, 1]]), torch.tensor([2]), torch.tensor([[2, 4]]), num_classes=8)
+        tensor([0.2500], dtype=torch.float64)
+    """
+    check_same_shape(shared, "shared", reference_sizes, "reference_sizes")
+    check_per_query(query_sizes, "query_sizes", len(shared))
+    if num_classes < 1:
+        raise ValueError(f"num_classes must be at least 1, got {num_classes}")
+    return (reference_sizes.double() - 2 * shared + query_sizes[:, None]).mean(dim=1) / num_classes

@@ -1,0 +1,20 @@
+import pytest
+import torch
+from evaluation.oracles import naive_by_frequency
+
+from pml_macl.evaluation import label_mean_average_precision_by_frequency
+
+
+@pytest.mark.parametrize("num_labels", [1, 2, 3, 4, 5, 17, 100])
+def test_equals_the_loop(num_labels, generator, device):
+    values = torch.rand(num_labels, generator=generator, dtype=torch.float64)
+    values[torch.rand(num_labels, generator=generator) < 0.2] = torch.nan
+    counts = torch.randint(0, 5, (num_labels,), generator=generator)
+    expected = naive_by_frequency(dict(enumerate(values.tolist())), counts.tolist())
+    found = label_mean_average_precision_by_frequency(values.to(device), counts.to(device)).tolist()
+    assert found == pytest.approx([expected["tail"], expected["middle"], expected["head"]], nan_ok=True)
+
+
+def test_shapes_that_differ_are_named():
+    with pytest.raises(ValueError, match=r"one value a class, got \(3,\) and \(2,\)"):
+        label_mean_average_precision_by_frequency(torch.ones(3), torch.ones(2))
