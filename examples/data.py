@@ -1,0 +1,89 @@
+"""The data sets of the examples, split into train, val and test."""
+
+import argparse
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
+from tqdm import tqdm
+
+from pml_macl.datasets import MultiLabelImageDataset, SyntheticScenes
+
+SPLITS = ("train", "val", "test")
+
+
+@dataclass
+class Split:
+    """A part of a data set: items (image, labels), and the (N, C) labels of all of them."""
+
+    dataset: Dataset
+    labels: Tensor
+
+
+def load_splits(args: argparse.Namespace) -> tuple[dict[str, Split], list[str]]:
+    """The splits that the command line asks for, and the label names.
+
+    Training images are flipped at random, unless the backbone is frozen: then its features are computed once.
+    """
+    if args.dataset == "synthetic":
+        return load_synthetic(args)
+    return load_csv(args)
+
+
+def load_synthetic(args: argparse.Namespace) -> tuple[dict[str, Split], list[str]]:
+    splits = {}
+    for number, (name, size) in enumerate(zip(SPLITS, (args.num_images, 500, 500), strict=True)):
+        transform = None if args.freeze_trunk or name != "train" else random_flip
+        scenes = SyntheticScenes(size, args.image_size, seed=3 * args.data_seed + number, transform=transform)
+        splits[name] = Split(scenes, scenes.labels)
+    return splits, scenes.classes
+
+
+def load_csv(args: argparse.Namespace) -> tuple[dict[str, Split], list[str]]:
+    from torchvision.transforms import v2
+
+    size = (args.image_size, args.image_size)
+    to_tensor = [v2.ToImage(), v2.Resize(size, antialias=True), v2.ToDtype(torch.float32, scale=True)]
+    plain, flipped = v2.Compose(to_tensor), v2.Compose([*to_tensor, random_flip])
+
+    def dataset(transform, split=None):
+        return MultiLabelImageDataset(
+            args.images,
+            args.labels,
+            split=split,
+            split_column=args.split_column,
+            ignore_columns=args.ignore_columns,
+            transform=transform,
+        )
+
+    transforms = {name: flipped if name == "train" and not args.freeze_trunk else plain for name in SPLITS}
+    everything = dataset(plain)
+    everything.check_images()
+    if args.split_column is not None:
+        parts = {name: dataset(transforms[name], name) for name in SPLITS}
+        return {name: Split(part, part.labels) for name, part in parts.items()}, everything.classes
+    # No published split: 60 % train, 20 % val, 20 % test at random.
+    order = torch.randperm(len(everything), generator=torch.Generator().manual_seed(args.data_seed))
+    borders = [0, int(0.6 * len(order)), int(0.8 * len(order)), len(order)]
+    splits = {}
+    for number, name in enumerate(SPLITS):
+        indices = order[borders[number] : borders[number + 1]].sort().values
+        splits[name] = Split(Subset(dataset(transforms[name]), indices.tolist()), everything.labels[indices])
+    return splits, everything.classes
+
+
+def random_flip(image: Tensor) -> Tensor:
+    """One of the eight flips and quarter turns of a square: seen from above, no side is up."""
+    choice = int(torch.randint(8, ()))
+    image = image.transpose(1, 2) if choice & 1 else image
+    return image.flip([dim + 1 for dim in range(2) if choice >> (dim + 1) & 1])
+
+
+@torch.no_grad()
+def extract_features(backbone: nn.Module, split: Split, name: str, args: argparse.Namespace) -> Split:
+    """The split with the features of the frozen backbone in place of the images."""
+    backbone.eval().to(args.device)
+    loader = DataLoader(split.dataset, args.batch_size, num_workers=args.num_workers)
+    features = [backbone(images.to(args.device)).cpu() for images, _ in tqdm(loader, desc=f"features of {name}")]
+    return Split(TensorDataset(torch.cat(features), split.labels), split.labels)

@@ -1,0 +1,85 @@
+"""What a finished run prints and draws."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pml_macl import LabelStatistics
+from pml_macl.visualization import plot_label_average_precision, plot_retrieval_grid, plot_training_curves
+
+CURVES = ["label_mean_average_precision", "ndcg", "mean_average_precision", "mean_average_precision_at_r"]
+NAMES = {
+    "label_mean_average_precision": "label mAP",
+    "ndcg": "nDCG",
+    "mean_average_precision_exact": "mAP (same label set)",
+    "mean_average_precision_jaccard_50": "mAP (Jaccard >= 0.5)",
+    "mean_average_precision": "mAP (shares a label)",
+    "mean_average_precision_at_r": "mAP at R (shares a label)",
+    "r_precision": "R-precision (shares a label)",
+    "precision_at_1": "precision at 1 (shares a label)",
+    "mean_reciprocal_rank": "mean reciprocal rank",
+}
+
+
+def save_json(path: Path, result: dict[str, Any]) -> None:
+    """Write the result; an undefined metric (NaN), which JSON does not know, becomes null."""
+    defined = json.loads(json.dumps(result), parse_constant=lambda _: None)
+    path.write_text(json.dumps(defined, indent=2) + "\n")
+
+
+def print_table(result: dict[str, Any]) -> None:
+    """Metrics on the test split before training and at the best epoch, in percent."""
+    before, best = result["before"], result["best"]
+    print(f"\n{'test split, percent':<32}{'before':>10}{'epoch ' + str(result['best_epoch']):>12}")
+    for name, title in NAMES.items():
+        print(f"{title:<32}{100 * before[name]:>10.1f}{100 * best[name]:>12.1f}")
+
+
+def draw_curves(folder: Path, losses: dict[str, list], metrics: dict[str, list], best_epoch: int) -> None:
+    """Training curves from the record-keeper's tables; of an epoch that ran twice, the last records count."""
+    iterations = dict(zip(losses["~iteration~"], losses["metric_loss"], strict=True))
+    rows = {epoch: row for row, epoch in enumerate(metrics["epoch"])}
+    rows = dict(sorted((max(epoch, 0), row) for epoch, row in rows.items()))  # PML's -1 is before training
+    figure = plot_training_curves(
+        {"metric_loss": [iterations[i] for i in sorted(iterations)]},
+        {name: [metrics[name][row] for row in rows.values()] for name in CURVES},
+        list(rows),
+        best_epoch,
+        "Training and validation",
+    )
+    figure.savefig(folder / "training_curves.png", dpi=150)
+
+
+def draw_labels(folder: Path, result: dict[str, Any], statistics: LabelStatistics) -> None:
+    """Average precision of each label, ordered by how often it occurs in training."""
+    runs = {name: result[name]["label_average_precision"] for name in ("before", "best")}
+    figure = plot_label_average_precision(
+        runs, statistics.counts.cpu(), result["classes"], "Average precision per label, test split"
+    )
+    figure.savefig(folder / "label_average_precision.png", dpi=150)
+
+
+def draw_grid(
+    folder: Path, dataset: Any, labels: Tensor, embeddings: Tensor, statistics: LabelStatistics, classes: list[str]
+) -> None:
+    """Five queries with their five nearest images: one query for each of the rarest labels that have one."""
+    queries: list[int] = []
+    for label in statistics.counts.cpu().argsort().tolist():
+        carriers = [row for row in labels[:, label].nonzero().flatten().tolist() if row not in queries]
+        queries += carriers[:1]
+    queries = queries[:5]
+    distances = torch.cdist(embeddings[queries], embeddings)
+    distances[range(len(queries)), queries] = torch.inf
+    nearest = distances.argsort(dim=1)[:, :5]
+    figure = plot_retrieval_grid(
+        [dataset[row][0] for row in queries],
+        labels[queries],
+        [[dataset[row][0] for row in found] for found in nearest.tolist()],
+        labels[nearest],
+        classes,
+        "Queries with a rare label and their nearest images, test split",
+    )
+    figure.savefig(folder / "retrieval_grid.png", dpi=150)

@@ -1,0 +1,313 @@
+"""Train image retrieval on multi-label images with MACL, in PML's trainer and tester.
+
+Without arguments this trains a small network on synthetic scenes in about a minute. On own images:
+
+    python examples/train.py --dataset csv --images DIR --labels FILE --backbone efficientnet-lite0 --freeze-trunk
+"""
+
+import argparse
+import platform
+import sys
+import time
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytorch_metric_learning
+import torch
+from checkpoint import load_checkpoint, save_checkpoint
+from data import Split, extract_features, load_splits
+from models import BACKBONES, make_backbone, make_head
+from pytorch_metric_learning.trainers import MetricLossOnly
+from pytorch_metric_learning.utils.logging_presets import HookContainer, get_record_keeper
+from report import CURVES, draw_curves, draw_grid, draw_labels, print_table, save_json
+from torch import nn
+
+import pml_macl
+from pml_macl import LabelStatistics
+from pml_macl.distances import TemperatureScheduledSimilarity
+from pml_macl.evaluation import MultiLabelAccuracyCalculator
+from pml_macl.losses import MACLLoss
+from pml_macl.miners import LabelOverlapMiner
+from pml_macl.reducers import FrequencyWeightedReducer
+from pml_macl.testers import MultiLabelEmbeddingSpaceTester
+
+LOSSES = ("macl", "macl-weighted", "supcon-any")
+PRIMARY_METRIC = "label_mean_average_precision"
+METRICS = (
+    PRIMARY_METRIC,
+    "ndcg",
+    "mean_average_precision",
+    "mean_average_precision_at_r",
+    "r_precision",
+    "precision_at_1",
+    "mean_reciprocal_rank",
+)
+BEFORE_TRAINING = -1  # the epoch that PML leaves out when it looks for the best one
+# What a resumed run must share with the one that was interrupted.
+FREE_ON_RESUME = {"epochs", "output", "resume", "device", "num_workers", "tensorboard", "images", "labels"}
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument_group("data").add_argument
+    add("--dataset", choices=("synthetic", "csv"), default="synthetic")
+    add("--images", type=Path, help="image folder (csv)")
+    add("--labels", type=Path, help="label table: an id column, then one 0/1 column a class (csv)")
+    add("--split-column", help="column that says train, val or test; without it images are split 60:20:20 at random")
+    add("--ignore-columns", nargs="*", default=[], metavar="NAME", help="columns that are no classes")
+    add("--image-size", type=int, help="side in pixels (default: 32 synthetic, 128 csv)")
+    add("--num-images", type=int, default=2000, help="training images (synthetic)")
+    add("--data-seed", type=int, default=0, help="seed of the scenes, or of the random split")
+    add = parser.add_argument_group("model").add_argument
+    add("--backbone", choices=BACKBONES, default="small-cnn")
+    add(
+        "--pretrained",
+        action=argparse.BooleanOptionalAction,
+        help="ImageNet weights (default: efficientnet-lite0 only)",
+    )
+    add("--freeze-trunk", action="store_true", help="train the head only, on features that are computed once")
+    add("--hidden-size", type=int, default=512)
+    add("--embedding-size", type=int, default=128)
+    add("--dropout", type=float, help="before the last layer (default: 0.5 with a frozen trunk, else 0)")
+    add = parser.add_argument_group("loss").add_argument
+    add("--loss", choices=LOSSES, default="macl")
+    add("--temperature", type=float, default=0.1)
+    add(
+        "--hard-negatives",
+        type=int,
+        metavar="K",
+        help="keep the K most similar negatives of each anchor (default: all)",
+    )
+    add = parser.add_argument_group("training").add_argument
+    add("--epochs", type=int, help="default: 10, and 40 with a frozen trunk")
+    add("--batch-size", type=int, default=128)
+    add("--lr", type=float, default=1e-3)
+    add("--weight-decay", type=float, default=1e-4)
+    add("--seed", type=int, default=0)
+    add("--device", type=torch.device, default="cuda" if torch.cuda.is_available() else "cpu")
+    add("--num-workers", type=int, default=0, help="processes that load images")
+    add = parser.add_argument_group("output").add_argument
+    add("--output", type=Path, help="folder for the run (default: runs/<dataset>-<loss>-<time>)")
+    add("--resume", action="store_true", help="go on with the run in --output")
+    add("--tensorboard", action="store_true", help="also write tensorboard records")
+    args = parser.parse_args(argv)
+
+    if args.dataset == "csv" and (args.images is None or args.labels is None):
+        parser.error("--dataset csv needs --images DIR and --labels FILE")
+    if args.resume and args.output is None:
+        parser.error("--resume needs --output, the folder of the interrupted run")
+    args.image_size = args.image_size or (32 if args.dataset == "synthetic" else 128)
+    args.epochs = args.epochs or (40 if args.freeze_trunk else 10)
+    args.dropout = (0.5 if args.freeze_trunk else 0.0) if args.dropout is None else args.dropout
+    args.pretrained = args.backbone == "efficientnet-lite0" if args.pretrained is None else args.pretrained
+    args.output = args.output or Path("runs") / f"{args.dataset}-{args.loss}-{datetime.now():%Y%m%d-%H%M%S}"
+    return args
+
+
+def main(argv: list[str] | None = None) -> dict[str, Any]:
+    args = parse_args(argv)
+    started = time.perf_counter()
+    checkpoint = find_checkpoint(args)
+    try:
+        image_splits, classes = load_splits(args)
+    except (FileNotFoundError, ValueError) as error:
+        sys.exit(f"error: {error}")
+    sizes = {name: len(split.labels) for name, split in image_splits.items()}
+    if args.batch_size > sizes["train"]:
+        sys.exit(f"error: --batch-size {args.batch_size} is larger than the training split ({sizes['train']} images)")
+    print(", ".join(f"{size} {name}" for name, size in sizes.items()), f"images, {len(classes)} labels")
+
+    torch.manual_seed(args.seed)
+    models, splits = make_models(args, image_splits)
+    statistics = LabelStatistics.from_labels(splits["train"].labels)
+    state = make_state(args, models, statistics)
+    hooks, tester = make_hooks(args)
+    if checkpoint is None:
+        before = evaluate(tester, splits["test"], models)
+        tester.test({"val": splits["val"].dataset}, BEFORE_TRAINING, models["trunk"], models["embedder"])
+    else:
+        before = checkpoint["before"]
+        restore(state, checkpoint)
+        print(f"resuming after epoch {checkpoint['epoch']} of the run in {args.output}")
+    train(args, splits, state, hooks, tester, before, 1 if checkpoint is None else checkpoint["epoch"] + 1)
+
+    best = load_checkpoint(args.output / "best.pth", args.device)
+    restore({"models": models}, best)
+    result = {
+        "best_epoch": best["epoch"],
+        "before": before,
+        "best": evaluate(tester, splits["test"], models),
+        "classes": classes,
+        "seconds": round(time.perf_counter() - started, 1),
+        "settings": settings(args),
+        "versions": {
+            "python": platform.python_version(),
+            **{package.__name__: package.__version__ for package in (torch, pytorch_metric_learning, pml_macl)},
+        },
+    }
+    save_json(args.output / "metrics.json", result)
+    embeddings, labels = tester.get_all_embeddings(splits["test"].dataset, models["trunk"], models["embedder"])
+    history = hooks.get_accuracy_history(tester, "val", metrics=list(CURVES))
+    draw_curves(args.output, hooks.get_loss_history(), history, best["epoch"])
+    draw_labels(args.output, result, statistics)
+    draw_grid(args.output, image_splits["test"].dataset, labels.cpu().bool(), embeddings.cpu(), statistics, classes)
+    print_table(result)
+    print(f"\n{result['seconds']:.0f} s. Records, checkpoints, metrics.json and figures are in {args.output}")
+    return result
+
+
+def settings(args: argparse.Namespace) -> dict[str, Any]:
+    """What a resumed run must have in common with the interrupted one, in types that JSON knows."""
+    chosen = {name: value for name, value in vars(args).items() if name not in FREE_ON_RESUME}
+    return {name: str(value) if isinstance(value, Path) else value for name, value in chosen.items()}
+
+
+def find_checkpoint(args: argparse.Namespace) -> dict[str, Any] | None:
+    """The checkpoint to resume from; leaves with a message where the output folder does not fit the command line."""
+    checkpoint = load_checkpoint(args.output / "checkpoint.pth", args.device)
+    if checkpoint is None:
+        if args.resume:
+            sys.exit(f"error: nothing to resume, {args.output} has no checkpoint.pth")
+        return None
+    if not args.resume:
+        sys.exit(
+            f"error: {args.output} holds a run of {checkpoint['epoch']} epochs; "
+            "go on with it by --resume, or choose another --output"
+        )
+    changed = [name for name, value in settings(args).items() if checkpoint["settings"].get(name) != value]
+    if changed:
+        was = ", ".join(f"--{name.replace('_', '-')} {checkpoint['settings'].get(name)}" for name in changed)
+        sys.exit(f"error: a run is resumed with its own settings; the one in {args.output} has {was}")
+    return checkpoint
+
+
+def make_models(
+    args: argparse.Namespace, image_splits: dict[str, Split]
+) -> tuple[dict[str, nn.Module], dict[str, Split]]:
+    """Trunk and embedder, and the splits to train and evaluate them on: features where the trunk is frozen."""
+    trunk, num_features = make_backbone(args.backbone, args.pretrained)
+    head = make_head(num_features, args.hidden_size, args.embedding_size, args.dropout)
+    splits = image_splits
+    if args.freeze_trunk:
+        splits = {name: extract_features(trunk, split, name, args) for name, split in image_splits.items()}
+        trunk = nn.Identity()
+    return {"trunk": trunk.to(args.device), "embedder": head.to(args.device)}, splits
+
+
+def make_loss(name: str, temperature: float, statistics: LabelStatistics) -> MACLLoss:
+    """MACL, its weighted variant, or SupCon with any shared label as a setting of the same loss."""
+    if name == "supcon-any":
+        similarity = {"overlap_scale": 0.0, "rarity_scale": 0.0}
+        weights = {"power": 0.0}
+    else:
+        similarity = {}
+        weights = {"overlap_power": 1.0 if name == "macl-weighted" else 0.0}
+    return MACLLoss(
+        label_statistics=statistics,
+        distance=TemperatureScheduledSimilarity(temperature, **similarity, collect_stats=True),
+        reducer=FrequencyWeightedReducer(**weights),
+        collect_stats=True,
+    )
+
+
+def make_state(
+    args: argparse.Namespace, models: dict[str, nn.Module], statistics: LabelStatistics
+) -> dict[str, dict[str, Any]]:
+    """Everything that training changes, under the names of PML's trainers."""
+    loss = make_loss(args.loss, args.temperature, statistics).to(args.device)
+    miner = LabelOverlapMiner(
+        neg_strategy="hard" if args.hard_negatives else "all",
+        max_negatives_per_anchor=args.hard_negatives,
+        collect_stats=True,
+    )
+    optimizers = {
+        f"{name}_optimizer": torch.optim.AdamW(model.parameters(), lr=args.lr, weight_decay=args.weight_decay)
+        for name, model in models.items()
+        if not isinstance(model, nn.Identity)
+    }
+    return {
+        "models": models,
+        "optimizers": optimizers,
+        "loss_funcs": {"metric_loss": loss},
+        "mining_funcs": {"tuple_miner": miner},
+    }
+
+
+def restore(state: dict[str, dict[str, Any]], checkpoint: dict[str, Any]) -> None:
+    for group, parts in state.items():
+        for name, part in parts.items():
+            part.load_state_dict(checkpoint[group][name])
+
+
+def make_hooks(args: argparse.Namespace) -> tuple[HookContainer, MultiLabelEmbeddingSpaceTester]:
+    """PML's hooks, which write csv, sqlite and, when asked, tensorboard records, and the tester that feeds them."""
+    tensorboard = str(args.output / "tensorboard") if args.tensorboard else None
+    records, _, _ = get_record_keeper(str(args.output / "records"), tensorboard)
+    # PML would save each object in a file of its own; checkpoint.py saves them all in one step.
+    hooks = HookContainer(
+        records, primary_metric=PRIMARY_METRIC, validation_split_name="val", save_models=False, log_freq=1
+    )
+    tester = MultiLabelEmbeddingSpaceTester(
+        batch_size=args.batch_size,
+        dataloader_num_workers=args.num_workers,
+        data_device=args.device,
+        end_of_testing_hook=hooks.end_of_testing_hook,
+        accuracy_calculator=MultiLabelAccuracyCalculator(METRICS),
+    )
+    return hooks, tester
+
+
+def train(
+    args: argparse.Namespace,
+    splits: dict[str, Split],
+    state: dict[str, dict[str, Any]],
+    hooks: HookContainer,
+    tester: MultiLabelEmbeddingSpaceTester,
+    before: dict[str, Any],
+    first_epoch: int,
+) -> None:
+    """Train to the last epoch; after each one evaluate, record and save."""
+    evaluate_and_record = hooks.end_of_epoch_hook(tester, {"val": splits["val"].dataset}, str(args.output))
+
+    def end_of_epoch(trainer: MetricLossOnly) -> None:
+        evaluate_and_record(trainer)
+        best_epoch, best = hooks.get_best_epoch_and_accuracy(tester, "val")
+        checkpoint = {"epoch": trainer.epoch, "settings": settings(args), "before": before}
+        for name in ["best.pth"] * (best_epoch == trainer.epoch) + ["checkpoint.pth"]:
+            save_checkpoint(args.output / name, checkpoint, state)
+        value = tester.all_accuracies["val"][PRIMARY_METRIC]
+        print(f"epoch {trainer.epoch}/{args.epochs}: val label mAP {value:.2%}, best {best:.2%} in epoch {best_epoch}")
+
+    trainer = MetricLossOnly(
+        state["models"],
+        state["optimizers"],
+        args.batch_size,
+        state["loss_funcs"],
+        splits["train"].dataset,
+        mining_funcs=state["mining_funcs"],
+        data_device=args.device,
+        label_hierarchy_level="all",
+        dataloader_num_workers=args.num_workers,
+        end_of_iteration_hook=hooks.end_of_iteration_hook,
+        end_of_epoch_hook=end_of_epoch,
+    )
+    for epoch in range(first_epoch, args.epochs + 1):
+        # Each epoch has a seed of its own, so a resumed run sees what the uninterrupted one would have seen.
+        torch.manual_seed(1000 * args.seed + epoch)
+        trainer.train(start_epoch=epoch, num_epochs=epoch)
+
+
+def evaluate(tester: MultiLabelEmbeddingSpaceTester, split: Split, models: dict[str, nn.Module]) -> dict[str, Any]:
+    """Every metric on a split, each image queried against the others."""
+    embeddings, labels = tester.get_all_embeddings(split.dataset, models["trunk"], models["embedder"])
+    metrics = tester.accuracy_calculator.get_accuracy(embeddings, labels)
+    for name, threshold in (("jaccard_50", 0.5), ("exact", 1.0)):
+        graded = MultiLabelAccuracyCalculator(("mean_average_precision",), relevance_threshold=threshold)
+        metrics[f"mean_average_precision_{name}"] = graded.get_accuracy(embeddings, labels)["mean_average_precision"]
+    by_label = MultiLabelAccuracyCalculator((PRIMARY_METRIC,), return_per_class=True)
+    return {**metrics, "label_average_precision": by_label.get_accuracy(embeddings, labels)[PRIMARY_METRIC]}
+
+
+if __name__ == "__main__":
+    main()

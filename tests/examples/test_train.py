@@ -1,0 +1,174 @@
+import json
+import sqlite3
+
+import pytest
+import torch
+import train
+
+from pml_macl.datasets import SyntheticScenes
+
+FIGURES = ["training_curves.png", "label_average_precision.png", "retrieval_grid.png"]
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory):
+    """Sixty synthetic scenes as an image folder with a label table."""
+    from PIL import Image
+
+    folder = tmp_path_factory.mktemp("archive")
+    scenes = SyntheticScenes(60, seed=5)
+    (folder / "images").mkdir()
+    lines = ["image,part," + ",".join(scenes.classes)]
+    for row, (image, labels) in enumerate(scenes):
+        pixels = (255 * image).byte().permute(1, 2, 0).numpy()
+        Image.fromarray(pixels).save(folder / "images" / f"{row:02}.png")
+        part = ("train", "train", "train", "val", "test")[row % 5]
+        lines.append(f"{row:02},{part}," + ",".join(str(int(x)) for x in labels))
+    (folder / "labels.csv").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+def arguments(archive, output, *more):
+    paths = ["--images", str(archive / "images"), "--labels", str(archive / "labels.csv"), "--output", str(output)]
+    options = ["--split-column", "part", "--image-size", "32", "--batch-size", "12", "--device", "cpu"]
+    return ["--dataset", "csv", *paths, *options, *more]
+
+
+def flat(state, prefix=""):
+    """Tensors of nested dictionaries and lists by their path."""
+    if isinstance(state, (dict, list)):
+        items = state.items() if isinstance(state, dict) else enumerate(state)
+        return {k: v for name, part in items for k, v in flat(part, f"{prefix}/{name}").items()}
+    return {prefix: state}
+
+
+def assert_same_state(first, second):
+    first, second = (flat(torch.load(path, weights_only=True)) for path in (first, second))
+    assert first.keys() == second.keys()
+    for name, value in first.items():
+        same = (
+            torch.equal(value, second[name]) if isinstance(value, torch.Tensor) else repr(value) == repr(second[name])
+        )
+        assert same, name
+
+
+@pytest.mark.parametrize("more", [(), ("--hard-negatives", "2", "--loss", "macl-weighted", "--num-workers", "1")])
+def test_four_epochs_equal_two_and_two_resumed_bit_for_bit(archive, tmp_path, more):
+    whole = train.main(arguments(archive, tmp_path / "whole", "--epochs", "4", *more))
+    train.main(arguments(archive, tmp_path / "parts", "--epochs", "2", *more))
+    parts = train.main(arguments(archive, tmp_path / "parts", "--epochs", "4", "--resume", *more))
+    for name in ("checkpoint.pth", "best.pth"):
+        assert_same_state(tmp_path / "whole" / name, tmp_path / "parts" / name)
+    for key in ("before", "best", "best_epoch"):
+        assert repr(whole[key]) == repr(parts[key])
+
+
+@pytest.fixture(scope="module")
+def run(archive, tmp_path_factory):
+    output = tmp_path_factory.mktemp("runs") / "frozen"
+    options = ("--backbone", "efficientnet-lite0", "--freeze-trunk", "--epochs", "3", "--tensorboard")
+    return output, train.main(arguments(archive, output, *options)), options
+
+
+def test_everything_is_written(run):
+    output, result, _ = run
+    for name in [*FIGURES, "best.pth", "checkpoint.pth"]:
+        assert (output / name).stat().st_size > 1000
+    saved = json.loads((output / "metrics.json").read_text(), parse_constant=pytest.fail)
+    assert saved["best"]["ndcg"] == result["best"]["ndcg"]
+    assert saved["classes"] == result["classes"]
+    assert list((output / "tensorboard").iterdir())
+    records = {path.name for path in (output / "records").glob("*.csv")}
+    assert {"loss_histories.csv", "metric_loss_MACLLoss.csv", "tuple_miner_LabelOverlapMiner.csv"} <= records
+
+
+def test_records_hold_what_a_person_would_plot(run):
+    output, _, _ = run
+    with sqlite3.connect(output / "records" / "logs.db") as database:
+        database.row_factory = sqlite3.Row
+        tables = [row["name"] for row in database.execute("SELECT name FROM sqlite_master WHERE type='table'")]
+
+        def read(part):
+            (table,) = [name for name in tables if name.endswith(part)]
+            return database.execute(f"SELECT * FROM {table}").fetchall()
+
+        loss, miner = read("metric_loss_MACLLoss"), read("tuple_miner_LabelOverlapMiner")
+        similarity, accuracy = read("TemperatureScheduledSimilarity"), read("VAL_vs_self")
+    assert len(loss) == len(miner) == len(similarity) == 9  # 3 epochs of 3 batches
+    for mined, used in zip(miner, loss, strict=True):
+        for name in ("num_pos_pairs", "num_neg_pairs", "anchors_without_positives"):
+            assert mined[name] == used[name]
+        assert mined["mean_positive_overlap"] == pytest.approx(used["mean_positive_overlap"])
+        assert used["num_pos_pairs"] > 0
+    for row in similarity:
+        assert 0 < row["min_pair_temperature"] < row["mean_pair_temperature"] < row["max_pair_temperature"]
+        assert row["temperature"] == pytest.approx(0.1)
+    assert [row["epoch"] for row in accuracy] == [-1, 1, 2, 3]
+    assert all(0 < row["label_mean_average_precision"] <= 1 for row in accuracy)
+
+
+@pytest.mark.parametrize("change", ["nothing to resume", "holds a run of 3 epochs", "resumed with its own settings"])
+def test_output_folders_that_do_not_fit(archive, tmp_path, run, change):
+    output, _, options = run
+    argv = {
+        "nothing to resume": arguments(archive, tmp_path / "none", "--resume"),
+        "holds a run of 3 epochs": arguments(archive, output, *options),
+        "resumed with its own settings": arguments(archive, output, *options, "--resume", "--lr", "0.1"),
+    }[change]
+    with pytest.raises(SystemExit, match=f"error: .*{change}"):
+        train.main(argv)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda folder: (folder / "labels.csv").unlink(), "labels.csv"),
+        (lambda folder: (folder / "images").rename(folder / "pictures"), "images"),
+        (lambda folder: (folder / "images" / "07.png").unlink(), "07"),
+        (lambda folder: (folder / "images" / "07.png").write_bytes(b"no image"), "07.png"),
+        (
+            lambda folder: (folder / "images" / "07.png").write_bytes(
+                (folder / "images" / "08.png").read_bytes()[:300]
+            ),
+            "07.png",
+        ),
+        (lambda folder: (folder / "labels.csv").open("a").write("99,train" + ",0" * 12 + "\n"), "99"),
+    ],
+    ids=["no table", "no folder", "no image", "no image file", "truncated image", "row without image"],
+)
+def test_broken_archives_are_named(archive, tmp_path, damage, message):
+    import shutil
+
+    shutil.copytree(archive, tmp_path / "broken")
+    damage(tmp_path / "broken")
+    with pytest.raises(SystemExit, match=f"error: .*{message}"):
+        train.main(arguments(tmp_path / "broken", tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--dataset", "csv"], "--dataset csv needs --images DIR and --labels FILE"),
+        (["--resume"], "--resume needs --output"),
+        (["--loss", "triplet"], "invalid choice"),
+    ],
+)
+def test_bad_arguments(argv, message, capsys):
+    with pytest.raises(SystemExit) as leaving:
+        train.main(argv)
+    assert leaving.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_too_large_a_batch(archive, tmp_path):
+    with pytest.raises(SystemExit, match="--batch-size 500 is larger than the training split \\(36 images\\)"):
+        train.main(arguments(archive, tmp_path / "run", "--batch-size", "500"))
+
+
+def test_a_random_split_without_a_split_column(archive, tmp_path, capsys):
+    argv = arguments(archive, tmp_path / "run", "--epochs", "1", "--backbone", "resnet18", "--loss", "supcon-any")
+    start = argv.index("--split-column")
+    del argv[start : start + 2]
+    train.main([*argv, "--ignore-columns", "part"])
+    assert "36 train, 12 val, 12 test images, 12 labels" in capsys.readouterr().out
