@@ -65,12 +65,24 @@ def anchor_weights(labels: Tensor, inverse_frequency: Tensor, anchor_power: floa
 
     Returns:
         (N,) weights, >= 0.
+
+    Example:
+        >>> anchor_weights(torch.tensor([[True, True], [True, False]]), torch.tensor([1.0, 3.0]), 1.0, torch.float32)
+        tensor([2., 1.])
     """
     return mean_over_labels(labels, inverse_frequency.to(labels.device, dtype)) ** anchor_power
 
 
 def mean_over_labels(labels: Tensor, values: Tensor) -> Tensor:
-    """Mean of (C,) values over the labels of each (N, C) row; 0 for an empty label set."""
+    """Mean of the values of each row's labels; 0 for an empty label set.
+
+    Args:
+        labels: (N, C) boolean label sets.
+        values: (C,) value of each label.
+
+    Returns:
+        (N,) means in the type of ``values``.
+    """
     return (labels * values).sum(dim=1) / labels.sum(dim=1, dtype=values.dtype).clamp(min=1)
 
 

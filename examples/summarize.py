@@ -1,0 +1,43 @@
+"""Mean and standard deviation over seeds of finished runs of train.py, one column a loss.
+
+python examples/summarize.py RUN_FOLDER [RUN_FOLDER ...]
+"""
+
+import argparse
+import json
+from collections import defaultdict
+from pathlib import Path
+from statistics import mean, stdev
+
+from report import NAMES
+
+
+def main(argv: list[str] | None = None) -> str:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", nargs="+", type=Path, help="output folders of train.py")
+    results = defaultdict(list)
+    for run in parser.parse_args(argv).runs:
+        result = json.loads((run / "metrics.json").read_text())
+        results["before training"].append(result["before"])
+        results[result["settings"]["loss"]].append(result["best"])
+    table = "\n".join(
+        [
+            f"| test split, percent | {' | '.join(f'{name} (n = {len(runs)})' for name, runs in results.items())} |",
+            f"|{'---|' * (len(results) + 1)}",
+            *(
+                f"| {title} | {' | '.join(cell(runs, name) for runs in results.values())} |"
+                for name, title in NAMES.items()
+            ),
+        ]
+    )
+    print(table)
+    return table
+
+
+def cell(runs: list[dict], name: str) -> str:
+    values = [100 * run[name] for run in runs]
+    return f"{mean(values):.1f} ± {stdev(values) if len(values) > 1 else 0:.1f}"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,60 @@
+"""The code of README and of the docs runs, and what they say of the package is true."""
+
+import importlib
+import inspect
+import pkgutil
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+import pml_macl
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
+BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_python_blocks_run(page):
+    torch.manual_seed(0)
+    names: dict = {}
+    for block in BLOCK.findall(page.read_text(encoding="utf-8")):
+        exec(compile(block, str(page), "exec"), names)
+
+
+def test_readme_and_home_page_have_code():
+    for page in (ROOT / "README.md", ROOT / "docs" / "index.md"):
+        assert BLOCK.search(page.read_text(encoding="utf-8"))
+
+
+def public_objects():
+    modules = [pml_macl]
+    for info in pkgutil.walk_packages(pml_macl.__path__, "pml_macl."):
+        modules.append(importlib.import_module(info.name))
+    found = {}
+    for module in modules:
+        for name in getattr(module, "__all__", ()):
+            thing = getattr(module, name)
+            if callable(thing):
+                found[f"{module.__name__}.{name}"] = thing
+    return found
+
+
+@pytest.mark.parametrize("name", public_objects())
+def test_documented_arguments_are_those_of_the_signature(name):
+    thing = public_objects()[name]
+    documented = re.search(r"^ *Args:\n(.*?)(?=^ *\w+:\n|\Z)", inspect.getdoc(thing), re.DOTALL | re.MULTILINE)
+    arguments = [
+        ("*" * (p.kind is p.VAR_POSITIONAL) or "**" * (p.kind is p.VAR_KEYWORD)) + p.name
+        for p in inspect.signature(thing).parameters.values()
+    ]
+    in_docs = re.findall(r"^    (\**\w+): ", documented[1], re.MULTILINE) if documented else []
+    if documented or not inspect.isclass(thing):
+        assert [name.strip() for name in in_docs] == arguments
+
+
+def test_version_is_the_same_everywhere():
+    version = pml_macl.__version__
+    assert f"version: {version}\n" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
