@@ -1,21 +1,13 @@
 """Multi-label adaptive contrastive learning."""
 
-from typing import Any
+from pytorch_metric_learning.distances import BaseDistance
 
-import torch
-from pytorch_metric_learning.losses import BaseMetricLossFunction
-from pytorch_metric_learning.reducers import BaseReducer, ClassWeightedReducer, DivisorReducer, PerAnchorReducer
-from torch import Tensor
-
-from pml_macl.checks import check_batch, check_indices_tuple, check_range, check_statistics
 from pml_macl.distances import TemperatureScheduledSimilarity
-from pml_macl.functional import masks_from_indices, positive_negative_masks, positive_pair_losses
-from pml_macl.labels import label_dtype, label_overlap
+from pml_macl.losses.multi_label_contrastive_loss import MultiLabelContrastiveLoss
 from pml_macl.reducers import FrequencyWeightedReducer
-from pml_macl.statistics import LabelStatistics
 
 
-class MACLLoss(BaseMetricLossFunction):
+class MACLLoss(MultiLabelContrastiveLoss):
     r"""Multi-label adaptive contrastive loss (MACL).
 
     Amir and Aptoula, Multi-Label Adaptive Contrastive Learning Loss for Remote Sensing Image Retrieval,
@@ -52,6 +44,7 @@ class MACLLoss(BaseMetricLossFunction):
             cannot work on label sets.
 
     Example:
+        >>> import torch
         >>> loss_fn = MACLLoss(num_classes=3)
         >>> embeddings = torch.tensor([[1.0, 0.0], [0.8, 0.6], [0.0, 1.0]], requires_grad=True)
         >>> loss = loss_fn(embeddings, torch.tensor([[1, 1, 0], [1, 0, 0], [0, 0, 1]]))
@@ -61,169 +54,8 @@ class MACLLoss(BaseMetricLossFunction):
         tensor([2, 1, 1])
     """
 
-    distance: TemperatureScheduledSimilarity
-    label_statistics: LabelStatistics | None
-
-    def __init__(
-        self,
-        num_classes: int | None = None,
-        label_statistics: LabelStatistics | None = None,
-        positive_threshold: float = 0.0,
-        negative_threshold: float = 0.0,
-        **kwargs: Any,
-    ) -> None:
-        check_range("positive_threshold", positive_threshold, 0, 1)
-        check_range("negative_threshold", negative_threshold, 0, 1)
-        check_statistics(label_statistics)
-        _check_reducer(kwargs.get("reducer"))
-        super().__init__(**kwargs)
-        if not isinstance(self.distance, TemperatureScheduledSimilarity):
-            self.distance = TemperatureScheduledSimilarity(distance=self.distance)
-        self.positive_threshold = positive_threshold
-        self.negative_threshold = negative_threshold
-        self.learns_statistics = label_statistics is None and num_classes is not None
-        if label_statistics is None and num_classes is not None:
-            label_statistics = LabelStatistics(num_classes)
-        self.label_statistics = label_statistics
-        sizes = {module.num_classes for module in self.modules() if isinstance(module, LabelStatistics)}
-        if len(sizes | {num_classes} - {None}) > 1:
-            raise ValueError(
-                "num_classes and the label_statistics of the loss, its distance and its reducer must agree, "
-                f"got {num_classes} and statistics of {sorted(sizes)} classes"
-            )
-        self.num_classes = next(iter(sizes), None)
-        self.add_to_recordable_attributes(list_of_names=["positive_threshold", "negative_threshold"], is_stat=False)
-        self.add_to_recordable_attributes(
-            list_of_names=["num_pos_pairs", "num_neg_pairs", "anchors_without_positives", "mean_positive_overlap"],
-            is_stat=True,
-        )
-
-    def get_default_distance(self) -> TemperatureScheduledSimilarity:
-        return TemperatureScheduledSimilarity()
+    def similarity_under_temperature(self, distance: BaseDistance | None) -> TemperatureScheduledSimilarity:
+        return TemperatureScheduledSimilarity(distance=distance)
 
     def get_default_reducer(self) -> FrequencyWeightedReducer:
         return FrequencyWeightedReducer()
-
-    def set_reducer(self, reducer: BaseReducer | None) -> None:
-        super().set_reducer(reducer)
-        # PML deep-copies the reducer; statistics that it was given must stay the ones that were given.
-        if isinstance(reducer, FrequencyWeightedReducer) and reducer.label_statistics is not None:
-            for module in self.reducer.modules():
-                if isinstance(module, FrequencyWeightedReducer):
-                    module.label_statistics = reducer.label_statistics
-
-    def forward(
-        self,
-        embeddings: Tensor,
-        labels: Tensor,
-        indices_tuple: tuple[Tensor, ...] | None = None,
-        ref_emb: Tensor | None = None,
-        ref_labels: Tensor | None = None,
-    ) -> Any:
-        """Compute the loss of a batch.
-
-        Args:
-            embeddings: (N, D) embeddings of the anchors.
-            labels: (N, C) multi-hot label sets.
-            indices_tuple: pairs (a1, p, a2, n) or triplets (a, p, n) of a miner; they replace the thresholds.
-            ref_emb: (M, D) embeddings to take positives and negatives from; None takes them from the batch. Where it is
-                given, nothing counts as a pair of a row with itself.
-            ref_labels: (M, C) multi-hot label sets, needed with ``ref_emb``.
-
-        Returns:
-            What the reducer makes of the losses: a () tensor, or PML's dictionary with ``DoNothingReducer``.
-
-        Raises:
-            TypeError, ValueError: shapes, types or values do not fit; nothing is counted and no schedule advances then.
-        """
-        self.reset_stats()
-        labels, ref_labels = check_batch(embeddings, labels, ref_emb, ref_labels, self.num_classes)
-        num_references = len(embeddings) if ref_emb is None else len(ref_emb)
-        check_indices_tuple(indices_tuple, len(embeddings), num_references)
-        self._check_per_anchor(len(embeddings), num_references)
-        loss_dict = self.compute_loss(embeddings, labels, indices_tuple, ref_emb, ref_labels)
-        self.add_embedding_regularization_to_loss_dict(loss_dict, embeddings)
-        return self.reducer(loss_dict, embeddings, labels)
-
-    def compute_loss(
-        self,
-        embeddings: Tensor,
-        labels: Tensor,
-        indices_tuple: tuple[Tensor, ...] | None,
-        ref_emb: Tensor | None,
-        ref_labels: Tensor | None,
-    ) -> dict[str, Any]:
-        positives, negatives = self._pairs(embeddings, labels, indices_tuple, ref_emb, ref_labels)
-        statistics = self._statistics(labels)
-        logits = self.distance(embeddings, ref_emb, labels, ref_labels, statistics)
-        losses, anchors, indices = positive_pair_losses(logits, positives, negatives)
-        if len(losses) == 0:
-            zero_losses: dict[str, Any] = self.zero_losses()
-            return zero_losses
-        return {
-            "loss": {
-                "losses": losses,
-                "indices": (anchors, indices),
-                "reduction_type": "pos_pair",
-                "ref_labels": ref_labels,
-                "label_statistics": statistics,
-            }
-        }
-
-    def _pairs(
-        self,
-        embeddings: Tensor,
-        labels: Tensor,
-        indices_tuple: tuple[Tensor, ...] | None,
-        ref_emb: Tensor | None,
-        ref_labels: Tensor | None,
-    ) -> tuple[Tensor, Tensor]:
-        """(N, M) masks of the positives and of the negatives."""
-        other_labels = labels if ref_labels is None else ref_labels
-        shared, jaccard = label_overlap(labels, other_labels, label_dtype(embeddings))
-        if indices_tuple is None:
-            positives, negatives = positive_negative_masks(
-                shared, jaccard, self.positive_threshold, self.negative_threshold, exclude_self=ref_emb is None
-            )
-        else:
-            positives, negatives = masks_from_indices(indices_tuple, len(labels), len(other_labels), shared.device)
-        self._set_stats(positives, negatives, jaccard)
-        return positives, negatives
-
-    def _statistics(self, labels: Tensor) -> LabelStatistics:
-        if self.label_statistics is None:
-            return LabelStatistics.from_labels(labels)
-        if self.learns_statistics and self.training and torch.is_grad_enabled():
-            self.label_statistics.update(labels)
-        return self.label_statistics
-
-    def _set_stats(self, positives: Tensor, negatives: Tensor, jaccard: Tensor) -> None:
-        if self.collect_stats:
-            num_positives, num_negatives = positives.sum(), negatives.sum()
-            without = (~positives.any(dim=1)).sum()
-            overlap = jaccard[positives].sum() / num_positives.clamp(min=1)
-            counts = torch.stack([num_positives, num_negatives, without]).tolist()
-            self.num_pos_pairs, self.num_neg_pairs, self.anchors_without_positives = counts
-            self.mean_positive_overlap = overlap.item()
-
-    def _check_per_anchor(self, num_rows: int, num_references: int) -> None:
-        if num_references > num_rows and any(isinstance(m, PerAnchorReducer) for m in self.reducer.modules()):
-            raise ValueError(
-                f"PerAnchorReducer cannot take more references ({num_references}) than rows ({num_rows}): PML lays the "
-                "pairs out in a (rows, rows) matrix; use another reducer with ref_emb"
-            )
-
-
-def _check_reducer(reducer: BaseReducer | None) -> None:
-    if reducer is None:
-        return
-    if not isinstance(reducer, BaseReducer):
-        raise TypeError(f"reducer must be a pytorch_metric_learning reducer, got {type(reducer).__name__}")
-    for module in reducer.modules():
-        if isinstance(module, DivisorReducer):
-            raise ValueError("DivisorReducer is not supported: this loss has no divisor; use FrequencyWeightedReducer")
-        if isinstance(module, ClassWeightedReducer):
-            raise ValueError(
-                "ClassWeightedReducer is not supported: it needs one class a row; use FrequencyWeightedReducer, which "
-                "weighs by the labels that a pair shares"
-            )

@@ -1,0 +1,34 @@
+"""Jaccard-weighted SupCon."""
+
+from pml_macl.losses.base_baseline_loss import BaseBaselineLoss
+from pml_macl.reducers import FrequencyWeightedReducer
+
+
+class JaccardSupConLoss(BaseBaselineLoss):
+    r"""SupCon in which images that share any label are positives, weighted by their Jaccard similarity.
+
+    Audibert et al., Exploring Contrastive Learning for Long-Tailed Multi-Label Text Classification, arXiv 2404.08720
+    (the base loss):
+
+    .. math::
+        L = \frac{-1}{|I|} \sum_{i \in I} \sum_{p \ne i} \frac{J_{ip}}{\sum_{q \ne i} J_{iq}}
+            \log \frac{\exp(s_{ip} / \tau)}{\sum_{k \ne i} \exp(s_{ik} / \tau)}
+
+    over the anchors :math:`I` with a positive.
+
+    Args:
+        temperature: :math:`\tau` > 0.
+        **kwargs: as for :class:`MultiLabelContrastiveLoss`.
+
+    Raises:
+        TypeError, ValueError: as :class:`MultiLabelContrastiveLoss`.
+
+    Example:
+        >>> import torch
+        >>> embeddings = torch.tensor([[1.0, 0.0], [0.8, 0.6], [0.0, 1.0]])
+        >>> JaccardSupConLoss(temperature=0.5)(embeddings, torch.tensor([[1, 1, 0], [1, 0, 0], [0, 1, 1]]))
+        tensor(0.9334)
+    """
+
+    def get_default_reducer(self) -> FrequencyWeightedReducer:
+        return FrequencyWeightedReducer(power=0, overlap_power=1)

@@ -1,0 +1,33 @@
+"""MulSupCon."""
+
+from pml_macl.losses.base_baseline_loss import BaseBaselineLoss
+from pml_macl.reducers import MulSupConReducer
+
+
+class MulSupConLoss(BaseBaselineLoss):
+    r"""SupCon once for each label of the anchor.
+
+    Zhang and Wu, Multi-Label Supervised Contrastive Learning, AAAI 2024:
+
+    .. math::
+        L = \frac{1}{|K|} \sum_{(i, l) \in K} \frac{-1}{|P_l(i)|} \sum_{p \in P_l(i)}
+            \log \frac{\exp(s_{ip} / \tau)}{\sum_{k \ne i} \exp(s_{ik} / \tau)}, \quad P_l(i) = \{p \ne i : l \in Y_p\}
+
+    over the pairs :math:`K` of an anchor and one of its labels that another image carries.
+
+    Args:
+        temperature: :math:`\tau` > 0.
+        **kwargs: as for :class:`MultiLabelContrastiveLoss`.
+
+    Raises:
+        TypeError, ValueError: as :class:`MultiLabelContrastiveLoss`.
+
+    Example:
+        >>> import torch
+        >>> embeddings = torch.tensor([[1.0, 0.0], [0.8, 0.6], [0.0, 1.0]])
+        >>> MulSupConLoss(temperature=0.5)(embeddings, torch.tensor([[1, 1, 0], [1, 0, 0], [0, 1, 1]]))
+        tensor(0.9860)
+    """
+
+    def get_default_reducer(self) -> MulSupConReducer:
+        return MulSupConReducer()

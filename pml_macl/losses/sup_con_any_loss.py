@@ -1,0 +1,30 @@
+"""SupCon with any shared label."""
+
+from pml_macl.losses.base_baseline_loss import BaseBaselineLoss
+
+
+class SupConAnyLoss(BaseBaselineLoss):
+    r"""SupCon in which two images that share any label are positives, and all positives count alike.
+
+    Khosla et al., Supervised Contrastive Learning, arXiv 2004.11362, on label sets:
+
+    .. math::
+        L = \frac{1}{|I|} \sum_{i \in I} \frac{-1}{|P(i)|} \sum_{p \in P(i)}
+            \log \frac{\exp(s_{ip} / \tau)}{\sum_{k \ne i} \exp(s_{ik} / \tau)},
+        \quad P(i) = \{p \ne i : Y_i \cap Y_p \ne \emptyset\}
+
+    over the anchors :math:`I` with a positive. On one-hot labels it is PML's ``SupConLoss``.
+
+    Args:
+        temperature: :math:`\tau` > 0.
+        **kwargs: as for :class:`MultiLabelContrastiveLoss`.
+
+    Raises:
+        TypeError, ValueError: as :class:`MultiLabelContrastiveLoss`.
+
+    Example:
+        >>> import torch
+        >>> embeddings = torch.tensor([[1.0, 0.0], [0.8, 0.6], [0.0, 1.0]])
+        >>> SupConAnyLoss(temperature=0.5)(embeddings, torch.tensor([[1, 1, 0], [1, 0, 0], [0, 0, 1]]))
+        tensor(0.3485)
+    """
