@@ -1,0 +1,5 @@
+"""Samplers that lay out batches by label sets."""
+
+from pml_macl.samplers.label_balanced_sampler import LabelBalancedSampler
+
+__all__ = ["LabelBalancedSampler"]
