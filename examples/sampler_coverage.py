@@ -1,0 +1,93 @@
+"""How many batches hold a positive pair of each of the rarest labels, shuffled and with the LabelBalancedSampler.
+
+Without arguments this counts on synthetic scenes. On the label table of own images (an id column, then one 0/1 column a
+class; the images are not needed):
+
+    python examples/sampler_coverage.py --labels FILE --ignore-columns scene --split-column split --split train
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.utils.data import BatchSampler, RandomSampler, Sampler
+
+from pml_macl.datasets import SyntheticScenes
+from pml_macl.datasets.label_table import read_label_table
+from pml_macl.samplers import LabelBalancedSampler
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--labels", type=Path, help="label table (default: synthetic scenes)")
+    add("--split-column", help="column that names the split of each image")
+    add("--split", help="count on this split only")
+    add("--ignore-columns", nargs="*", default=[], metavar="NAME", help="columns that are no classes")
+    add("--batch-size", type=int, default=64)
+    add("--labels-per-batch", type=int, help="labels that a batch is balanced over (default: as many as fit)")
+    add("--rarest", type=int, default=5, metavar="K", help="show the K rarest labels")
+    add("--passes", type=int, default=20, help="passes to average over")
+    add("--seed", type=int, default=0)
+    args = parser.parse_args(argv)
+    if (args.split is None) != (args.split_column is None):
+        parser.error("--split and --split-column go together")
+    return args
+
+
+def main(argv: list[str] | None = None) -> dict[str, list[float]]:
+    args = parse_args(argv)
+    torch.manual_seed(args.seed)
+    try:
+        labels, classes = load_labels(args)
+        samplers = {
+            "shuffled": RandomSampler(range(len(labels))),
+            "balanced": LabelBalancedSampler(labels, args.batch_size, args.labels_per_batch),
+            "balanced, every image": LabelBalancedSampler(
+                labels, args.batch_size, args.labels_per_batch, every_image=True
+            ),
+        }
+    except (FileNotFoundError, ValueError) as error:
+        sys.exit(f"error: {error}")
+    counts = labels.sum(dim=0)
+    rarest = [index for index in counts.argsort(stable=True).tolist() if counts[index] > 1][: args.rarest]
+    print(
+        f"{len(labels)} images, {len(classes)} labels, {labels.sum(dim=1).float().mean():.2f} labels an image, "
+        f"batches of {args.batch_size} balanced over {samplers['balanced'].labels_per_batch} labels\n"
+        f"batches with a positive pair of the label, mean of {args.passes} passes; last row: different images a pass\n"
+    )
+    columns = {name: count(sampler, labels, rarest, args) for name, sampler in samplers.items()}
+    width = max(len(classes[index]) for index in rarest)
+    print(f"{'label':{width}}  images  " + "  ".join(columns))
+    for row, name in enumerate([*(classes[index] for index in rarest), ""]):
+        images = counts[rarest[row]].item() if name else len(labels)
+        shares = [f"{values[row]:.1%}".rjust(len(column)) for column, values in columns.items()]
+        print(f"{name:{width}}  {images:6}  " + "  ".join(shares))
+    return {name: values.tolist() for name, values in columns.items()}
+
+
+def load_labels(args: argparse.Namespace) -> tuple[Tensor, list[str]]:
+    if args.labels is None:
+        scenes = SyntheticScenes(2000)
+        return scenes.labels, scenes.classes
+    table = read_label_table(args.labels, args.split_column, args.ignore_columns)
+    if args.split is None:
+        return table.labels, table.classes
+    chosen = torch.tensor([split == args.split for split in table.splits])
+    if not chosen.any():
+        raise ValueError(f"no image of the split {args.split!r}; there are {sorted(set(table.splits))}")
+    return table.labels[chosen], table.classes
+
+
+def count(sampler: Sampler[int], labels: Tensor, rarest: list[int], args: argparse.Namespace) -> Tensor:
+    """Share of batches in which two images carry the label, for each of the rarest; then share of the images seen."""
+    passes = [list(BatchSampler(sampler, args.batch_size, drop_last=True)) for _ in range(args.passes)]
+    seen = torch.tensor([len({index for batch in batches for index in batch}) for batches in passes])
+    held = torch.stack([labels[batch][:, rarest].sum(dim=0) for batches in passes for batch in batches])
+    return torch.cat([(held >= 2).float().mean(dim=0), seen.float().mean(dim=0, keepdim=True) / len(labels)])
+
+
+if __name__ == "__main__":
+    main()
