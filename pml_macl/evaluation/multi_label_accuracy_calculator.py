@@ -34,7 +34,9 @@ _CLUSTERING_METRICS = ("NMI", "AMI")
 FULL_RANKING_METRICS = ("anmrr",)
 BY_FREQUENCY = "label_mean_average_precision_by_frequency"
 _BY_FREQUENCY_METRICS = tuple(f"label_mean_average_precision_{part}" for part in ("tail", "middle", "head"))
-_BYTES_PER_ELEMENT = 64  # what the temporaries for one query and reference take together at the peak
+# What the temporaries of one query take at the peak: for each reference, each rank and each class.
+_BYTES_PER_REFERENCE, _BYTES_PER_RANK, _BYTES_PER_CLASS = 12, 64, 16
+_CPU_BUDGET, _GPU_BUDGET = 2**26, 2**30  # a CPU is fastest while a chunk fits into its cache, a GPU when it is busy
 
 
 class MultiLabelAccuracyCalculator(AccuracyCalculator):
@@ -63,7 +65,8 @@ class MultiLabelAccuracyCalculator(AccuracyCalculator):
             :func:`~pml_macl.evaluation.average_precision`.
         label_statistics: which labels are rare, for the metrics by frequency; None goes by the reference set.
         query_batch_size: queries in one chunk; None takes as many as the memory budget allows.
-        memory_budget: bytes that the temporaries of one chunk may take, about; the results do not depend on it.
+        memory_budget: bytes that the temporaries of one chunk may take, about; None is 64 MiB on a CPU, 1 GiB on a GPU.
+            A single query may need more. The results do not depend on it.
 
     Raises:
         TypeError: ``include`` or ``exclude`` is not a tuple or list.
@@ -93,7 +96,7 @@ class MultiLabelAccuracyCalculator(AccuracyCalculator):
         ap_denominator: str = "relevant",
         label_statistics: LabelStatistics | None = None,
         query_batch_size: int | None = None,
-        memory_budget: int = 2**28,
+        memory_budget: int | None = None,
     ) -> None:
         if k is not None and k != "max_bin_count" and not _is_positive_integer(k):
             raise ValueError(f"k must be None, a positive integer or 'max_bin_count', got {k!r}")
@@ -103,8 +106,8 @@ class MultiLabelAccuracyCalculator(AccuracyCalculator):
         check_choice(ap_denominator, "ap_denominator", AP_DENOMINATORS)
         if query_batch_size is not None and not _is_positive_integer(query_batch_size):
             raise ValueError(f"query_batch_size must be None or a positive integer, got {query_batch_size!r}")
-        if not _is_positive_integer(memory_budget):
-            raise ValueError(f"memory_budget must be a positive number of bytes, got {memory_budget!r}")
+        if memory_budget is not None and not _is_positive_integer(memory_budget):
+            raise ValueError(f"memory_budget must be None or a positive number of bytes, got {memory_budget!r}")
         if label_statistics is not None and not isinstance(label_statistics, LabelStatistics):
             raise TypeError(f"label_statistics must be LabelStatistics, got {type(label_statistics).__name__}")
         super().__init__(
@@ -261,12 +264,12 @@ class MultiLabelAccuracyCalculator(AccuracyCalculator):
         own = int(ref_includes_query)
         num_others = len(reference) - own
         references = ReferenceLabels(reference_labels, label_dtype(query), self.relevance_threshold)
-        max_elements = max(1, self.memory_budget // _BYTES_PER_ELEMENT)
-        rows_at_once = self.query_batch_size or max(1, max_elements // max(len(reference), num_classes))
+        budget = self.memory_budget or (_GPU_BUDGET if query.is_cuda else _CPU_BUDGET)
 
         # Queries of one label set stand side by side, so that a chunk compares each set once.
         sets, set_of_query = torch.unique(query_labels, dim=0, return_inverse=True)
-        counts = torch.cat([references.count_relevant(part) for part in sets.split(rows_at_once)])
+        sets_at_once = max(1, budget // (_BYTES_PER_REFERENCE * len(reference)))
+        counts = torch.cat([references.count_relevant(part) for part in torch.split(sets, sets_at_once)])
         num_relevant = counts[set_of_query] - own * query_labels.any(dim=1).long()
         max_relevant = num_relevant.max()
         k = self.determine_k(num_relevant + own, len(reference), ref_includes_query)
@@ -284,7 +287,11 @@ class MultiLabelAccuracyCalculator(AccuracyCalculator):
         }
         if num_others:
             rank = self._ranker(query, reference, k, ref_includes_query)
-            for rows in set_of_query.argsort(stable=True).split(rows_at_once):
+            bytes_per_query = (
+                _BYTES_PER_REFERENCE * len(reference) + _BYTES_PER_RANK * k + _BYTES_PER_CLASS * num_classes
+            )
+            rows_at_once = self.query_batch_size or max(1, budget // bytes_per_query)
+            for rows in torch.split(set_of_query.argsort(stable=True), rows_at_once):
                 ranking = RankedQueries(
                     rank(rows),
                     query_labels[rows],
@@ -295,7 +302,7 @@ class MultiLabelAccuracyCalculator(AccuracyCalculator):
                     own_index=rows if ref_includes_query else None,
                     gain=self.gain,
                     ap_denominator=self.ap_denominator,
-                    max_elements=max_elements,
+                    max_elements=budget // _BYTES_PER_RANK,
                 )
                 for name, metric in metrics.items():
                     values = self.curr_function_dict[name](ranking)

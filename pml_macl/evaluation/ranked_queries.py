@@ -73,7 +73,7 @@ class RankedQueries:
     @cached_property
     def reference_sizes(self) -> Tensor:
         """(N, k) int64 labels of the reference at each rank."""
-        return self.references.sizes[self._codes]
+        return self.references.sizes.index_select(0, self._codes.flatten()).view(self.order.shape)
 
     @cached_property
     def gains(self) -> Tensor:
@@ -95,13 +95,13 @@ class RankedQueries:
         num_relevant = self.references.label_counts - int(self.own_index is not None)
         pairs_at_once = max(1, self.max_elements // self.k)
         for query, label in zip(torch.split(queries, pairs_at_once), torch.split(classes, pairs_at_once), strict=True):
-            relevance = self._at_ranks(self.references.carries[label], query)
+            relevance = self.references.carries[label].gather(1, self._codes.index_select(0, query))
             values[query, label] = average_precision(relevance, num_relevant[label], self.ap_denominator)
         return values
 
-    def _at_ranks(self, values: Tensor, query: Tensor | slice = slice(None)) -> Tensor:
+    def _at_ranks(self, values: Tensor) -> Tensor:
         """(N, k) values at each rank from (N, S) values of the distinct label sets."""
-        return values.gather(1, self._codes[query])
+        return values.gather(1, self._codes)
 
     @cached_property
     def _codes(self) -> Tensor:

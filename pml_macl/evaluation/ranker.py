@@ -71,21 +71,19 @@ class Ranker:
     @staticmethod
     def _sort(keys: Tensor) -> Tensor:
         """All of each row in stable order; the keys are overwritten."""
-        if keys.is_cuda or keys.dtype is not torch.float32:
+        if keys.is_cuda:
             return keys.sort(dim=1, stable=True).indices
-        # On a CPU it is several times faster to sort whole numbers that hold key and index, with numpy.
-        bits = keys.view(torch.int32)
-        is_negative = bits >> 31  # 0 or -1
-        bits ^= is_negative & 0x7FFFFFFF
-        bits -= is_negative  # now ordered as the keys are, with -0.0 and 0.0 equal
-        packed = bits.long()
-        packed <<= 32
-        packed |= torch.arange(keys.shape[1])
-        blocks = np.array_split(packed.numpy(), torch.get_num_threads())
-        with ThreadPoolExecutor(len(blocks)) as pool:
-            list(pool.map(lambda block: block.sort(axis=1), blocks))
-        packed &= 0x7FFFFFFF
-        return packed
+        # On a CPU numpy's radix sort of 16-bit digits, the lowest first, is several times faster than torch's sort.
+        num_bits = 8 * keys.element_size()
+        bits = keys.view(torch.int32 if num_bits == 32 else torch.int64)
+        is_negative = bits >> (num_bits - 1)  # 0 or -1
+        bits ^= is_negative & ~(-1 << (num_bits - 1))
+        bits -= is_negative  # now whole numbers that are ordered as the keys are, with -0.0 and 0.0 equal
+        order = _stable_argsort(bits.to(torch.int16), np.uint16)
+        for shift in range(16, num_bits, 16):
+            digits = (bits >> shift).to(torch.int16).gather(1, order)
+            order = order.gather(1, _stable_argsort(digits, np.int16 if shift + 16 == num_bits else np.uint16))
+        return order
 
     @staticmethod
     def _origin(reference: Tensor) -> Tensor:
@@ -96,3 +94,12 @@ class Ranker:
         centre = reference.mean(dim=0)
         is_far = centre.square().sum() > reference.var(dim=0, unbiased=False).sum()
         return torch.where(is_far, reference[0], 0.0)
+
+
+def _stable_argsort(digits: Tensor, dtype: type) -> Tensor:
+    """Argsort of each row of 16-bit numbers, the rows spread over torch's number of threads."""
+    num_threads = torch.get_num_threads()
+    with ThreadPoolExecutor(num_threads) as pool:
+        parts = torch.tensor_split(digits, num_threads)
+        orders = pool.map(lambda part: part.numpy().view(dtype).argsort(axis=1, kind="stable"), parts)
+        return torch.cat([torch.from_numpy(order) for order in orders])

@@ -249,7 +249,7 @@ class TestBadInput:
             ({"relevance_threshold": float("nan")}, "relevance_threshold must be .* got nan"),
             ({"gain": "cosine"}, "gain must be one of 'shared', 'jaccard', got 'cosine'"),
             ({"ap_denominator": "all"}, "ap_denominator must be one of .* got 'all'"),
-            ({"memory_budget": 0}, "memory_budget must be a positive number of bytes, got 0"),
+            ({"memory_budget": 0}, "memory_budget must be None or a positive number of bytes, got 0"),
             ({"query_batch_size": 0}, "query_batch_size must be None or a positive integer, got 0"),
             ({"include": ("map",)}, r"include has \['map'\], .* it has: .*ndcg"),
             ({"exclude": ("NMI",)}, r"exclude has \['NMI'\]"),

@@ -1,0 +1,270 @@
+"""What evaluation costs: time and peak memory against PML's AccuracyCalculator and torchmetrics.
+
+    python benchmarks/evaluation.py compare       # side by side over N, with ratios and a plot
+    python benchmarks/evaluation.py scale         # 20,000 x 20,000 with all metrics, 100,000 x 100,000 with k=100
+    python benchmarks/evaluation.py approximate   # faiss indices on 100,000 references
+
+Every measurement runs in a fresh process, after a small run that loads and allocates what is needed once. Memory is
+the growth of the resident set to its peak (on a GPU, of the allocated memory). Needs Linux and the package's dev extra.
+"""
+
+import argparse
+import multiprocessing
+import resource
+import threading
+import time
+from pathlib import Path
+
+import faiss
+import torch
+from pytorch_metric_learning.utils.accuracy_calculator import AccuracyCalculator
+from pytorch_metric_learning.utils.inference import FaissKNN
+from torchmetrics.retrieval import RetrievalMAP, RetrievalPrecision, RetrievalRPrecision
+
+from pml_macl.evaluation import MultiLabelAccuracyCalculator
+
+METRICS = ("precision_at_1", "r_precision", "mean_average_precision", "mean_average_precision_at_r")
+MIB = 2**20
+
+
+def make_data(num_rows, device, num_classes=17, size=128, seed=0):
+    """Normalised embeddings around the sum of label prototypes, with a long-tailed label distribution."""
+    generator = torch.Generator().manual_seed(seed)
+    frequency = 0.5 / torch.arange(1, 1 + num_classes) ** 0.7
+    labels = torch.rand(num_rows, num_classes, generator=generator) < frequency
+    labels[torch.arange(num_rows), torch.randint(0, num_classes, (num_rows,), generator=generator)] = True
+    prototypes = torch.randn(num_classes, size, generator=generator)
+    embeddings = labels.float() @ prototypes + 2 * torch.randn(num_rows, size, generator=generator)
+    return torch.nn.functional.normalize(embeddings).to(device), labels.to(device)
+
+
+def share_a_label(labels, other_labels):
+    """Give PML's calculator the relevance that ours has."""
+    return (labels.bool() & other_labels.bool()).any(dim=-1)
+
+
+def run_pml(embeddings, labels, **settings):
+    """PML's calculator with its own ranking by faiss."""
+    calculator = AccuracyCalculator(METRICS, label_comparison_fn=share_a_label, device=embeddings.device, **settings)
+    return calculator.get_accuracy(embeddings, labels)
+
+
+def run_pml_macl(embeddings, labels, include=METRICS, **settings):
+    """Evaluate with this package."""
+    return MultiLabelAccuracyCalculator(include, **settings).get_accuracy(embeddings, labels)
+
+
+def run_torchmetrics(embeddings, labels):
+    """The three of the metrics that torchmetrics has; it loops over the queries."""
+    num_rows = len(labels)
+    others = ~torch.eye(num_rows, dtype=torch.bool, device=labels.device)
+    scores = (3 - torch.cdist(embeddings, embeddings))[others]  # torchmetrics takes no score below 0 for a hit
+    relevance = share_a_label(labels[:, None], labels)[others]
+    queries = torch.arange(num_rows, device=labels.device).repeat_interleave(num_rows - 1)
+    metrics = {
+        "precision_at_1": RetrievalPrecision(empty_target_action="skip", top_k=1),
+        "r_precision": RetrievalRPrecision(empty_target_action="skip"),
+        "mean_average_precision": RetrievalMAP(empty_target_action="skip"),
+    }
+    return {
+        name: metric.to(labels.device)(scores, relevance, indexes=queries).item() for name, metric in metrics.items()
+    }
+
+
+RUNS = {"pml": run_pml, "torchmetrics": run_torchmetrics, "pml_macl": run_pml_macl}
+
+
+def measure(name, num_rows, device, threads, repeats, settings):
+    """Run in this process: (seconds of the fastest run, peak memory growth in MiB, values)."""
+    if threads:
+        torch.set_num_threads(threads)
+        faiss.omp_set_num_threads(threads)
+    run, is_cuda = RUNS[name], device == "cuda"
+    run(*make_data(200, device), **settings)
+    data = make_data(num_rows, device)
+    if is_cuda:
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+    with PeakMemory() as peak:
+        seconds = []
+        for _ in range(repeats):
+            start = time.perf_counter()
+            values = run(*data, **settings)  # Python floats, so the device has finished
+            seconds.append(time.perf_counter() - start)
+    growth = (torch.cuda.max_memory_allocated() - before) / MIB if is_cuda else peak.growth
+    return min(seconds), growth, peak.total, values
+
+
+class PeakMemory:
+    """Resident memory of this process, sampled every few milliseconds: the peak and its growth, in MiB."""
+
+    def __enter__(self):
+        self.start = self.total = self.now()
+        self.done = threading.Event()
+        self.thread = threading.Thread(target=self.watch)
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self.done.set()
+        self.thread.join()
+        self.growth = self.total - self.start
+
+    def watch(self):
+        while not self.done.wait(0.002):
+            self.total = max(self.total, self.now())
+
+    @staticmethod
+    def now():
+        return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / MIB
+
+
+def in_fresh_process(*args):
+    """What measure returns, measured in a process of its own."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(measure, args)
+
+
+def compare(args):
+    """Table of times and memory over N, and their ratios to ours."""
+    print(f"{', '.join(METRICS)}; 17 labels, 128 dimensions, {args.device}; fastest of {args.repeats}")
+    print(f"{'N':>7} {'':14} {'seconds':>9} {'ratio':>7} {'MiB':>7} {'ratio':>7}  largest difference of a value")
+    costs = {name: [] for name in args.runs}
+    for num_rows in args.sizes:
+        results = {
+            name: in_fresh_process(name, num_rows, args.device, args.threads, args.repeats, {}) for name in args.runs
+        }
+        our_seconds, our_growth, _, our_values = results["pml_macl"]
+        for name, (seconds, growth, _, values) in results.items():
+            costs[name].append((seconds, growth))
+            difference = max(abs(values[metric] - our_values[metric]) for metric in values)
+            print(
+                f"{num_rows:7} {name:14} {seconds:9.3f} {seconds / our_seconds:7.1f} {growth:7.0f} "
+                f"{growth / max(our_growth, 1):7.1f}  {difference:.1e}",
+                flush=True,
+            )
+    if args.output:
+        plot(args.sizes, costs, args.output)
+
+
+def plot(sizes, costs, path):
+    """Draw time and memory over N, both on logarithmic scales."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
+    for axis, column, title in ((axes[0], 0, "time in s"), (axes[1], 1, "peak memory growth in MiB")):
+        for name, points in costs.items():
+            axis.loglog(sizes, [point[column] for point in points], marker="o", label=name)
+        axis.set(xlabel="queries = references", title=title)
+        axis.grid(alpha=0.3)
+    axes[0].legend()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=150)
+    print(f"wrote {path}")
+
+
+def scale(args):
+    """Large reference sets."""
+    everything, four = {"include": ()}, {"k": 100}
+    print(f"{'N':>7} {'':24} {'seconds':>9} {'MiB growth':>11} {'MiB in all':>11}")
+    for num_rows, title, settings in (
+        (20_000, "all metrics", everything),
+        (100_000, "all metrics for k=100", everything | four),
+    ):
+        if num_rows > args.largest:
+            continue
+        seconds, growth, total, values = in_fresh_process("pml_macl", num_rows, args.device, args.threads, 1, settings)
+        print(f"{num_rows:7} {title:24} {seconds:9.1f} {growth:11.0f} {total:11.0f}", flush=True)
+        print("        " + ", ".join(f"{name} {value:.4f}" for name, value in values.items()))
+
+
+def approximate(args):
+    """What faiss indices cost in recall and save in time, 2,000 queries against 100,000 references, k = 100."""
+    if args.threads:
+        torch.set_num_threads(args.threads)
+        faiss.omp_set_num_threads(args.threads)
+    k, num_queries = 100, 2000
+    embeddings, labels = make_data(args.largest + num_queries, args.device)
+    data = (embeddings[:num_queries], labels[:num_queries], embeddings[num_queries:], labels[num_queries:])
+    query, reference = data[0], data[2]
+    nearest = torch.cat([torch.cdist(rows, reference).topk(k, largest=False).indices for rows in query.split(100)])
+    include = ("precision_at_1", "ndcg", "acg", "label_precision")
+    print(f"{len(query)} queries, {len(reference)} references, k={k}, {args.device}; index building is in the time")
+    print(f"{'':22} {'build s':>8} {'search s':>9} {'recall':>7}  " + "  ".join(include))
+    for title, make_index in {
+        "exact (no knn_func)": None,
+        "faiss flat": faiss.IndexFlatL2,
+        "IVF1024, nprobe 8": lambda size: trained_ivf(size, reference, 8),
+        "IVF1024, nprobe 64": lambda size: trained_ivf(size, reference, 64),
+        "HNSW32, efSearch 128": lambda size: hnsw(size, 128),
+    }.items():
+        start = time.perf_counter()
+        if make_index is None:
+            knn_func, build = None, 0.0
+            calculator = MultiLabelAccuracyCalculator(include, k=k)
+            values = calculator.get_accuracy(*data)
+            search, recall = time.perf_counter() - start, 1.0
+        else:
+            index = make_index(reference.shape[1])
+            index.add(reference.cpu().numpy())
+            build = time.perf_counter() - start
+            knn_func = Keep(FaissKNN(reset_before=False, reset_after=False), index)
+            calculator = MultiLabelAccuracyCalculator(include, k=k, knn_func=knn_func)
+            start = time.perf_counter()
+            values = calculator.get_accuracy(*data)
+            search = time.perf_counter() - start
+            recall = (knn_func.indices[:, :, None] == nearest[:, None]).any(dim=2).double().mean().item()
+        row = "  ".join(f"{values[name]:{len(name)}.4f}" for name in include)
+        print(f"{title:22} {build:8.2f} {search:9.2f} {recall:7.4f}  {row}", flush=True)
+
+
+class Keep:
+    """PML's FaissKNN on an index that is already filled; keeps what it found."""
+
+    def __init__(self, knn, index):
+        self.knn = knn
+        self.knn.index = index
+
+    def __call__(self, query, k, reference, ref_includes_query=False):
+        distances, self.indices = self.knn(query, k, None, ref_includes_query)
+        return distances, self.indices
+
+
+def trained_ivf(size, reference, nprobe):
+    """Inverted file of 1024 cells, nprobe of which are searched."""
+    index = faiss.index_factory(size, "IVF1024,Flat")
+    index.train(reference.cpu().numpy())
+    index.nprobe = nprobe
+    return index
+
+
+def hnsw(size, ef_search):
+    """Graph of 32 neighbours a node."""
+    index = faiss.IndexHNSWFlat(size, 32)
+    index.hnsw.efSearch = ef_search
+    return index
+
+
+def main():
+    """Parse the command line and run one of the three."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("compare", "scale", "approximate"))
+    parser.add_argument("--sizes", type=int, nargs="+", default=[500, 1000, 2000, 3000], help="N, for compare")
+    parser.add_argument("--runs", nargs="+", choices=list(RUNS), default=list(RUNS), help="contenders, for compare")
+    parser.add_argument("--largest", type=int, default=100_000, help="references, for scale and approximate")
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    parser.add_argument("--threads", type=int, default=0, help="of torch and faiss; 0 leaves their defaults")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--output", type=Path, help="where compare writes its plot, a PNG")
+    args = parser.parse_args()
+    if "pml_macl" not in args.runs:
+        parser.error("--runs needs pml_macl, which the others are compared with")
+    {"compare": compare, "scale": scale, "approximate": approximate}[args.what](args)
+
+
+if __name__ == "__main__":
+    main()
