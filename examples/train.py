@@ -27,7 +27,7 @@ import pml_macl
 from pml_macl import LabelStatistics
 from pml_macl.distances import TemperatureScheduledSimilarity
 from pml_macl.evaluation import MultiLabelAccuracyCalculator
-from pml_macl.losses import MACLLoss
+from pml_macl.losses import MACLLoss, MultiLabelContrastiveLoss, SupConAnyLoss
 from pml_macl.miners import LabelOverlapMiner
 from pml_macl.reducers import FrequencyWeightedReducer
 from pml_macl.testers import MultiLabelEmbeddingSpaceTester
@@ -195,18 +195,14 @@ def make_models(
     return {"trunk": trunk.to(args.device), "embedder": head.to(args.device)}, splits
 
 
-def make_loss(name: str, temperature: float, statistics: LabelStatistics) -> MACLLoss:
-    """MACL, its weighted variant, or SupCon with any shared label as a setting of the same loss."""
+def make_loss(name: str, temperature: float, statistics: LabelStatistics) -> MultiLabelContrastiveLoss:
+    """MACL, its weighted variant, or the baseline: SupCon with any shared label."""
     if name == "supcon-any":
-        similarity = {"overlap_scale": 0.0, "rarity_scale": 0.0}
-        weights = {"power": 0.0}
-    else:
-        similarity = {}
-        weights = {"overlap_power": 1.0 if name == "macl-weighted" else 0.0}
+        return SupConAnyLoss(temperature, label_statistics=statistics, collect_stats=True)
     return MACLLoss(
         label_statistics=statistics,
-        distance=TemperatureScheduledSimilarity(temperature, **similarity, collect_stats=True),
-        reducer=FrequencyWeightedReducer(**weights),
+        distance=TemperatureScheduledSimilarity(temperature, collect_stats=True),
+        reducer=FrequencyWeightedReducer(overlap_power=1.0 if name == "macl-weighted" else 0.0),
         collect_stats=True,
     )
 

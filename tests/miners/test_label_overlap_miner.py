@@ -110,10 +110,17 @@ def test_triplets_are_each_positive_with_each_negative(case):
 @pytest.mark.parametrize(
     ("pos_strategy", "neg_strategy"), [("easy", "hard"), ("hard", "hard"), ("hard", "semihard"), ("easy", "semihard")]
 )
-@pytest.mark.parametrize("distance", [pml_distances.CosineSimilarity(), pml_distances.LpDistance()])
+@pytest.mark.parametrize(
+    "distance",
+    [
+        pml_distances.CosineSimilarity(),
+        pml_distances.LpDistance(),
+        pml_distances.LpDistance(normalize_embeddings=False),
+    ],
+)
 def test_equals_pml_batch_easy_hard_miner_on_one_hot_labels(pos_strategy, neg_strategy, distance, generator):
     classes = torch.randint(0, 4, (30,), generator=generator)
-    embeddings = torch.randn(30, 4, generator=generator)
+    embeddings = 10 * torch.randn(30, 4, generator=generator)
     a, p, _, n = BatchEasyHardMiner(pos_strategy, neg_strategy, distance=distance)(embeddings, classes)
     ours = LabelOverlapMiner(pos_strategy=pos_strategy, neg_strategy=neg_strategy, output="triplets", distance=distance)
     found = ours(embeddings, torch.nn.functional.one_hot(classes, 4))
@@ -126,6 +133,13 @@ def test_all_pairs_equal_pml_on_one_hot_labels(generator):
     assert all(torch.equal(x, y) for x, y in zip(found, lmu.get_all_pairs_indices(classes), strict=True))
     found = LabelOverlapMiner(output="triplets")(torch.randn(30, 2), torch.nn.functional.one_hot(classes, 4))
     assert all(torch.equal(x, y) for x, y in zip(found, lmu.get_all_triplets_indices(classes), strict=True))
+
+
+def test_a_negative_as_similar_as_the_positive_is_not_semihard():
+    embeddings = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, 1.0], [-1.0, 0.0]])
+    labels = torch.tensor([[1, 0], [1, 0], [0, 1], [0, 1]])
+    _, _, a2, n = LabelOverlapMiner(neg_strategy="semihard")(embeddings, labels)
+    assert n[a2 == 0].tolist() == [3]
 
 
 def test_random_choices_follow_the_seed_and_reach_every_candidate():
