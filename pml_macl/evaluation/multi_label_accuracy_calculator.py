@@ -47,6 +47,14 @@ class MultiLabelAccuracyCalculator(AccuracyCalculator):
     metrics that PML has are PML's. References are ranked by Euclidean distance on the embeddings as given, ties by
     reference index.
 
+    The metrics, each documented with the function of its name: ``precision_at_1``, ``r_precision``,
+    ``mean_average_precision``, ``mean_average_precision_at_r``, ``mean_reciprocal_rank``, ``ndcg``, ``acg``,
+    ``weighted_average_precision``, ``label_precision``, ``label_recall``, ``label_f1``, ``hamming_loss``, ``anmrr``
+    (of the last two smaller is better, so they are no ``primary_metric`` for PML's ``HookContainer``), and
+    ``label_mean_average_precision``: the mean over labels of the average precision of the queries that carry the
+    label, where the references that carry it are relevant. The same over the rarest third of the labels, the middle
+    and the most frequent third is ``label_mean_average_precision_tail``, ``_middle`` and ``_head``.
+
     Args:
         include: names of the metrics to compute; empty for all.
         exclude: names of metrics to leave out. ``"label_mean_average_precision_by_frequency"`` stands for the three of
@@ -183,8 +191,13 @@ class MultiLabelAccuracyCalculator(AccuracyCalculator):
         if ref_includes_query:
             _check_reference_begins_with_query(query, query_labels, reference, reference_labels)
 
+        previous = self.curr_function_dict
         self.curr_function_dict = self.get_function_dict(include, exclude)
-        return self._rank_and_measure(query, query_labels, reference, reference_labels, ref_includes_query)
+        try:
+            return self._rank_and_measure(query, query_labels, reference, reference_labels, ref_includes_query)
+        except Exception:
+            self.curr_function_dict = previous
+            raise
 
     def calculate_precision_at_1(self, ranking: RankedQueries) -> Tensor:
         return precision_at_k(ranking.relevance, 1)
@@ -249,7 +262,8 @@ class MultiLabelAccuracyCalculator(AccuracyCalculator):
             unknown = [metric for metric in _expand(metrics) if metric not in self.original_function_dict]
             if unknown:
                 known = ", ".join(self.original_function_dict)
-                raise ValueError(f"{name} has {unknown}, which this calculator does not compute; it has: {known}")
+                hint = "; anmrr is left out because k is given" if "anmrr" in unknown else ""
+                raise ValueError(f"{name} has {unknown}, which this calculator does not compute; it has: {known}{hint}")
 
     def requires_knn(self) -> list[str]:
         return list(self.original_function_dict)
@@ -330,8 +344,9 @@ class MultiLabelAccuracyCalculator(AccuracyCalculator):
 
     def _check_embeddings(self, query: Array, reference: Array) -> tuple[Tensor, Tensor]:
         """Both as finite float32 or float64 tensors on one device."""
-        query = _check_embeddings(query, "query", self.device)
-        reference = _check_embeddings(reference, "reference", query.device)
+        is_query = reference is query
+        query = _as_embeddings(query, "query", self.device)
+        reference = query if is_query else _as_embeddings(reference, "reference", query.device)
         if query.shape[1] != reference.shape[1]:
             raise ValueError(
                 f"query and reference must have embeddings of one size, got {query.shape[1]} and {reference.shape[1]}"
@@ -365,7 +380,7 @@ def _as_tensor(array: Array, device: torch.device | None) -> Tensor:
     return tensor.to(device) if isinstance(tensor, Tensor) else tensor
 
 
-def _check_embeddings(embeddings: Array, name: str, device: torch.device | None) -> Tensor:
+def _as_embeddings(embeddings: Array, name: str, device: torch.device | None) -> Tensor:
     tensor = _as_tensor(embeddings, device)
     if not isinstance(tensor, Tensor):
         raise TypeError(f"{name} must be a torch.Tensor or numpy array, got {type(tensor).__name__}")
@@ -388,7 +403,7 @@ def _check_reference_begins_with_query(
     query: Tensor, query_labels: Tensor, reference: Tensor, reference_labels: Tensor
 ) -> None:
     head, head_labels = reference[: len(query)], reference_labels[: len(query)]
-    if query is reference and query_labels is reference_labels:
+    if query is reference and torch.equal(query_labels, reference_labels):
         return
     if not (query.shape == head.shape and torch.allclose(query, head) and torch.equal(query_labels, head_labels)):
         raise ValueError(

@@ -121,7 +121,7 @@ def _largest(values: Tensor, k: int) -> Tensor:
     """(N, k) largest values of each row, descending."""
     if k < values.shape[1] // 4:
         return values.topk(k, dim=1).values
-    if values.is_cuda:
+    if values.device.type != "cpu":
         return values.sort(dim=1, descending=True).values[:, :k]
     values.numpy().sort(axis=1)  # in place, and faster than torch's
     return values.flip(1)[:, :k]

@@ -13,7 +13,8 @@ class Ranker:
     A distance is compared through ``|r|^2 / 2 - q . r``, which orders a row as the distance does. It is computed by a
     matrix product in the type of the embeddings (half precision in float32), so two different references whose
     distances agree to rounding may come in either order; references that are equal always tie, since they share one
-    column of the product.
+    column of the product. Autocast does not reach it; TF32 does on a GPU where it is allowed
+    (``torch.set_float32_matmul_precision``), and coarsens it.
 
     Args:
         reference: (M, D) embeddings, finite.
@@ -71,7 +72,7 @@ class Ranker:
     @staticmethod
     def _sort(keys: Tensor) -> Tensor:
         """All of each row in stable order; the keys are overwritten."""
-        if keys.is_cuda:
+        if keys.device.type != "cpu":
             return keys.sort(dim=1, stable=True).indices
         # On a CPU numpy's radix sort of 16-bit digits, the lowest first, is several times faster than torch's sort.
         num_bits = 8 * keys.element_size()

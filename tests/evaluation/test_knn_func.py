@@ -76,11 +76,13 @@ def test_what_an_index_did_not_find_is_worth_nothing():
 
 
 def test_a_search_that_returns_too_few_is_refused():
-    problem = random_problem(1)
+    calculator = MultiLabelAccuracyCalculator(
+        knn_func=lambda query, *_: (torch.zeros(len(query), 1), torch.zeros(len(query), 1).long())
+    )
+    metrics = calculator.get_curr_metrics()
     with pytest.raises(ValueError, match=r"knn_func must return the \d+ nearest .* ask for fewer with k"):
-        MultiLabelAccuracyCalculator(
-            knn_func=lambda query, *_: (torch.zeros(len(query), 1), torch.zeros(len(query), 1).long())
-        ).get_accuracy(*problem)
+        calculator.get_accuracy(*random_problem(1), include=("ndcg",))
+    assert calculator.get_curr_metrics() == metrics
 
 
 class TestFullRanking:
@@ -96,6 +98,8 @@ class TestFullRanking:
         calculator = MultiLabelAccuracyCalculator(include=("anmrr",), k=k)
         with pytest.raises(ValueError, match="anmrr needs the full ranking, here at least the first 18 references"):
             calculator.get_accuracy(embeddings, labels)
+        with pytest.raises(ValueError, match=r"it has: .*; anmrr is left out because k is given"):
+            MultiLabelAccuracyCalculator(k=k).get_accuracy(embeddings, labels, include=("anmrr",))
 
     def test_is_computed_where_k_is_deep_enough(self):
         embeddings, labels = torch.rand(20, 3), torch.eye(10).repeat(2, 1)
