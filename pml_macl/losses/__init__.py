@@ -5,6 +5,7 @@ from pml_macl.losses.macl_loss import MACLLoss
 from pml_macl.losses.mul_sup_con_loss import MulSupConLoss
 from pml_macl.losses.multi_label_contrastive_loss import MultiLabelContrastiveLoss
 from pml_macl.losses.multi_label_cross_batch_memory import MultiLabelCrossBatchMemory
+from pml_macl.losses.multi_label_loss_wrapper import MultiLabelLossWrapper
 from pml_macl.losses.multi_sup_con_loss import MultiSupConLoss
 from pml_macl.losses.similarity_dissimilarity_loss import SimilarityDissimilarityLoss
 from pml_macl.losses.sup_con_any_loss import SupConAnyLoss
@@ -16,6 +17,7 @@ __all__ = [
     "MulSupConLoss",
     "MultiLabelContrastiveLoss",
     "MultiLabelCrossBatchMemory",
+    "MultiLabelLossWrapper",
     "MultiSupConLoss",
     "SimilarityDissimilarityLoss",
     "SupConAnyLoss",

@@ -1,0 +1,208 @@
+"""PML's losses on multi-hot labels."""
+
+from typing import Any
+
+import torch
+from pytorch_metric_learning.losses import (
+    BaseLossWrapper,
+    BaseMetricLossFunction,
+    MarginLoss,
+    MultipleLosses,
+    ThresholdConsistentMarginLoss,
+    TripletMarginLoss,
+)
+from pytorch_metric_learning.reducers import BaseReducer, ClassWeightedReducer, DoNothingReducer, PerAnchorReducer
+from pytorch_metric_learning.utils import loss_and_miner_utils as lmu
+from torch import Tensor
+
+from pml_macl.checks import check_batch, check_indices_tuple, check_range
+from pml_macl.label_sets import LabelSets
+from pml_macl.pml_parts import PML_LOSSES, check_pml_part
+from pml_macl.reducers import FrequencyWeightedReducer
+
+
+class MultiLabelLossWrapper(BaseMetricLossFunction):
+    r"""Any pair or triplet loss of PML on multi-hot labels.
+
+    The wrapped loss finds its positives and negatives as ever, but two rows count as equal where
+
+    .. math:: |Y_i \cap Y_j| \ge 1 \text{ and } J_{ij} \ge \text{threshold}
+
+    and as different elsewhere (:class:`~pml_macl.LabelSets`). A miner that leaves pairs out goes into
+    ``indices_tuple``. Its distance and its embedding regularizer work as they are; its reducer, or the one given here,
+    sees the multi-hot labels. Where PML samples triplets by class (``triplets_per_anchor=<int>``), as many triplets of
+    each anchor are drawn instead. A sub-loss without terms counts 0, also where PML's reducer would make it NaN.
+
+    ``docs/pml-parts.md`` lists the losses that work and those that are refused, and why. A loss of your own works if it
+    inherits from none of the latter, overrides ``compute_loss`` only and does no more with labels than compare them;
+    anything else raises.
+
+    Args:
+        loss: the loss; it is not copied.
+        threshold: smallest Jaccard similarity of a positive pair, in [0, 1]; 0 takes any shared label.
+        reducer: replaces the reducer of the wrapped loss. Statistics given to a ``FrequencyWeightedReducer`` stay the
+            ones that were given; PML copies those of a reducer given to the wrapped loss.
+        **kwargs: for PML's ``BaseMetricLossFunction``: ``collect_stats``.
+
+    Raises:
+        TypeError: an argument is of the wrong type.
+        ValueError: the loss or the reducer cannot work on multi-hot labels, or the threshold is out of its range.
+
+    Example:
+        >>> from pytorch_metric_learning.losses import TripletMarginLoss
+        >>> loss_fn = MultiLabelLossWrapper(TripletMarginLoss(margin=1.0))
+        >>> embeddings = torch.tensor([[1.0, 0.0], [0.8, 0.6], [0.0, 1.0]], requires_grad=True)
+        >>> loss_fn(embeddings, torch.tensor([[1, 1, 0], [1, 0, 0], [0, 0, 1]]))
+        tensor(0.4781, grad_fn=<MeanBackward0>)
+    """
+
+    loss: BaseMetricLossFunction
+
+    def __init__(
+        self, loss: BaseMetricLossFunction, threshold: float = 0.0, reducer: BaseReducer | None = None, **kwargs: Any
+    ) -> None:
+        _check_loss(loss)
+        check_range("threshold", threshold, 0, 1)
+        _check_reducer(loss.reducer if reducer is None else reducer)
+        for name in kwargs.keys() & {"distance", "embedding_regularizer", "embedding_reg_weight"}:
+            raise TypeError(f"{name} belongs to the wrapped loss; give it to {type(loss).__name__}")
+        super().__init__(reducer=DoNothingReducer(), **kwargs)  # replaced as soon as the sub-losses are known
+        self.loss = loss
+        self.distance = loss.distance
+        self.threshold = threshold
+        self.set_reducer(loss.reducer if reducer is None else reducer)
+        self.add_to_recordable_attributes(name="threshold", is_stat=False)
+
+    def sub_loss_names(self) -> list[str]:
+        names: list[str] = self.loss.sub_loss_names()
+        return names
+
+    def get_default_reducer(self) -> BaseReducer:
+        return self.loss.get_default_reducer()
+
+    def set_reducer(self, reducer: BaseReducer) -> None:
+        if isinstance(reducer, DoNothingReducer) or reducer is self.loss.reducer:
+            self.reducer = reducer
+            return
+        super().set_reducer(reducer)
+        # PML deep-copies the reducer; statistics that it was given must stay the ones that were given.
+        if isinstance(reducer, FrequencyWeightedReducer) and reducer.label_statistics is not None:
+            for module in self.reducer.modules():
+                if isinstance(module, FrequencyWeightedReducer):
+                    module.label_statistics = reducer.label_statistics
+
+    def forward(
+        self,
+        embeddings: Tensor,
+        labels: Tensor,
+        indices_tuple: tuple[Tensor, ...] | None = None,
+        ref_emb: Tensor | None = None,
+        ref_labels: Tensor | None = None,
+    ) -> Any:
+        """Compute the loss of a batch.
+
+        Args:
+            embeddings: (N, D) embeddings of the anchors.
+            labels: (N, C) multi-hot label sets.
+            indices_tuple: pairs (a1, p, a2, n) or triplets (a, p, n) of a miner, for losses that take them.
+            ref_emb: (M, D) embeddings to take positives and negatives from, for losses that take them; None takes them
+                from the batch. Where it is given, nothing counts as a pair of a row with itself.
+            ref_labels: (M, C) multi-hot label sets, needed with ``ref_emb``.
+
+        Returns:
+            What the reducer makes of the losses: a () tensor, or PML's dictionary with ``DoNothingReducer``.
+
+        Raises:
+            TypeError, ValueError: shapes, types or values do not fit, or the wrapped loss takes no ``ref_emb`` or no
+                ``indices_tuple``.
+        """
+        self.reset_stats()
+        self.loss.reset_stats()
+        labels, ref_labels = check_batch(embeddings, labels, ref_emb, ref_labels)
+        num_references = len(embeddings) if ref_emb is None else len(ref_emb)
+        check_indices_tuple(indices_tuple, len(embeddings), num_references)
+        self._check_references(ref_emb, len(embeddings))
+        if len(embeddings) and num_references:
+            loss_dict = self.compute_loss(embeddings, labels, indices_tuple, ref_emb, ref_labels)
+            self.loss.add_embedding_regularization_to_loss_dict(loss_dict, embeddings)
+        else:
+            loss_dict = self.loss.zero_losses()
+        return self.reducer(loss_dict, embeddings, labels)
+
+    def compute_loss(
+        self,
+        embeddings: Tensor,
+        labels: Tensor,
+        indices_tuple: tuple[Tensor, ...] | None,
+        ref_emb: Tensor | None,
+        ref_labels: Tensor | None,
+    ) -> dict[str, Any]:
+        if ref_emb is None or ref_labels is None:
+            ref_emb = embeddings
+            sets = ref_sets = LabelSets(labels, self.threshold)
+        else:
+            sets, ref_sets = LabelSets.with_references(labels, ref_labels, self.threshold)
+        per_anchor: Any = getattr(self.loss, "triplets_per_anchor", "all")
+        if indices_tuple is None and per_anchor != "all":
+            indices_tuple = _random_triplets(sets, ref_sets, per_anchor)
+        loss_dict = self.loss.compute_loss(embeddings, sets, indices_tuple, ref_emb, ref_sets)
+        for name, entry in loss_dict.items():
+            is_empty = isinstance(entry["losses"], Tensor) and entry["losses"].numel() == 0
+            loss_dict[name] = self.loss.zero_loss() if is_empty else {**entry, "ref_labels": ref_labels}
+        return dict(loss_dict)
+
+    def _check_references(self, ref_emb: Tensor | None, num_rows: int) -> None:
+        if ref_emb is None:
+            return
+        if isinstance(self.loss, ThresholdConsistentMarginLoss):
+            raise ValueError(
+                f"{type(self.loss).__name__} takes no ref_emb: PML's loss looks for the references in the batch"
+            )
+        if len(ref_emb) > num_rows and any(isinstance(module, PerAnchorReducer) for module in self.reducer.modules()):
+            raise ValueError(
+                f"PerAnchorReducer cannot take more references ({len(ref_emb)}) than rows ({num_rows}): PML lays the "
+                "pairs out in a (rows, rows) matrix; use another reducer with ref_emb"
+            )
+
+
+def _random_triplets(labels: LabelSets, ref_labels: LabelSets, per_anchor: int) -> tuple[Tensor, Tensor, Tensor]:
+    """``per_anchor`` triplets of each anchor that has any, drawn with replacement."""
+    matches, differences = lmu.get_matches_and_diffs(labels, ref_labels)
+    anchors = (matches.any(dim=1) & differences.any(dim=1)).nonzero().flatten()
+    if len(anchors) == 0:
+        return anchors, anchors, anchors
+    positives = torch.multinomial(matches[anchors].float(), per_anchor, replacement=True)
+    negatives = torch.multinomial(differences[anchors].float(), per_anchor, replacement=True)
+    return anchors.repeat_interleave(per_anchor), positives.flatten(), negatives.flatten()
+
+
+def _check_loss(loss: BaseMetricLossFunction) -> None:
+    name = type(loss).__name__
+    if not isinstance(loss, (BaseMetricLossFunction, BaseLossWrapper, MultipleLosses)):
+        raise TypeError(f"loss must be a pytorch_metric_learning loss, got {name}; construct it first")
+    check_pml_part(loss, PML_LOSSES)
+    if type(loss).forward is not BaseMetricLossFunction.forward:
+        raise ValueError(
+            f"{name} cannot be wrapped: it overrides forward, which the wrapper replaces; override compute_loss, or "
+            "use it without the wrapper if it takes multi-hot labels itself"
+        )
+    if isinstance(loss, TripletMarginLoss) and loss.swap:
+        raise ValueError(
+            f"{name}(swap=True) cannot work on multi-hot labels: it parts the positive and the negative of a triplet, "
+            "which may share labels; use swap=False"
+        )
+    if isinstance(loss, MarginLoss) and len(loss.beta) > 1:
+        raise ValueError(
+            f"{name}(num_classes={len(loss.beta)}) cannot work on multi-hot labels: it has one beta a class and needs "
+            "one class a row; leave num_classes out"
+        )
+
+
+def _check_reducer(reducer: BaseReducer) -> None:
+    if not isinstance(reducer, BaseReducer):
+        raise TypeError(f"reducer must be a pytorch_metric_learning reducer, got {type(reducer).__name__}")
+    if any(isinstance(module, ClassWeightedReducer) for module in reducer.modules()):
+        raise ValueError(
+            "ClassWeightedReducer is not supported: it needs one class a row; use FrequencyWeightedReducer, which "
+            "weighs by the labels that a pair shares"
+        )

@@ -1,0 +1,99 @@
+"""PML's miners on multi-hot labels."""
+
+from typing import Any
+
+import torch
+from pytorch_metric_learning.miners import BaseMiner
+from torch import Tensor
+
+from pml_macl.checks import check_batch, check_range
+from pml_macl.label_sets import LabelSets
+from pml_macl.pml_parts import PML_MINERS, check_pml_part
+
+
+class MultiLabelMinerWrapper(BaseMiner):
+    r"""Any pair or triplet miner of PML on multi-hot labels.
+
+    The wrapped miner works as ever, but two rows count as equal, and may be a positive pair, where
+
+    .. math:: |Y_i \cap Y_j| \ge 1 \text{ and } J_{ij} \ge \text{threshold}
+
+    and as different, a negative pair, elsewhere (:class:`~pml_macl.LabelSets`). ``docs/pml-parts.md`` lists the miners
+    that work and those that are refused, and why. A miner of your own works if it inherits from none of the latter and
+    does no more with labels than compare them; anything else raises. A batch without rows or references gives empty
+    pairs.
+
+    Args:
+        miner: the miner; it is not copied.
+        threshold: smallest Jaccard similarity of a positive pair, in [0, 1]; 0 takes any shared label.
+        **kwargs: for PML's ``BaseMiner``: ``collect_stats``.
+
+    Raises:
+        TypeError: an argument is of the wrong type.
+        ValueError: the miner cannot work on multi-hot labels, or the threshold is out of its range.
+
+    Example:
+        >>> from pytorch_metric_learning.miners import BatchHardMiner
+        >>> labels = torch.tensor([[1, 1, 0], [0, 1, 1], [0, 0, 1]])
+        >>> MultiLabelMinerWrapper(BatchHardMiner())(torch.eye(3), labels)
+        (tensor([0, 2]), tensor([1, 1]), tensor([2, 0]))
+    """
+
+    miner: BaseMiner
+
+    def __init__(self, miner: BaseMiner, threshold: float = 0.0, **kwargs: Any) -> None:
+        if not isinstance(miner, BaseMiner):
+            raise TypeError(
+                f"miner must be a pytorch_metric_learning miner, got {type(miner).__name__}; construct it first"
+            )
+        check_pml_part(miner, PML_MINERS)
+        check_range("threshold", threshold, 0, 1)
+        if "distance" in kwargs:
+            raise TypeError(f"distance belongs to the wrapped miner; give it to {type(miner).__name__}")
+        super().__init__(distance=miner.distance, **kwargs)
+        self.miner = miner
+        self.threshold = threshold
+        self.add_to_recordable_attributes(name="threshold", is_stat=False)
+
+    def forward(
+        self,
+        embeddings: Tensor,
+        labels: Tensor,
+        ref_emb: Tensor | None = None,
+        ref_labels: Tensor | None = None,
+    ) -> tuple[Tensor, ...]:
+        """Mine a batch.
+
+        Args:
+            embeddings: (N, D) embeddings of the anchors.
+            labels: (N, C) multi-hot label sets.
+            ref_emb: (M, D) embeddings to take positives and negatives from; None takes them from the batch. Where it is
+                given, nothing counts as a pair of a row with itself.
+            ref_labels: (M, C) multi-hot label sets, needed with ``ref_emb``.
+
+        Returns:
+            What the miner returns: pairs (a1, p, a2, n) or triplets (a, p, n).
+
+        Raises:
+            TypeError, ValueError: shapes, types or values do not fit.
+        """
+        self.reset_stats()
+        labels, ref_labels = check_batch(embeddings, labels, ref_emb, ref_labels)
+        with torch.no_grad():
+            output = self.mine(embeddings, labels, ref_emb, ref_labels)
+        self.output_assertion(output)
+        return output
+
+    def mine(
+        self, embeddings: Tensor, labels: Tensor, ref_emb: Tensor | None, ref_labels: Tensor | None
+    ) -> tuple[Tensor, ...]:
+        if not len(embeddings) or (ref_emb is not None and not len(ref_emb)):
+            none = torch.empty(0, dtype=torch.long, device=embeddings.device)
+            return none, none, none, none
+        indices: tuple[Tensor, ...]
+        if ref_labels is None:
+            indices = self.miner(embeddings, LabelSets(labels, self.threshold))
+        else:
+            sets, ref_sets = LabelSets.with_references(labels, ref_labels, self.threshold)
+            indices = self.miner(embeddings, sets, ref_emb, ref_sets)
+        return indices
