@@ -19,9 +19,9 @@ class MultiLabelMinerWrapper(BaseMiner):
     .. math:: |Y_i \cap Y_j| \ge 1 \text{ and } J_{ij} \ge \text{threshold}
 
     and as different, a negative pair, elsewhere (:class:`~pml_macl.LabelSets`). ``docs/pml-parts.md`` lists the miners
-    that work and those that are refused, and why. A miner of your own works if it inherits from none of the latter and
-    does no more with labels than compare them; anything else raises. A batch without rows or references gives empty
-    pairs.
+    that work and those that are refused, and why. A miner of your own works if it inherits from none of the latter,
+    overrides ``mine`` only and does no more with labels than compare them; anything else raises. A batch without rows
+    or references gives empty pairs.
 
     Args:
         miner: the miner; it is not copied.
@@ -47,6 +47,11 @@ class MultiLabelMinerWrapper(BaseMiner):
                 f"miner must be a pytorch_metric_learning miner, got {type(miner).__name__}; construct it first"
             )
         check_pml_part(miner, PML_MINERS)
+        if type(miner).forward is not BaseMiner.forward:
+            raise ValueError(
+                f"{type(miner).__name__} cannot be wrapped: it overrides forward, which hands the labels on; override "
+                "mine, or use it without the wrapper if it takes multi-hot labels itself"
+            )
         check_range("threshold", threshold, 0, 1)
         if "distance" in kwargs:
             raise TypeError(f"distance belongs to the wrapped miner; give it to {type(miner).__name__}")
