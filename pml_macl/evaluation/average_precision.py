@@ -37,8 +37,9 @@ def average_precision(relevance: Tensor, num_relevant: Tensor, denominator: str 
     check_per_query(num_relevant, "num_relevant", len(relevance))
     check_choice(denominator, "denominator", AP_DENOMINATORS)
     ranks = torch.arange(1, 1 + relevance.shape[1], dtype=torch.float64, device=relevance.device)
-    is_relevant = relevance.double()
-    precision_sum = is_relevant.cumsum(dim=1).mul_(is_relevant) @ (1 / ranks)
+    is_relevant = relevance.bool()
+    hits = is_relevant.cumsum(dim=1, dtype=torch.int32)  # of whole numbers, which is deterministic on a GPU, too
+    precision_sum = hits.mul_(is_relevant).double() @ (1 / ranks)
     if denominator == "hits":
         return precision_sum / (relevance.sum(dim=1).clamp(min=1) * (num_relevant > 0))
     return precision_sum / (num_relevant if denominator == "relevant" else num_relevant.clamp(max=len(ranks)))

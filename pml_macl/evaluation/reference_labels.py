@@ -32,8 +32,8 @@ class ReferenceLabels:
         self.codes = torch.cat([codes, codes.new_full((1,), len(sets))])
         # A product of whole numbers is exact in float64, whatever TF32 is set to.
         self.multiplicity = torch.cat([multiplicity, multiplicity.new_zeros(1)]).double()
-        self.sizes = self.carries.sum(dim=0)
-        self.label_counts = labels.sum(dim=0)
+        self.sizes = _count(self.carries)
+        self.label_counts = _count(labels)
         self.dtype = dtype
         self.relevance_threshold = relevance_threshold
 
@@ -64,3 +64,8 @@ class ReferenceLabels:
     def _sparse_sets(self) -> Tensor:
         """(S, C) the distinct label sets."""
         return self.carries.T.to_sparse().to(self.dtype)
+
+
+def _count(booleans: Tensor) -> Tensor:
+    """Sum of each column; torch's own would convert the whole matrix to int64 first."""
+    return torch.bincount(booleans.nonzero()[:, 1], minlength=booleans.shape[1])
