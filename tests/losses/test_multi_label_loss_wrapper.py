@@ -79,10 +79,9 @@ def naive_angular(make, embeddings, labels, ref_emb, ref_labels, threshold):
     for i, row in enumerate(positives):
         for p in row:
             a, b = unit(embeddings)[i], unit(others)[p]
-            exponents = [
-                4 * squared_tan * ((a + b) @ others[n]) - 2 * (1 + squared_tan) * (a @ b) for n in negatives[i]
-            ]
-            terms.append(torch.stack([x.exp() for x in exponents]).sum().add(1).log() if exponents else a.sum() * 0)
+            away = others[sorted(negatives[i])] @ (a + b)
+            exponents = 4 * squared_tan * away - 2 * (1 + squared_tan) * (a @ b)
+            terms.append((1 + exponents.exp().sum()).log())
     return torch.stack(terms).mean()
 
 
@@ -93,13 +92,10 @@ def naive_fast_ap(make, embeddings, labels, ref_emb, ref_labels, threshold):
     for i, row in enumerate(positives):
         if not row:
             continue
+        near, far = ((rows[i] - rows[sorted(others)]).square().sum(dim=1) for others in (row, negatives[i]))
         cumulated_positive = cumulated = average_precision = 0
         for edge in range(11):
-
-            def weight(j, i=i, edge=edge):
-                return torch.relu(1 - ((rows[i] - rows[j]).square().sum() - 0.4 * edge).abs() / 0.4)
-
-            positive, negative = sum(weight(j) for j in row), sum((weight(j) for j in negatives[i]), rows.sum() * 0)
+            positive, negative = (torch.relu(1 - (x - 0.4 * edge).abs() / 0.4).sum() for x in (near, far))
             cumulated_positive, cumulated = cumulated_positive + positive, cumulated + positive + negative
             if cumulated > 0:
                 average_precision = average_precision + positive * cumulated_positive / cumulated
@@ -640,7 +636,7 @@ class TensorBytes(TorchDispatchMode):
         return result
 
 
-@pytest.mark.parametrize("make", [pml_losses.NTXentLoss, pml_losses.TripletMarginLoss, pml_losses.LiftedStructureLoss])
+@pytest.mark.parametrize("make", [pml_losses.NTXentLoss, pml_losses.TripletMarginLoss])
 def test_512_rows_train_within_the_memory_of_their_pairs(make, generator):
     labels = torch.rand(512, 17, generator=generator) < 0.2  # about half of all pairs share a label
     embeddings = torch.randn(512, 32, generator=generator, requires_grad=True)
