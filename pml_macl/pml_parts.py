@@ -1,4 +1,4 @@
-"""Which losses and miners of pytorch-metric-learning 2.9 work on multi-hot labels, and why the others cannot.
+"""Which losses, miners and trainers of pytorch-metric-learning 2.9 work on multi-hot labels, and why the others cannot.
 
 One list drives the refusals of the wrappers, their tests and the page of the docs, which
 ``python -m pml_macl.pml_parts > docs/pml-parts.md`` writes.
@@ -101,6 +101,25 @@ PML_MINERS: Mapping[str, PMLPart] = {
 }
 
 
+PML_TRAINERS: Mapping[str, PMLPart] = {
+    "BaseTrainer": PMLPart(True, "as the base of trainers of your own"),
+    "CascadedEmbeddings": PMLPart(True, "a wrapped `HDCMiner` does not go on from the pairs of the level before"),
+    "DeepAdversarialMetricLearning": PMLPart(
+        True,
+        "only in its `metric_alone_epochs`: in the others the trainer itself makes triplets from classes and stops "
+        "with an error",
+    ),
+    "MetricLossOnly": PMLPart(True),
+    "TrainWithClassifier": PMLPart(
+        True,
+        "with a `classifier_loss` that takes int64 multi-hot labels, such as binary cross-entropy on their floats",
+    ),
+    "TwoStreamMetricLoss": PMLPart(
+        True, "only with a `tuple_miner`: without one the trainer itself makes wrong pairs from the labels, silently"
+    ),
+}
+
+
 def check_pml_part(part: nn.Module, parts: Mapping[str, PMLPart]) -> None:
     """Raise unless a loss or miner works on multi-hot labels.
 
@@ -121,21 +140,21 @@ def check_pml_part(part: nn.Module, parts: Mapping[str, PMLPart]) -> None:
             inherits = "" if cls.__name__ == name else f"inherits from {cls.__name__}, which "
             raise ValueError(f"{name} cannot work on multi-hot labels: it {inherits}{parts[cls.__name__].remark}")
     if classes and classes[0].__name__ not in parts:
-        raise ValueError(f"{classes[0].__name__} was not tested on multi-hot labels: it is not in PML 2.9")
+        raise ValueError(f"{classes[0].__name__} was not tested on multi-hot labels; the list is of PML 2.9")
 
 
 def pml_parts_page() -> str:
-    """The page of the docs about PML's losses and miners, in Markdown."""
+    """The page of the docs about PML's losses, miners and trainers, in Markdown."""
     lines = [
-        "# Losses and miners of pytorch-metric-learning on multi-hot labels",
+        "# Parts of pytorch-metric-learning on multi-hot labels",
         "",
         "`MultiLabelLossWrapper(loss)` and `MultiLabelMinerWrapper(miner)` take PML's own classes. Two rows count as",
         "equal if they share a label and have a Jaccard similarity of at least `threshold`, else they differ. What",
         "cannot work on overlapping label sets is refused at construction, with the reason given here. A class of",
-        "yours is judged by the classes of PML that it inherits from. The tests run every class of this page, which",
-        "is made from the list in `pml_macl/pml_parts.py`.",
+        'yours is judged by the classes of PML that it inherits from. Trainers need `label_hierarchy_level="all"`.',
+        "The tests run every class of this page, which is made from the list in `pml_macl/pml_parts.py`.",
     ]
-    for title, parts in (("Losses", PML_LOSSES), ("Miners", PML_MINERS)):
+    for title, parts in (("Losses", PML_LOSSES), ("Miners", PML_MINERS), ("Trainers", PML_TRAINERS)):
         lines += ["", f"## {title}", "", "| Class | On multi-hot labels | Remark |", "|---|---|---|", *_rows(parts)]
     return "\n".join(lines) + "\n"
 

@@ -16,13 +16,15 @@ from pytorch_metric_learning.distances import CosineSimilarity, LpDistance
 from pytorch_metric_learning.regularizers import LpRegularizer
 from pytorch_metric_learning.utils import common_functions as c_f
 from pytorch_metric_learning.utils import logging_presets
+from pytorch_metric_learning.utils import loss_and_miner_utils as lmu
+from pytorch_metric_learning.utils.distributed import DistributedLossWrapper
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from pml_macl import LabelSets, LabelStatistics
 from pml_macl.distances import TemperatureScheduledSimilarity
 from pml_macl.losses import MACLLoss, MultiLabelLossWrapper
 from pml_macl.miners import LabelOverlapMiner, MultiLabelMinerWrapper
-from pml_macl.pml_parts import PML_LOSSES, pml_parts_page
+from pml_macl.pml_parts import PML_LOSSES, PML_TRAINERS, pml_parts_page
 from pml_macl.reducers import FrequencyWeightedReducer
 
 
@@ -147,7 +149,7 @@ class OwnLoss(pml_losses.BaseMetricLossFunction):
 
     def compute_loss(self, embeddings, labels, indices_tuple, ref_emb, ref_labels):
         if indices_tuple is None:
-            indices_tuple = pml_losses.generic_pair_loss.lmu.get_all_pairs_indices(labels, ref_labels)
+            indices_tuple = lmu.get_all_pairs_indices(labels, ref_labels)
         losses = self.distance(embeddings, ref_emb)[indices_tuple[0], indices_tuple[1]]
         return {"loss": {"losses": losses, "indices": indices_tuple[:2], "reduction_type": "pos_pair"}}
 
@@ -623,6 +625,14 @@ def test_inside_multiple_losses():
     torch.testing.assert_close(both(embeddings, labels), wrapped(embeddings, labels) + 0.5 * macl(embeddings, labels))
 
 
+def test_inside_the_distributed_loss_wrapper_of_one_process():
+    embeddings, labels, _, _ = make_batch(13)
+    wrapped = MultiLabelLossWrapper(pml_losses.NTXentLoss())
+    with pytest.warns(UserWarning, match="non-distributed"):
+        loss = DistributedLossWrapper(wrapped)(embeddings, labels)
+    assert torch.equal(loss, wrapped(embeddings, labels))
+
+
 class TensorBytes(TorchDispatchMode):
     """Remembers the largest tensor that any operation made."""
 
@@ -691,6 +701,13 @@ class TestTrainers:
         for name in loss_names:
             assert isinstance(trainer.loss_funcs[name], MultiLabelLossWrapper)
 
+    def test_every_trainer_of_pml_is_here(self):
+        exported = {name for name, value in vars(pml_trainers).items() if inspect.isclass(value)}
+        assert exported == set(PML_TRAINERS)
+        tested = {name.removeprefix("test_").replace("_", "") for name in vars(TestTrainers)}
+        for name in exported - {"BaseTrainer"}:
+            assert any(test.startswith(name.lower()) for test in tested), name
+
     def test_metric_loss_only(self, device):
         self.assert_trained(pml_trainers.MetricLossOnly(**trainer_arguments(device)), "metric_loss")
 
@@ -724,6 +741,11 @@ class TestTrainers:
         dataset = torch.utils.data.TensorDataset(images, images + 0.1, labels)
         trainer = pml_trainers.TwoStreamMetricLoss(**trainer_arguments(device, dataset=dataset))
         self.assert_trained(trainer, "metric_loss")
+
+    def test_two_stream_metric_loss_makes_wrong_pairs_without_a_miner(self):
+        """Of 2-D labels PML's triplets have a fourth index, the class, and pass for pairs (a1, p, a2, n)."""
+        labels = images_and_labels(4)[1].long()
+        assert len(lmu.get_all_triplets_indices(labels, labels.clone())) == 4
 
     def deep_adversarial(self, device, **kwargs):
         arguments = trainer_arguments(
