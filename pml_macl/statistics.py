@@ -13,8 +13,15 @@ class LabelStatistics(nn.Module):
 
     All state is in integer buffers: it moves with ``.to()``, is saved with ``state_dict`` and does not drift.
 
+    In distributed training each process sees its own images. With ``synchronize`` all processes hold the counts of all
+    images together: each ``update`` sums its counts over the processes (the default group of ``torch.distributed``, if
+    it is initialised), so all must call it equally often, with buffers on a device that the backend can reduce. Leave
+    it off where each process already gets the labels of all, as in PML's ``DistributedLossWrapper``.
+
     Args:
         num_classes: number of classes C, >= 1.
+        synchronize: sum the counts of each update over all processes. It can be set later too, as on the statistics
+            that a loss has made: ``loss.label_statistics.synchronize = True``.
 
     Attributes:
         num_samples: () int64, images counted so far.
@@ -22,6 +29,7 @@ class LabelStatistics(nn.Module):
         cooccurrence: (C, C) int64, images that carry both labels, :math:`n_{lm}` with :math:`n_{ll} = n_l`.
 
     Raises:
+        TypeError: ``synchronize`` is not a bool.
         ValueError: ``num_classes`` is not a positive integer.
 
     Example:
@@ -36,20 +44,23 @@ class LabelStatistics(nn.Module):
     counts: Tensor
     cooccurrence: Tensor
 
-    def __init__(self, num_classes: int) -> None:
+    def __init__(self, num_classes: int, synchronize: bool = False) -> None:
         super().__init__()
         if not isinstance(num_classes, int) or isinstance(num_classes, bool) or num_classes < 1:
             raise ValueError(f"num_classes must be a positive integer, got {num_classes!r}")
+        if not isinstance(synchronize, bool):
+            raise TypeError(f"synchronize must be True or False, got {synchronize!r}")
         self.num_classes = num_classes
+        self.synchronize = synchronize
         self.register_buffer("num_samples", torch.zeros((), dtype=torch.long))
         self.register_buffer("counts", torch.zeros(num_classes, dtype=torch.long))
         self.register_buffer("cooccurrence", torch.zeros(num_classes, num_classes, dtype=torch.long))
 
     @classmethod
-    def from_labels(cls, labels: Tensor) -> "LabelStatistics":
+    def from_labels(cls, labels: Tensor, synchronize: bool = False) -> "LabelStatistics":
         """Statistics of one set of labels, (N, C) multi-hot, on the device of the labels."""
         labels = check_labels(labels)
-        statistics = cls(labels.shape[1]).to(labels.device)
+        statistics = cls(labels.shape[1], synchronize).to(labels.device)
         statistics.update(labels)
         return statistics
 
@@ -64,10 +75,15 @@ class LabelStatistics(nn.Module):
             TypeError, ValueError: as :func:`~pml_macl.labels.check_labels`; nothing is counted then.
         """
         labels = check_labels(labels, num_classes=self.num_classes).to(self.counts.device)
+        cooccurrence = torch.zeros_like(self.cooccurrence)
         for rows in torch.split(labels, _ROWS_EXACT_IN_FLOAT32):
-            self.cooccurrence += count_product(rows.T, rows).long()
+            cooccurrence += count_product(rows.T, rows).long()
+        num_samples = torch.full_like(self.num_samples, labels.shape[0])
+        if self.synchronize:
+            cooccurrence, num_samples = _sum_over_processes(cooccurrence, num_samples)
+        self.cooccurrence += cooccurrence
         self.counts.copy_(self.cooccurrence.diagonal())
-        self.num_samples += labels.shape[0]
+        self.num_samples += num_samples
 
     def label_rarity(self) -> Tensor:
         r"""Log-rarity of each label, 0 for the most frequent and 1 for the rarest.
@@ -93,4 +109,13 @@ class LabelStatistics(nn.Module):
         return self.counts.max().clamp(min=1).double() / self.cooccurrence.clamp(min=1).double()
 
     def extra_repr(self) -> str:
-        return f"num_classes={self.num_classes}"
+        return f"num_classes={self.num_classes}, synchronize={self.synchronize}"
+
+
+def _sum_over_processes(cooccurrence: Tensor, num_samples: Tensor) -> tuple[Tensor, Tensor]:
+    """Integer sums over the processes, the same on each; alone, the counts themselves."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        counts = torch.cat([cooccurrence.flatten(), num_samples[None]])
+        torch.distributed.all_reduce(counts)
+        cooccurrence, num_samples = counts[:-1].view_as(cooccurrence), counts[-1]
+    return cooccurrence, num_samples

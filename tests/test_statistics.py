@@ -69,3 +69,17 @@ def test_a_bad_update_counts_nothing():
 def test_bad_number_of_classes(num_classes):
     with pytest.raises(ValueError, match="num_classes must be a positive integer"):
         LabelStatistics(num_classes)
+
+
+def test_a_process_alone_has_its_own_counts(generator):
+    labels = torch.rand(40, 6, generator=generator) < 0.3
+    statistics = LabelStatistics.from_labels(labels, synchronize=True)
+    statistics.update(labels)
+    assert statistics.cooccurrence.tolist() == [[2 * n for n in row] for row in counts_of(labels)]
+    assert statistics.num_samples == 80
+    assert "synchronize=True" in repr(statistics)
+
+
+def test_synchronize_is_a_bool():
+    with pytest.raises(TypeError, match="synchronize must be True or False, got 1"):
+        LabelStatistics(3, synchronize=1)
