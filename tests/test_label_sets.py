@@ -66,6 +66,10 @@ def test_any_shape_broadcasts_as_numbers_do(generator):
     assert torch.equal(sets[anchors].unsqueeze(1) != sets.unsqueeze(0), ~full[anchors])
     assert torch.equal(sets[3] == sets, full[3])
     assert torch.equal(sets[2] == sets[5], full[2, 5])
+    assert torch.equal(sets.unsqueeze(1) == sets[3], full[:, 3:4])
+    assert torch.equal(sets.flip(0).unsqueeze(1) == sets[anchors], full.flip(0)[:, anchors])
+    assert torch.equal(sets.unsqueeze(0) == sets.unsqueeze(1), full.T)
+    assert torch.equal(sets.view(2, 5, 1) == sets.view(2, 1, 5), torch.stack([full[:5, :5], full[5:, 5:]]))
     assert (sets[:0] == sets[:0]).shape == (0,)
     assert (sets[:0].unsqueeze(1) == sets).shape == (0, 10)
 
