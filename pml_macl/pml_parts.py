@@ -24,7 +24,7 @@ _OWN_REFERENCES = "PML's loss takes no `ref_emb`"
 _NOT_A_LOSS = "a base class without a loss of its own"
 
 PML_LOSSES: Mapping[str, PMLPart] = {
-    "AngularLoss": PMLPart(True),
+    "AngularLoss": PMLPart(True, "PML's loss takes all rows that differ from an anchor for negatives, mined or not"),
     "ArcFaceLoss": PMLPart(False, _CLASS_WEIGHTS),
     "BaseLossWrapper": PMLPart(False, _NOT_A_LOSS),
     "BaseMetricLossFunction": PMLPart(True, "as the base of losses of your own"),
@@ -38,19 +38,21 @@ PML_LOSSES: Mapping[str, PMLPart] = {
         False, "keeps the graph of the last batch in its histogram, so that the second `backward` fails, in PML too"
     ),
     "EmbeddingRegularizerMixin": PMLPart(True, "of every loss: regularizers of the wrapped loss work"),
-    "FastAPLoss": PMLPart(True, _OWN_REFERENCES),
+    "FastAPLoss": PMLPart(True, f"{_OWN_REFERENCES}, and mined pairs only weigh the rows"),
     "GeneralizedLiftedStructureLoss": PMLPart(True),
     "GenericPairLoss": PMLPart(True, "as the base of losses of your own"),
     "HistogramLoss": PMLPart(True, _OWN_REFERENCES),
     "InstanceLoss": PMLPart(False, _UNIQUE),
     "IntraPairVarianceLoss": PMLPart(True),
     "LargeMarginSoftmaxLoss": PMLPart(False, _CLASS_WEIGHTS),
-    "LiftedStructureLoss": PMLPart(True),
+    "LiftedStructureLoss": PMLPart(
+        True, "with `ref_emb` PML's loss takes the number of a positive for that of an anchor with negatives, too"
+    ),
     "ManifoldLoss": PMLPart(False, _NO_LABELS),
     "MarginLoss": PMLPart(True, "with one `beta`; refused with `num_classes`, which makes a `beta` for each class"),
     "MultiSimilarityLoss": PMLPart(True),
     "MultipleLosses": PMLPart(False, "holds other losses; wrap each of them instead"),
-    "NCALoss": PMLPart(True),
+    "NCALoss": PMLPart(True, "in PML's loss mined pairs only weigh the rows"),
     "NPairsLoss": PMLPart(False, _UNIQUE),
     "NTXentLoss": PMLPart(
         True,
