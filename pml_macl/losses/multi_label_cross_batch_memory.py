@@ -38,7 +38,8 @@ class MultiLabelCrossBatchMemory(CrossBatchMemory):
         num_classes: C, >= 1.
         memory_size: length of the queue, >= 1.
         miner: miner of pairs or triplets that accepts multi-hot labels and references; None as said above. One that
-            keeps only the most similar positives would choose the enqueued copies, which are left out afterwards.
+            keeps only the most similar positives would choose the enqueued copies, which are left out afterwards. With
+            a triplet loss take one that limits the pairs: the loss joins all positives of an anchor with all negatives.
         **kwargs: for PML's ``CrossBatchMemory``: ``collect_stats``.
 
     Attributes:
