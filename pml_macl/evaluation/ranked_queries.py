@@ -85,7 +85,8 @@ class RankedQueries:
         """(N, k) largest gains of the whole reference set, descending."""
         # A query is the reference of largest gain to itself: one more is ranked, and the first left out.
         own = int(self.own_index is not None)
-        return _largest(self._gain[:, self.references.codes[:-1]], self.k + own)[self._row, own:]
+        copies = self.references.multiplicity.long().clamp(max=self.k + own)  # more cannot be among the largest
+        return _largest(self._gain.repeat_interleave(copies, dim=1), self.k + own)[self._row, own:]
 
     @cached_property
     def label_average_precision(self) -> Tensor:

@@ -1,9 +1,11 @@
 """Exact ranking of a reference set by Euclidean distance."""
 
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 
@@ -42,7 +44,7 @@ class Ranker:
         """
         keys = self._keys(query, own_index)
         if k + 1 >= keys.shape[1]:
-            return self._sort(keys)[:, :k]
+            return self._sort(keys, k)
         return self._nearest(keys, k)
 
     def _keys(self, query: Tensor, own_index: Tensor | None) -> Tensor:
@@ -70,10 +72,10 @@ class Ranker:
         return indices
 
     @staticmethod
-    def _sort(keys: Tensor) -> Tensor:
-        """All of each row in stable order; the keys are overwritten."""
+    def _sort(keys: Tensor, k: int) -> Tensor:
+        """The first k of each row in stable order, by sorting it all; the keys are overwritten."""
         if keys.device.type != "cpu":
-            return keys.sort(dim=1, stable=True).indices
+            return keys.sort(dim=1, stable=True).indices[:, :k]
         # On a CPU numpy's radix sort of 16-bit digits, the lowest first, is several times faster than torch's sort.
         num_bits = 8 * keys.element_size()
         bits = keys.view(torch.int32 if num_bits == 32 else torch.int64)
@@ -82,8 +84,10 @@ class Ranker:
         bits -= is_negative  # now whole numbers that are ordered as the keys are, with -0.0 and 0.0 equal
         order = _stable_argsort(bits.to(torch.int16), np.uint16)
         for shift in range(16, num_bits, 16):
+            is_last = shift + 16 == num_bits
             digits = (bits >> shift).to(torch.int16).gather(1, order)
-            order = order.gather(1, _stable_argsort(digits, np.int16 if shift + 16 == num_bits else np.uint16))
+            by_digit = _stable_argsort(digits, np.int16 if is_last else np.uint16)
+            order = order.gather(1, by_digit[:, :k] if is_last else by_digit)
         return order
 
     @staticmethod
@@ -100,7 +104,9 @@ class Ranker:
 def _stable_argsort(digits: Tensor, dtype: type) -> Tensor:
     """Argsort of each row of 16-bit numbers, the rows spread over torch's number of threads."""
     num_threads = torch.get_num_threads()
+    rows: NDArray[Any] = digits.numpy().view(dtype)
+    if num_threads == 1:
+        return torch.from_numpy(rows.argsort(axis=1, kind="stable"))
     with ThreadPoolExecutor(num_threads) as pool:
-        parts = torch.tensor_split(digits, num_threads)
-        orders = pool.map(lambda part: part.numpy().view(dtype).argsort(axis=1, kind="stable"), parts)
+        orders = pool.map(lambda part: part.argsort(axis=1, kind="stable"), np.array_split(rows, num_threads))
         return torch.cat([torch.from_numpy(order) for order in orders])

@@ -63,3 +63,15 @@ def test_autocast_does_not_coarsen_the_ranking(device, generator):
     expected = Ranker(reference.to(device))(query.to(device), 300)
     with torch.autocast(device.type, dtype=torch.bfloat16):
         assert Ranker(reference.to(device))(query.to(device), 300).equal(expected)
+
+
+@pytest.mark.parametrize("num_threads", [1, 2, 7])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_number_of_threads_changes_nothing(num_threads, dtype, generator, monkeypatch):
+    reference, query = (
+        torch.randn(40, 4, generator=generator).to(dtype),
+        torch.randn(5, 4, generator=generator).to(dtype),
+    )
+    expected = torch.cdist(query, reference).argsort(dim=1)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: num_threads)
+    assert Ranker(reference)(query, 40).equal(expected)
