@@ -1,0 +1,80 @@
+"""The losses of the benchmark, each with the one setting that is tuned and the values that are tried."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from pytorch_metric_learning.losses import (
+    BaseMetricLossFunction,
+    ContrastiveLoss,
+    MultiSimilarityLoss,
+    NTXentLoss,
+    TripletMarginLoss,
+)
+from pytorch_metric_learning.miners import BaseMiner
+
+from pml_macl import LabelStatistics
+from pml_macl.distances import TemperatureScheduledSimilarity
+from pml_macl.losses import (
+    JaccardSupConLoss,
+    MACLLoss,
+    MulSupConLoss,
+    MultiLabelLossWrapper,
+    MultiSupConLoss,
+    SimilarityDissimilarityLoss,
+    SupConAnyLoss,
+    SupConExactLoss,
+)
+from pml_macl.miners import LabelOverlapMiner
+from pml_macl.reducers import FrequencyWeightedReducer
+
+TEMPERATURES = (0.05, 0.1, 0.2)
+
+
+@dataclass
+class Entry:
+    """A loss by its tuned value, the values to try, and whether a miner limits its pairs or triplets."""
+
+    make: Callable[[float, LabelStatistics], BaseMetricLossFunction]
+    grid: tuple[float, float, float] = TEMPERATURES
+    mined: str | None = None
+
+
+def macl(overlap_power: float, level: str) -> Callable[[float, LabelStatistics], BaseMetricLossFunction]:
+    return lambda temperature, statistics: MACLLoss(
+        label_statistics=statistics,
+        distance=TemperatureScheduledSimilarity(temperature),
+        reducer=FrequencyWeightedReducer(level=level, overlap_power=overlap_power),
+    )
+
+
+def wrapped(
+    make: Callable[[float], BaseMetricLossFunction],
+) -> Callable[[float, LabelStatistics], BaseMetricLossFunction]:
+    return lambda value, statistics: MultiLabelLossWrapper(make(value))
+
+
+LOSSES = {
+    "MACL": Entry(macl(0.0, "cooccurrence")),
+    "MACL, weighted": Entry(macl(1.0, "cooccurrence")),
+    "SupCon any": Entry(lambda value, _: SupConAnyLoss(value)),
+    "SupCon exact": Entry(lambda value, _: SupConExactLoss(value)),
+    "MultiSupCon": Entry(lambda value, _: MultiSupConLoss(value)),
+    "Jaccard SupCon": Entry(lambda value, _: JaccardSupConLoss(value)),
+    "MulSupCon": Entry(lambda value, _: MulSupConLoss(value)),
+    "Similarity-Dissimilarity": Entry(lambda value, _: SimilarityDissimilarityLoss(value)),
+    "PML TripletMargin": Entry(wrapped(lambda value: TripletMarginLoss(margin=value)), (0.05, 0.1, 0.2), "triplets"),
+    "PML MultiSimilarity": Entry(wrapped(lambda value: MultiSimilarityLoss(base=value)), (0.3, 0.5, 0.7)),
+    "PML Contrastive": Entry(wrapped(lambda value: ContrastiveLoss(neg_margin=value)), (0.5, 0.8, 1.1)),
+    "PML NTXent": Entry(wrapped(lambda value: NTXentLoss(value)), TEMPERATURES, "pairs"),
+}
+
+
+def make_loss_and_miner(
+    name: str, value: float, statistics: LabelStatistics
+) -> tuple[BaseMetricLossFunction, BaseMiner | None]:
+    """A loss at a value of its tuned setting, and the miner that keeps its memory in bounds."""
+    entry = LOSSES[name]
+    miner = None
+    if entry.mined is not None:  # all triplets, or positives times negatives, of a multi-label batch are too many
+        miner = LabelOverlapMiner(max_positives_per_anchor=8, max_negatives_per_anchor=16, output=entry.mined)
+    return entry.make(value, statistics), miner

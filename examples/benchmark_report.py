@@ -1,0 +1,142 @@
+"""Tables and pictures of finished benchmark runs, as a Markdown page."""
+
+import json
+from collections import defaultdict
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+import numpy as np
+
+from pml_macl.visualization import COLOURS, GREY, new_plot
+
+METRICS = {
+    "map_any": "mAP, shares a label",
+    "map_jaccard_50": "mAP, Jaccard >= 0.5",
+    "map_exact": "mAP, same label set",
+    "ndcg": "nDCG",
+    "ndcg_jaccard_20": "nDCG@20, Jaccard gains",
+    "label_map": "label mAP",
+    "label_map_tail": "label mAP, rarest third",
+}
+THIRDS = ("most frequent third", "middle third", "rarest third")
+Runs = dict[str, dict[str, list[dict[str, Any]]]]
+
+
+def write_page(path: Path, page: Path) -> None:
+    """Write the results page.
+
+    Args:
+        path: ``runs.jsonl`` of the benchmark.
+        page: the Markdown page; a picture for each data set goes beside it.
+    """
+    if not path.is_file():
+        raise SystemExit(f"error: {path} does not exist; run the benchmark first")
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    runs: Runs = defaultdict(lambda: defaultdict(list))
+    for run in lines:
+        if run["stage"] == "test":
+            runs[run["data"]][run["loss"]].append(run)
+    page.parent.mkdir(parents=True, exist_ok=True)
+    parts = [introduction(lines)]
+    for data, by_loss in runs.items():
+        picture = page.parent / f"results-{data}.png"
+        draw(by_loss, data).savefig(picture, dpi=110)
+        parts += [f"## {data}", table(by_loss), f"![Average precision per label on {data}]({picture.name})"]
+    parts += ["## Mean rank", ranks(runs), "## Tuned settings", settings(runs)]
+    page.write_text("\n\n".join(parts) + "\n")
+
+
+def introduction(lines: list[dict[str, Any]]) -> str:
+    first = lines[0]
+    versions = ", ".join(f"{name} {version}" for name, version in first["versions"].items())
+    chosen = ", ".join(f"{name} {value}" for name, value in first["settings"].items())
+    seeds = len({run["seed"] for run in lines if run["stage"] == "test"})
+    return (
+        "# Results\n\n"
+        "Protocol `head`: frozen EfficientNet-Lite0 features (ImageNet weights, images of 128 pixels), a trained head "
+        f"1280-512-128; {chosen}; {seeds} seeds. Percent on the test split, each image queried against the others "
+        "(mean ± standard deviation over seeds); best **bold**, second best *italic*. Each loss had one setting tuned "
+        "over three values by the mean of all metrics on the validation split, with one seed of its own; after that it "
+        "was trained with each seed for all epochs, without early stopping. Frozen features say little of what "
+        "fine-tuning would give, and two data sets are few.\n\n"
+        f"On a CPU with two cores; {versions}. The commands:\n\n"
+        "```\n"
+        "python examples/benchmark.py run --data DIR [DIR ...] --output FOLDER\n"
+        "python examples/benchmark.py report --output FOLDER --page docs/results.md\n"
+        "```"
+    )
+
+
+def means(by_loss: dict[str, list[dict[str, Any]]], metric: str) -> dict[str, float]:
+    return {loss: mean(run["metrics"][metric] for run in runs) for loss, runs in by_loss.items()}
+
+
+def table(by_loss: dict[str, list[dict[str, Any]]]) -> str:
+    """A row a loss, a column a metric."""
+    rows = [f"| loss | {' | '.join(METRICS.values())} |", "|---|" + "---:|" * len(METRICS)]
+    marks = {}
+    for metric in METRICS:
+        order = sorted(means(by_loss, metric).items(), key=lambda item: -item[1])
+        marks[metric] = dict(zip([loss for loss, _ in order], ("**", "*"), strict=False))
+    for loss, runs in by_loss.items():
+        cells = []
+        for metric in METRICS:
+            values = [100 * run["metrics"][metric] for run in runs]
+            mark = marks[metric].get(loss, "")
+            cells.append(f"{mark}{mean(values):.1f}{mark} ± {stdev(values) if len(values) > 1 else 0:.1f}")
+        rows.append(f"| {loss} | {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
+def ranks(runs: Runs) -> str:
+    """Mean rank of each loss over metrics, by data set and over all."""
+    by_data: dict[str, dict[str, float]] = {}
+    for data, by_loss in runs.items():
+        collected = defaultdict(list)
+        for metric in METRICS:
+            values = means(by_loss, metric)
+            for loss, value in values.items():
+                collected[loss].append(1 + sum(other > value for other in values.values()))
+        by_data[data] = {loss: mean(positions) for loss, positions in collected.items()}
+    overall = {loss: mean(part[loss] for part in by_data.values()) for loss in next(iter(by_data.values()))}
+    rows = [f"| loss | {' | '.join(by_data)} | all |", "|---|" + "---:|" * (len(by_data) + 1)]
+    for loss, position in sorted(overall.items(), key=lambda item: item[1]):
+        cells = " | ".join(f"{part[loss]:.1f}" for part in by_data.values())
+        rows.append(f"| {loss} | {cells} | {position:.1f} |")
+    return "\n".join(rows)
+
+
+def settings(runs: Runs) -> str:
+    rows = [f"| loss | {' | '.join(runs)} |", "|---|" + "---:|" * len(runs)]
+    for loss in next(iter(runs.values())):
+        rows.append(f"| {loss} | {' | '.join(str(by_loss[loss][0]['value']) for by_loss in runs.values())} |")
+    return "\n".join(rows)
+
+
+def draw(by_loss: dict[str, list[dict[str, Any]]], data: str) -> Any:
+    """Average precision of rare and common labels, and nDCG against label mAP, by loss."""
+    figure, (left, right) = new_plot(12, 1.2 + 0.32 * len(by_loss), f"{data}: rare and common labels", columns=2)
+    counts = np.array(next(iter(by_loss.values()))[0]["counts"])
+    thirds = dict(zip(THIRDS, np.array_split(np.argsort(-counts, kind="stable"), 3), strict=True))
+    rows = range(len(by_loss))
+    precision = [
+        100 * np.array([run["label_average_precision"] for run in runs], dtype=float).mean(axis=0)
+        for runs in by_loss.values()
+    ]
+    for number, (name, third) in enumerate(thirds.items()):
+        values = [np.nanmean(by_label[third]) for by_label in precision]
+        left.plot(values, rows, "osD"[number], color=COLOURS[number], label=name)
+    left.set(yticks=rows, yticklabels=list(by_loss), xlabel="average precision [%]")
+    left.invert_yaxis()
+    left.grid(axis="y", alpha=0.4)
+    left.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3, frameon=False)
+    for number, (loss, runs) in enumerate(by_loss.items()):
+        place = [100 * mean(run["metrics"][metric] for run in runs) for metric in ("label_map", "ndcg")]
+        right.plot(*place, "o", color=COLOURS[0] if loss.startswith("MACL") else GREY)
+        # Names on alternate sides, so that close neighbours stay readable.
+        side = {"xytext": (6, -3), "ha": "left"} if number % 2 == 0 else {"xytext": (-6, -3), "ha": "right"}
+        right.annotate(loss, place, textcoords="offset points", fontsize=8, **side)
+    right.margins(x=0.25)
+    right.set(xlabel="label mAP [%]", ylabel="nDCG [%]")
+    return figure

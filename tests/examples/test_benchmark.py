@@ -1,0 +1,71 @@
+import json
+
+import benchmark
+import numpy as np
+import pytest
+from benchmark_losses import LOSSES
+
+from pml_macl.datasets import SyntheticScenes
+
+FEW = ["--losses", "MACL", "PML NTXent", "--seeds", "2", "--epochs", "1", "--batch-size", "16"]
+
+
+@pytest.fixture
+def data(tmp_path):
+    """Eighty scenes with random features that know a little of the labels."""
+    folder = tmp_path / "scenes"
+    folder.mkdir()
+    labels = SyntheticScenes(80, seed=4).labels.numpy()
+    rng = np.random.default_rng(0)
+    features = labels @ rng.normal(size=(12, 32)) + rng.normal(size=(80, 32))
+    np.savez(folder / "features_efficientnet_lite0.npz", X=features.astype(np.float16))
+    lines = ["id,scene,aitlas_split," + ",".join(f"label{k}" for k in range(12))]
+    for row, cells in enumerate(labels):
+        lines.append(f"{row},x,{('train', 'train', 'val', 'test')[row % 4]}," + ",".join(str(int(x)) for x in cells))
+    (folder / "labels.csv").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+def test_runs_are_written_once_and_reported(data, tmp_path):
+    output = tmp_path / "out"
+    command = ["run", "--data", str(data), "--output", str(output), *FEW]
+    benchmark.main(command)
+    lines = (output / "runs.jsonl").read_text().splitlines()
+    runs = [json.loads(line) for line in lines]
+    assert [run["stage"] for run in runs] == ["tune"] * 6 + ["test"] * 4
+    for run in runs[6:]:
+        tuned = [r for r in runs[:6] if r["loss"] == run["loss"]]
+        assert run["value"] == max(tuned, key=lambda r: sum(r["metrics"].values()))["value"]
+    # The second line is lost, as if the benchmark had been stopped: that run alone is made again.
+    (output / "runs.jsonl").write_text("\n".join(lines[:1] + lines[2:]) + "\n")
+    benchmark.main(command)
+    again = [json.loads(line) for line in (output / "runs.jsonl").read_text().splitlines()]
+    assert again[-1]["metrics"] == runs[1]["metrics"]
+    assert len(again) == 10
+    page = tmp_path / "page" / "results.md"
+    benchmark.main(["report", "--output", str(output), "--page", str(page)])
+    text = page.read_text()
+    assert "| MACL | " in text
+    assert "2 seeds" in text
+    assert (page.parent / "results-scenes.png").stat().st_size > 1000
+
+
+def test_every_loss_makes_a_run_of_one_epoch(data, tmp_path):
+    command = ["run", "--data", str(data), "--output", str(tmp_path), "--seeds", "1", "--epochs", "1"]
+    benchmark.main([*command, "--batch-size", "16"])
+    runs = [json.loads(line) for line in (tmp_path / "runs.jsonl").read_text().splitlines()]
+    assert {run["loss"] for run in runs} == set(LOSSES)
+    assert len(runs) == 4 * len(LOSSES)
+    assert all(0 < value <= 1 for run in runs for value in run["metrics"].values() if value == value)
+
+
+@pytest.mark.parametrize("lost", ["labels.csv", "features_efficientnet_lite0.npz"])
+def test_missing_files_are_named(data, tmp_path, lost):
+    (data / lost).unlink()
+    with pytest.raises(SystemExit, match=f"error: .*{lost}"):
+        benchmark.main(["run", "--data", str(data), "--output", str(tmp_path), *FEW])
+
+
+def test_nothing_to_report(tmp_path):
+    with pytest.raises(SystemExit, match=r"error: .*runs\.jsonl does not exist"):
+        benchmark.main(["report", "--output", str(tmp_path), "--page", str(tmp_path / "page.md")])
