@@ -1,6 +1,16 @@
-"""Multi-label image data sets."""
+"""Multi-label image data sets, and splits of them."""
 
+from pml_macl.datasets.base_multi_label_image_dataset import BaseMultiLabelImageDataset
 from pml_macl.datasets.multi_label_image_dataset import MultiLabelImageDataset
+from pml_macl.datasets.split_file import read_split, write_split
+from pml_macl.datasets.stratified_split import stratified_split
 from pml_macl.datasets.synthetic_scenes import SyntheticScenes
 
-__all__ = ["MultiLabelImageDataset", "SyntheticScenes"]
+__all__ = [
+    "BaseMultiLabelImageDataset",
+    "MultiLabelImageDataset",
+    "SyntheticScenes",
+    "read_split",
+    "stratified_split",
+    "write_split",
+]

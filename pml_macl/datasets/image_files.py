@@ -3,9 +3,9 @@
 import os
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor
 if TYPE_CHECKING:
     from PIL import Image
 
+T = TypeVar("T")
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp")
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP")  # of Pillow's, some others run a program to decode a file
 
@@ -100,17 +101,26 @@ def load_image(path: Path, preview: bool = False) -> "Image.Image":
         ImportError: Pillow is not installed.
         ValueError: the file cannot be decoded, or its values have more than 8 bits.
     """
+
+    def to_rgb(image: "Image.Image") -> "Image.Image":
+        if image.mode.startswith(("I", "F")):
+            raise ValueError(f"mode {image.mode}, where 8 bits a channel are needed")
+        if preview:
+            image.draft(None, (1, 1))
+        return image.convert("RGB")
+
+    return decode(path, to_rgb)
+
+
+def decode(path: Path, read: Callable[["Image.Image"], T]) -> T:
+    """What ``read`` makes of the opened image; ValueError naming the file if it, or Pillow, cannot."""
     try:
         from PIL import Image
     except ImportError as error:
         raise ImportError("decoding images needs Pillow; install it with: pip install pml_macl[examples]") from error
     try:
         with Image.open(path, formats=FORMATS) as image:
-            if image.mode.startswith(("I", "F")):
-                raise ValueError(f"mode {image.mode}, where 8 bits a channel are needed")
-            if preview:
-                image.draft(None, (1, 1))
-            return image.convert("RGB")
+            return read(image)
     except FileNotFoundError:
         raise
     except Exception as error:  # Pillow raises errors of many types on broken files

@@ -6,14 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
-from torch.utils.data import Dataset
 
-from pml_macl.datasets.image_files import find_images, image_to_tensor, load_image
+from pml_macl.datasets.base_multi_label_image_dataset import BaseMultiLabelImageDataset, check_paths, check_transform
+from pml_macl.datasets.image_files import find_images
 from pml_macl.datasets.label_table import read_label_table
 
 
-class MultiLabelImageDataset(Dataset[tuple[Any, Tensor]]):
+class MultiLabelImageDataset(BaseMultiLabelImageDataset):
     r"""An image folder with a label table: one row an image, one 0/1 column a class.
 
     The table is a UTF-8 text with tabs or commas between the columns and a first line that names them. The first
@@ -64,17 +63,14 @@ class MultiLabelImageDataset(Dataset[tuple[Any, Tensor]]):
         ignore_columns: Collection[str] = (),
         transform: Callable[[Any], Any] | None = None,
     ) -> None:
-        for name, path in (("images", images), ("labels_file", labels_file)):
-            if not isinstance(path, str | os.PathLike):
-                raise TypeError(f"{name} must be a path, got {path!r}")
+        check_paths(images=images, labels_file=labels_file)
         for name, text in (("split", split), ("split_column", split_column)):
             if not isinstance(text, str | None):
                 raise TypeError(f"{name} must be a string or None, got {text!r}")
         is_collection = isinstance(ignore_columns, Collection) and not isinstance(ignore_columns, str)
         if not is_collection or not all(isinstance(name, str) for name in ignore_columns):
             raise TypeError(f"ignore_columns must be a collection of column names, got {ignore_columns!r}")
-        if transform is not None and not callable(transform):
-            raise TypeError(f"transform must be callable or None, got {transform!r}")
+        check_transform(transform)
         if split is not None and split_column is None:
             raise ValueError(f"split {split!r} needs split_column, the name of the column that holds it")
         table = read_label_table(Path(labels_file), split_column, ignore_columns)
@@ -82,32 +78,6 @@ class MultiLabelImageDataset(Dataset[tuple[Any, Tensor]]):
         if not rows:
             splits = ", ".join(sorted(set(table.splits))[:10])
             raise ValueError(f"{labels_file} has no split {split!r} in its column {split_column!r}; it has {splits}")
-        self.transform = transform
-        self.classes = table.classes
-        self.labels = table.labels[torch.tensor(rows)]
-        self.ids = [table.ids[row] for row in rows]
-        self.paths = find_images(Path(images), self.ids)
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, index: int) -> tuple[Any, Tensor]:
-        image = load_image(self.paths[index])
-        return image_to_tensor(image) if self.transform is None else self.transform(image), self.labels[index].clone()
-
-    def check_images(self) -> None:
-        """Read every image once, so that a broken one is found before a run and not in the middle of it.
-
-        Raises:
-            ValueError: some images cannot be decoded; the message counts them and names the first ones.
-        """
-        broken = []
-        for path in self.paths:
-            try:
-                load_image(path, preview=True)
-            except (FileNotFoundError, ValueError) as error:
-                broken.append(str(error))
-        if broken:
-            raise ValueError(
-                f"{len(broken)} of {len(self)} images cannot be read, the first ones: {'; '.join(broken[:3])}"
-            )
+        ids = [table.ids[row] for row in rows]
+        labels = table.labels[torch.tensor(rows)]
+        super().__init__(find_images(Path(images), ids), labels, ids, table.classes, transform)

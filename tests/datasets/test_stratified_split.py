@@ -1,0 +1,166 @@
+import csv
+import time
+
+import pytest
+import torch
+
+from pml_macl.datasets import MultiLabelImageDataset, stratified_split
+
+FRACTIONS = torch.tensor([0.6, 0.2, 0.2], dtype=torch.float64)
+
+
+def long_tail(num_images, num_classes, seed=0):
+    """Random labels, the rarest in about one image of three hundred; some images have none."""
+    chance = torch.logspace(-2.5, -0.5, num_classes)
+    return torch.rand(num_images, num_classes, generator=torch.Generator().manual_seed(seed)) < chance
+
+
+def deviation(labels, parts, fractions=FRACTIONS):
+    """(parts, C) images of each label beyond the exact share of the part."""
+    counts = torch.stack([labels[parts == part].sum(dim=0) for part in range(len(fractions))])
+    return counts - fractions[:, None] * labels.sum(dim=0)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_every_step_is_one_of_the_algorithm(seed):
+    """Oracle: replaying the paper's loop, each image must have gone to a part that was allowed at its turn.
+
+    The order of the images of a label is free: it changes nothing for the images of the next label.
+    """
+    labels = long_tail(60, 4, seed)
+    parts = stratified_split(labels, (0.5, 0.3, 0.2), seed)
+    fractions = (0.5, 0.3, 0.2)
+    rows = {row: set(labels[row].nonzero().flatten().tolist()) for row in range(60)}
+    lacking = [share * 60 for share in fractions]
+    lacking_of_label = [[share * int(labels[:, c].sum()) for c in range(4)] for share in fractions]
+    while any(rows.values()):
+        counts = [sum(c in row for row in rows.values()) for c in range(4)]
+        label = min((c for c in range(4) if counts[c]), key=lambda c: counts[c])
+        waiting = [row for row, present in rows.items() if label in present]
+        while waiting:
+            keys = [(round(lacking_of_label[part][label], 6), round(lacking[part], 6)) for part in range(3)]
+            allowed = {part for part in range(3) if keys[part] == max(keys)}
+            row = next((row for row in waiting if int(parts[row]) in allowed), None)
+            assert row is not None, f"label {label}: nobody went to {allowed}, which lacked most"
+            part = int(parts[row])
+            lacking[part] -= 1
+            for present in rows.pop(row):
+                lacking_of_label[part][present] -= 1
+            waiting.remove(row)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_rarest_label_is_within_one_image(seed):
+    labels = long_tail(500, 12, seed)
+    counts = labels.sum(dim=0)
+    rarest = counts.masked_fill(counts == 0, 501).argmin()
+    assert deviation(labels, stratified_split(labels, seed=seed))[:, rarest].abs().max() < 1
+
+
+@pytest.mark.parametrize("count", range(1, 12))
+def test_one_label_alone_is_within_one_image(count):
+    labels = torch.ones(count, 1)
+    parts = stratified_split(labels)
+    assert deviation(labels, parts).abs().max() < 1
+    if count == 1:
+        assert parts.tolist() == [0]
+
+
+def test_much_closer_than_a_random_split():
+    labels = long_tail(3000, 20)
+    ours = deviation(labels, stratified_split(labels)).abs()
+    random = torch.arange(3000)[torch.randperm(3000, generator=torch.Generator().manual_seed(0))]
+    chance = deviation(labels, (random >= 1800).long() + (random >= 2400).long()).abs()
+    rare = labels.sum(dim=0).argsort()[:10]
+    assert ours[:, rare].max() <= 2
+    assert ours.mean() < chance.mean() / 4
+
+
+def test_a_partition_of_about_the_right_sizes():
+    labels = long_tail(3000, 20)
+    parts = stratified_split(labels)
+    assert parts.dtype is torch.long
+    assert parts.shape == (3000,)
+    assert set(parts.tolist()) == {0, 1, 2}
+    assert torch.allclose(parts.bincount() / 3000, FRACTIONS.float(), atol=0.02)
+
+
+@pytest.mark.parametrize("num_classes", [0, 3])
+def test_images_without_labels(num_classes):
+    parts = stratified_split(torch.zeros(10, num_classes), (0.7, 0.3))
+    assert parts.bincount().tolist() == [7, 3]
+
+
+def test_equal_arguments_give_equal_splits():
+    labels = long_tail(200, 5)
+    before = labels.clone()
+    torch.manual_seed(0)
+    state = torch.get_rng_state()
+    first = stratified_split(labels)
+    assert stratified_split(labels.int()).equal(first)
+    assert stratified_split(labels.double(), list(FRACTIONS.tolist())).equal(first)
+    assert not stratified_split(labels, seed=1).equal(first)
+    assert torch.get_rng_state().equal(state)
+    assert labels.equal(before)
+
+
+def test_the_split_never_changes():
+    parts = stratified_split(torch.tensor([[1, 0, 0], [1, 1, 0], [0, 1, 0], [0, 1, 1], [0, 0, 1], [1, 0, 1]] * 2))
+    assert "".join(map(str, parts.tolist())) == "010010202020"
+
+
+def test_parts_of_one_and_of_many():
+    labels = long_tail(50, 3)
+    assert stratified_split(labels, (1.0,)).unique().tolist() == [0]
+    assert stratified_split(labels, [0.1] * 10).bincount().tolist() == [5] * 10
+
+
+def test_fast_for_large_sets():
+    labels = long_tail(30_000, 100)
+    start = time.perf_counter()
+    stratified_split(labels)
+    assert time.perf_counter() - start < 6  # it takes 0.6 s where nothing else runs
+
+
+@pytest.mark.parametrize("name", ["ucm_multilabel", "ml_aid"])
+def test_real_labels(shared_data, name):
+    folder = shared_data / name
+    labels = MultiLabelImageDataset(
+        folder / "images", folder / "labels.csv", split_column="aitlas_split", ignore_columns=["scene"]
+    ).labels
+    parts = stratified_split(labels)
+    off, counts = deviation(labels, parts).abs().amax(dim=0), labels.sum(dim=0)
+    assert (off < 1).sum() >= 16
+    assert off.argmax() == counts.argmax() or (off < 1).all()  # the commonest label takes what is left
+    assert off.max() < 0.015 * counts.max()
+    assert torch.allclose(parts.bincount() / len(parts), FRACTIONS.float(), atol=0.02)
+    with open(folder / "labels.csv", newline="") as file:
+        published = [row["aitlas_split"] for row in csv.DictReader(file)]
+    shares = torch.tensor([published.count(part) for part in ("train", "val", "test")], dtype=torch.double) / len(parts)
+    theirs = torch.tensor([("train", "val", "test").index(part) for part in published])
+    ours = stratified_split(labels, shares.tolist())
+    assert deviation(labels, ours, shares).abs().mean() < deviation(labels, theirs, shares).abs().mean()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"labels": [[1, 0]]}, TypeError, "labels must be a multi-hot torch.Tensor"),
+        ({"labels": torch.tensor([1, 0])}, ValueError, "labels must be multi-hot of shape"),
+        ({"labels": torch.tensor([[2, 0]])}, ValueError, "labels must hold only 0 and 1, got 2"),
+        ({"fractions": (0.5, 0.4)}, ValueError, r"fractions must be above 0 and add up to 1, got \(0.5, 0.4\)"),
+        ({"fractions": (1.2, -0.2)}, ValueError, "fractions must be above 0"),
+        ({"fractions": (1.0, 0)}, ValueError, "fractions must be above 0"),
+        ({"fractions": (float("nan"), 1.0)}, ValueError, "fractions must be above 0"),
+        ({"fractions": ()}, ValueError, "fractions must be above 0"),
+        ({"fractions": 0.5}, TypeError, "fractions must be a sequence of numbers, got 0.5"),
+        ({"fractions": "1"}, TypeError, "fractions must be a sequence of numbers, got '1'"),
+        ({"fractions": (True,)}, TypeError, "fractions must be a sequence of numbers"),
+        ({"seed": -1}, ValueError, "seed must be at least 0, got -1"),
+        ({"seed": 0.0}, TypeError, "seed must be an integer, got 0.0"),
+        ({"seed": None}, TypeError, "seed must be an integer, got None"),
+    ],
+)
+def test_bad_arguments(arguments, error, message):
+    with pytest.raises(error, match=message):
+        stratified_split(**{"labels": torch.ones(4, 2), **arguments})
