@@ -1,0 +1,101 @@
+"""The dense labelling remote sensing data set."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pml_macl.datasets.base_mask_dataset import BaseMaskDataset
+from pml_macl.datasets.official_layout import OfficialLayout
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+
+class DLRSD(BaseMaskDataset):
+    """DLRSD: the 2100 aerial images of UC Merced Land Use with a mask of 17 classes each.
+
+    The multi-labels come from the masks: every class that is seen, or that covers ``min_fraction`` of the image. They
+    are not those of Chaudhuri et al., which ``UCMercedMultiLabel`` reads; ids and the order of the classes are the
+    same, so a split file fits both.
+
+    Please cite Shao, Yang and Zhou, "Performance evaluation of single-label and multi-label remote sensing image
+    retrieval using a dense labeling dataset", Remote Sensing 10(6), 2018, and Yang and Newsam, "Bag-of-visual-words
+    and spatial extensions for land-use classification", ACM SIGSPATIAL GIS 2010. The images are of the USGS National
+    Map and in the public domain; for the masks see the project page, where the data are to be had: Zhou Weixun's
+    data sets (sites.google.com/view/zhouwx/dataset). The folder layout::
+
+        Images/<scene>/<name>.tif   such as Images/airplane/airplane00.tif
+        Labels/<scene>/<name>.png   one channel or a palette, values 1 to 17, of the size of the image
+
+    The values stand for the classes in alphabetical order, as AiTLAS lists them for this data set too. No split is
+    published: make one with ``stratified_split`` and ``write_split``.
+
+    Args:
+        root: the folder that holds ``Images`` and ``Labels``.
+        split: keep the images of this split; None keeps all.
+        min_fraction: a label counts where it covers at least one pixel and this share of the mask, in [0, 1]. An
+            image may have no label left where it is large.
+        transform: called on each RGB ``PIL.Image``; None makes a (3, H, W) float32 tensor in [0, 1].
+        split_file: says which image is in which split, as ``write_split`` writes it; None reads ``splits.csv`` in
+            ``root``.
+
+    Attributes:
+        classes: the 17 label names in the order of the label columns.
+        labels: (N, 17) ``torch.bool``.
+        ids: the N image names without scene and extension.
+        paths: the N image files.
+
+    Raises:
+        FileNotFoundError: a folder, an image or its mask is missing; the message says where to get the data.
+        TypeError: an argument has the wrong type.
+        ValueError: a mask has another size than its image, another kind of pixels, or an unknown value, two images
+            have one name, ``min_fraction`` is out of range, or the split is unknown or of other data.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from tempfile import TemporaryDirectory
+        >>> from PIL import Image
+        >>> with TemporaryDirectory() as root:
+        ...     for name in ("Images/river/river00.tif", "Labels/river/river00.png"):
+        ...         Path(root, name).parent.mkdir(parents=True)
+        ...         Image.new("L", (4, 4), 17).save(Path(root, name))
+        ...     dataset = DLRSD(root)
+        >>> dataset.ids, [name for name, seen in zip(dataset.classes, dataset.labels[0]) if seen]
+        (['river00'], ['water'])
+    """
+
+    LAYOUT = OfficialLayout(
+        "DLRSD",
+        "the project page of Shao, Yang and Zhou (2018), sites.google.com/view/zhouwx/dataset",
+        ("Images/<scene>/<name>.tif", "Labels/<scene>/<name>.png"),
+    )
+    CLASSES = (
+        "airplane",
+        "bare soil",
+        "buildings",
+        "cars",
+        "chaparral",
+        "court",
+        "dock",
+        "field",
+        "grass",
+        "mobile home",
+        "pavement",
+        "sand",
+        "sea",
+        "ship",
+        "tanks",
+        "trees",
+        "water",
+    )
+
+    @staticmethod
+    def count_pixels(mask: "Image.Image") -> NDArray[np.int64]:
+        if mask.mode not in ("L", "P"):
+            raise ValueError(f"mode {mask.mode}, but needs one channel (L) or a palette (P) of the values 1 to 17")
+        counts = np.bincount(np.asarray(mask).ravel(), minlength=256)
+        unknown = np.flatnonzero(counts[18:]) + 18 if not counts[0] else [0]
+        if len(unknown):
+            raise ValueError(f"the unknown value {unknown[0]}; values from 1 (airplane) to 17 (water) are known")
+        return counts[1:18]

@@ -1,0 +1,95 @@
+"""The AID multi-label data set."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+
+from pml_macl.datasets.base_multi_label_image_dataset import BaseMultiLabelImageDataset, check_transform
+from pml_macl.datasets.label_table import read_label_table
+from pml_macl.datasets.official_layout import OfficialLayout, find_in_tree, list_tree
+from pml_macl.datasets.split_file import select_rows
+
+
+class MLAID(BaseMultiLabelImageDataset):
+    r"""ML-AID, the AID multi-label data set: 3000 aerial images, 100 of each of 30 scenes, with 17 multi-labels.
+
+    The scenes are no labels. The published split has 2400 images for training and 600 for test. A validation part
+    must come out of the training images: write it to a file with ``write_split``.
+
+    Please cite Hua, Mou and Zhu, "Relation network for multilabel aerial image classification", IEEE TGRS 58(7),
+    2020, for the multi-labels, and Xia et al., "AID: a benchmark data set for performance evaluation of aerial scene
+    classification", IEEE TGRS 55(7), 2017, for the images, whose terms are not stated. The data are to be had from
+    the project page "AID-Multilabel-Dataset" (github.com/Hua-YS/AID-Multilabel-Dataset). The folder layout::
+
+        images_tr/<Scene>/<name>.jpg     such as images_tr/Airport/airport_1.jpg
+        images_test/<Scene>/<name>.jpg
+        multilabel.csv                   one row an image, one 0/1 column a class
+
+    Args:
+        root: the folder that holds these three.
+        split: ``"train"`` or ``"test"`` as published, or a split of ``split_file``; None keeps all images.
+        transform: called on each RGB ``PIL.Image``; None makes a (3, H, W) float32 tensor in [0, 1].
+        split_file: says which image is in which split, as ``write_split`` writes it; None takes the published split.
+
+    Attributes:
+        classes: the 17 label names in the order of the label columns.
+        labels: (N, 17) ``torch.bool``.
+        ids: the N image ids as the label file writes them.
+        paths: the N image files.
+
+    Raises:
+        FileNotFoundError: a folder, the label file or an image is missing; the message says where to get them.
+        TypeError: an argument has the wrong type.
+        ValueError: the label file is malformed (the message names line and column), two images have one name, an id
+            leaves the folder, or the split is unknown or of other data.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> from PIL import Image
+        >>> with TemporaryDirectory() as root:
+        ...     for name in ("images_tr/Beach/beach_1.jpg", "images_test/Beach/beach_2.jpg"):
+        ...         Path(root, name).parent.mkdir(parents=True)
+        ...         Image.new("RGB", (4, 4)).save(Path(root, name))
+        ...     _ = Path(root, "multilabel.csv").write_text("IMAGE\\LABEL,sand,sea\nbeach_1,1,1\nbeach_2,1,0\n")
+        ...     dataset = MLAID(root, split="test")
+        >>> dataset.ids, dataset.classes, dataset.labels
+        (['beach_2'], ['sand', 'sea'], tensor([[ True, False]]))
+    """
+
+    LAYOUT: ClassVar = OfficialLayout(
+        "ML-AID",
+        "the project page of Hua, Mou and Zhu (2020), github.com/Hua-YS/AID-Multilabel-Dataset",
+        ("images_tr/<Scene>/<name>.jpg", "images_test/<Scene>/<name>.jpg", "multilabel.csv"),
+    )
+
+    def __init__(
+        self,
+        root: str | os.PathLike[str],
+        split: str | None = None,
+        transform: Callable[[Any], Any] | None = None,
+        split_file: str | os.PathLike[str] | None = None,
+    ) -> None:
+        check_transform(transform)
+        train_folder, test_folder, labels_file = self.LAYOUT.find(root)
+        train, test = list_tree(train_folder), list_tree(test_folder)
+        both = sorted({name.lower() for name in train} & {name.lower() for name in test})
+        if both:
+            raise ValueError(f"{root} has {len(both)} images for train and for test, as {both[:3]}; keep one of each")
+        table = read_label_table(labels_file)
+        paths = find_in_tree(train | test, table.ids, self.LAYOUT.mend(Path(root)))
+        if split_file is None and isinstance(split, str):
+            published = {"train": train, "test": test}
+            if split not in published:
+                raise ValueError(f"split must be 'train' or 'test' where no split_file is given, got {split!r}")
+            chosen = set(published[split].values())
+            rows = [row for row, path in enumerate(paths) if path in chosen]
+            if not rows:
+                raise ValueError(f"{labels_file} has no row of split {split!r}; check the image folders of {root}")
+        else:
+            rows = select_rows(table.ids, split, split_file, Path(root))
+        ids = [table.ids[row] for row in rows]
+        labels = table.labels[torch.tensor(rows)]
+        super().__init__([paths[row] for row in rows], labels, ids, table.classes, transform)
