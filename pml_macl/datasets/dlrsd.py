@@ -23,13 +23,13 @@ class DLRSD(BaseMaskDataset):
     retrieval using a dense labeling dataset", Remote Sensing 10(6), 2018, and Yang and Newsam, "Bag-of-visual-words
     and spatial extensions for land-use classification", ACM SIGSPATIAL GIS 2010. The images are of the USGS National
     Map and in the public domain; for the masks see the project page, where the data are to be had: Zhou Weixun's
-    data sets (sites.google.com/view/zhouwx/dataset). The folder layout::
+    data sets (sites.google.com/view/zhouwx/dataset). The folder layout:
 
         Images/<scene>/<name>.tif   such as Images/airplane/airplane00.tif
         Labels/<scene>/<name>.png   one channel or a palette, values 1 to 17, of the size of the image
 
-    The values stand for the classes in alphabetical order, as AiTLAS lists them for this data set too. No split is
-    published: make one with ``stratified_split`` and ``write_split``.
+    The values stand for the classes in alphabetical order, 1 for airplane and 17 for water, as the AiTLAS toolbox has
+    them too. No split is published: make one with ``stratified_split`` and ``write_split``.
 
     Args:
         root: the folder that holds ``Images`` and ``Labels``.

@@ -17,12 +17,13 @@ class MLAID(BaseMultiLabelImageDataset):
     r"""ML-AID, the AID multi-label data set: 3000 aerial images, 100 of each of 30 scenes, with 17 multi-labels.
 
     The scenes are no labels. The published split has 2400 images for training and 600 for test. A validation part
-    must come out of the training images: write it to a file with ``write_split``.
+    must come out of the training images: write ``stratified_split(train.labels, (0.8, 0.2))`` with ``write_split`` to a
+    file of ``train.ids``, and read ``"train"`` and ``"val"`` with that file, ``"test"`` without.
 
     Please cite Hua, Mou and Zhu, "Relation network for multilabel aerial image classification", IEEE TGRS 58(7),
     2020, for the multi-labels, and Xia et al., "AID: a benchmark data set for performance evaluation of aerial scene
     classification", IEEE TGRS 55(7), 2017, for the images, whose terms are not stated. The data are to be had from
-    the project page "AID-Multilabel-Dataset" (github.com/Hua-YS/AID-Multilabel-Dataset). The folder layout::
+    the project page "AID-Multilabel-Dataset" (github.com/Hua-YS/AID-Multilabel-Dataset). The folder layout:
 
         images_tr/<Scene>/<name>.jpg     such as images_tr/Airport/airport_1.jpg
         images_test/<Scene>/<name>.jpg

@@ -23,7 +23,7 @@ class UCMercedMultiLabel(BaseMultiLabelImageDataset):
     image retrieval using a semisupervised graph-theoretic method", IEEE TGRS 56(2), 2018, for the multi-labels. The
     images are of the USGS National Map and in the public domain; the terms of the labels are not stated. The images
     are to be had from the project page "UC Merced Land Use Dataset" (weegee.vision.ucmerced.edu/datasets/landuse.html)
-    and the label file from the authors of the multi-labels. The folder layout::
+    and the label file from the authors of the multi-labels. The folder layout:
 
         Images/<scene>/<name>.tif   such as Images/airplane/airplane00.tif
         LandUse_Multilabeled.txt    tab-separated, IMAGE\LABEL and the 17 classes in the first line

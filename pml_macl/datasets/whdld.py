@@ -30,7 +30,7 @@ class WHDLD(BaseMaskDataset):
     convolutional network", IEEE JSTARS 13, 2020, and Shao, Yang and Zhou, "Performance evaluation of single-label and
     multi-label remote sensing image retrieval using a dense labeling dataset", Remote Sensing 10(6), 2018. For the
     terms see the project page, where the data are to be had: Zhou Weixun's data sets
-    (sites.google.com/view/zhouwx/dataset). The folder layout::
+    (sites.google.com/view/zhouwx/dataset). The folder layout:
 
         Images/<name>.jpg
         Labels/<name>.png   of the size of the image, in RGB: building (255, 0, 0), road (255, 255, 0),

@@ -1,6 +1,6 @@
 import pytest
 
-from pml_macl.datasets import MLAID, MultiLabelImageDataset
+from pml_macl.datasets import MLAID, MultiLabelImageDataset, stratified_split, write_split
 
 
 def test_the_published_split(mlaid):
@@ -15,8 +15,11 @@ def test_the_published_split(mlaid):
 
 
 def test_a_validation_part_of_the_training_images(mlaid):
-    (mlaid / "folds.csv").write_text("id,split\nbeach_0,train\nforest_0,val\nbeach_1,test\n")
-    assert MLAID(mlaid, "val", split_file=mlaid / "folds.csv").ids == ["forest_0"]
+    published = MLAID(mlaid, "train")
+    write_split(mlaid / "folds.csv", published.ids, stratified_split(published.labels, (0.5, 0.5)))
+    train, val = (MLAID(mlaid, split, split_file=mlaid / "folds.csv") for split in ("train", "val"))
+    assert sorted(train.ids + val.ids) == published.ids
+    assert train.labels[:, 2].sum() == val.labels[:, 2].sum() == 1
 
 
 def test_an_unknown_split(mlaid):

@@ -1,5 +1,4 @@
 import os
-import sys
 
 import pytest
 import torch
@@ -110,7 +109,6 @@ def test_a_missing_folder(tmp_path):
         write_split(tmp_path / "nowhere" / "s.csv", ["a"], torch.tensor([0]))
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="needs files of a limited size")
 def test_a_full_disk_leaves_no_file(tmp_path, monkeypatch):
     def fail(*_):
         raise OSError(28, "No space left on device")
