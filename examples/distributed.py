@@ -7,7 +7,9 @@ On synthetic scenes:
 By default each process compares its images with those of all processes: PML's DistributedLossWrapper gathers embeddings
 and labels, so each process counts the labels of the joint batch by itself. The gradients are those of one process on
 the joint batch, but for batch normalisation, which sees the images of its own process. With --no-gather each process
-compares its own images only, and the statistics are summed over the processes.
+compares its own images only, and the statistics are summed over the processes. PML's efficient=True compares label
+matrices by itself and raises ValueError; with a DistributedMinerWrapper(miner, efficient=True) it works, but takes the
+images of its own process only as anchors, so its gradients are not those of the joint batch.
 
 The backend is NCCL where each process has a GPU of its own, and gloo otherwise.
 """

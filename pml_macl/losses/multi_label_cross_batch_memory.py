@@ -26,7 +26,8 @@ class MultiLabelCrossBatchMemory(CrossBatchMemory):
     its ``threshold``; a loss with neither takes rows that share a label as positives and all others as negatives.
 
     As in MoCo (He et al., arXiv 1911.05722) the queue can also hold what another network makes: rows that
-    ``enqueue_mask`` marks are enqueued and are no anchors, all other rows are anchors and are not enqueued.
+    ``enqueue_mask`` marks are enqueued and are no anchors, all other rows are anchors and are not enqueued. Label
+    statistics that the loss learns count each anchor once, and nothing in the queue.
 
     Unlike in PML, the queue's position is saved with the rest of the state, a failing call leaves the queue as it was,
     and ``indices_tuple`` refers to the enqueued copies of the batch wherever they stand in the queue.

@@ -131,6 +131,7 @@ def processes(tmp_path_factory):
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(free_port()),
         "WORLD_SIZE": str(NUM_PROCESSES),
+        "OMP_NUM_THREADS": "1",
         "CUDA_VISIBLE_DEVICES": "",
     }
     command = [sys.executable, __file__, str(folder)]
@@ -204,7 +205,7 @@ def test_the_efficient_mode_is_refused_for_a_memory():
         DistributedLossWrapper(memory(MACLLoss()), efficient=True)
 
 
-SMALL_EXAMPLE = ["--num-images", "64", "--num-test-images", "40", "--epochs", "1", "--batch-size", "16"]
+SMALL_EXAMPLE = ["--num-images", "32", "--num-test-images", "20", "--epochs", "1", "--batch-size", "8"]
 
 
 def test_the_example_under_torchrun():
@@ -215,7 +216,7 @@ def test_the_example_under_torchrun():
     run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
     assert run.returncode == 0, run.stderr
     assert "2 processes, gloo, cpu" in run.stdout
-    assert "label statistics of 64 images, the same on each process" in run.stdout
+    assert "label statistics of 32 images, the same on each process" in run.stdout
 
 
 @pytest.fixture
@@ -230,7 +231,7 @@ def test_the_example_in_one_process(example, monkeypatch, capsys):
     for name, value in {**names, "LOCAL_RANK": 0, "LOCAL_WORLD_SIZE": 1}.items():
         monkeypatch.setenv(name, str(value))
     example.main([*SMALL_EXAMPLE, "--no-gather"])
-    assert "label statistics of 64 images, the same on each process" in capsys.readouterr().out
+    assert "label statistics of 32 images, the same on each process" in capsys.readouterr().out
 
 
 def test_the_example_says_how_to_start_it(example, monkeypatch):
