@@ -1,6 +1,6 @@
 """A sampler that puts rare labels into every batch."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -101,11 +101,12 @@ class LabelBalancedSampler(Sampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         # As torch's RandomSampler does: a pass has a generator of its own, seeded by one draw from the one outside.
-        seed = int(torch.empty((), dtype=torch.long).random_(generator=self.generator))
+        device = None if self.generator is None else self.generator.device
+        seed = int(torch.empty((), dtype=torch.long, device=device).random_(generator=self.generator))
         generator = torch.Generator().manual_seed(seed)
         waiting: list[list[int]] = [[] for _ in self._images_of]  # the images whose turn is to come, for each label
         waiting_labels: list[int] = []
-        everything, waiting_images = list(range(self.num_images)), list[int]()
+        everything, waiting_images = range(self.num_images), list[int]()
         for batch in self._shares(generator):
             labels = self._take_labels(waiting_labels, generator)
             self._balance(batch, labels, waiting, generator)
@@ -116,7 +117,7 @@ class LabelBalancedSampler(Sampler[int]):
     def _shares(self, generator: torch.Generator) -> Iterator[dict[int, None]]:
         """What each batch starts with: its share of all images, or nothing."""
         num_batches = self.length_before_new_iter // self.batch_size
-        order = torch.randperm(self.num_images, generator=generator).tolist() if self.every_image else []
+        order = _shuffled(range(self.num_images), generator) if self.every_image else []
         for number in range(num_batches):
             # Dictionaries as ordered sets.
             yield dict.fromkeys(order[len(order) * number // num_batches : len(order) * (number + 1) // num_batches])
@@ -125,8 +126,8 @@ class LabelBalancedSampler(Sampler[int]):
         """The labels whose turn it is; those left over from the last round come before those of the next one."""
         if len(waiting) < self.labels_per_batch:
             left = set(waiting)
-            round_ = _shuffled([label for label, images in enumerate(self._images_of) if images], generator)
-            waiting += sorted(round_, key=left.__contains__)  # no label twice in a batch
+            next_round = _shuffled([label for label, images in enumerate(self._images_of) if images], generator)
+            waiting += sorted(next_round, key=left.__contains__)  # no label twice in a batch
         labels = waiting[: self.labels_per_batch]
         del waiting[: self.labels_per_batch]
         return labels
@@ -153,7 +154,7 @@ class LabelBalancedSampler(Sampler[int]):
             fewest += 1
 
 
-def _take(waiting: list[int], items: list[int], batch: dict[int, None], generator: torch.Generator) -> int:
+def _take(waiting: list[int], items: Sequence[int], batch: dict[int, None], generator: torch.Generator) -> int:
     """Put the next item that is not in the batch into it; when none waits, all items queue up anew."""
     while True:
         if not waiting:
@@ -164,8 +165,9 @@ def _take(waiting: list[int], items: list[int], batch: dict[int, None], generato
             return item
 
 
-def _shuffled(items: list[int], generator: torch.Generator) -> list[int]:
-    return [items[index] for index in torch.randperm(len(items), generator=generator).tolist()]
+def _shuffled(items: Sequence[int], generator: torch.Generator) -> list[int]:
+    order = torch.randperm(len(items), generator=generator, device=generator.device)  # whatever the default device is
+    return [items[index] for index in order.tolist()]
 
 
 def _check_integer(name: str, value: int, largest: int, limit: str) -> None:
