@@ -4,19 +4,19 @@ from typing import Any
 
 import torch
 from pytorch_metric_learning.distances import BaseDistance
-from pytorch_metric_learning.losses import BaseMetricLossFunction
-from pytorch_metric_learning.reducers import BaseReducer, ClassWeightedReducer, DivisorReducer, PerAnchorReducer
+from pytorch_metric_learning.reducers import BaseReducer, DivisorReducer
 from torch import Tensor
 
-from pml_macl.checks import check_batch, check_indices_tuple, check_range, check_statistics
+from pml_macl.checks import check_range, check_statistics
 from pml_macl.distances import TemperatureScheduledSimilarity
 from pml_macl.functional import masks_from_indices, positive_negative_masks, positive_pair_losses
 from pml_macl.labels import label_dtype, label_overlap
+from pml_macl.losses.base_multi_label_loss import BaseMultiLabelLoss, check_reducer
 from pml_macl.reducers import FrequencyWeightedReducer, PairWeightedReducer
 from pml_macl.statistics import LabelStatistics
 
 
-class MultiLabelContrastiveLoss(BaseMetricLossFunction):
+class MultiLabelContrastiveLoss(BaseMultiLabelLoss):
     r"""The supervised contrastive loss on label sets that MACL and its baselines are settings of.
 
     .. math::
@@ -62,7 +62,8 @@ class MultiLabelContrastiveLoss(BaseMetricLossFunction):
         check_range("positive_threshold", positive_threshold, 0, 1)
         check_range("negative_threshold", negative_threshold, 0, 1)
         check_statistics(label_statistics)
-        _check_reducer(kwargs.get("reducer"))
+        if kwargs.get("reducer") is not None:
+            _check_reducer(kwargs["reducer"])
         super().__init__(**kwargs)
         if not isinstance(self.distance, TemperatureScheduledSimilarity):
             self.distance = self.similarity_under_temperature(self.distance)
@@ -94,47 +95,6 @@ class MultiLabelContrastiveLoss(BaseMetricLossFunction):
 
     def get_default_reducer(self) -> PairWeightedReducer:
         return FrequencyWeightedReducer(power=0)
-
-    def set_reducer(self, reducer: BaseReducer | None) -> None:
-        super().set_reducer(reducer)
-        # PML deep-copies the reducer; statistics that it was given must stay the ones that were given.
-        if isinstance(reducer, PairWeightedReducer) and reducer.label_statistics is not None:
-            for module in self.reducer.modules():
-                if isinstance(module, PairWeightedReducer):
-                    module.label_statistics = reducer.label_statistics
-
-    def forward(
-        self,
-        embeddings: Tensor,
-        labels: Tensor,
-        indices_tuple: tuple[Tensor, ...] | None = None,
-        ref_emb: Tensor | None = None,
-        ref_labels: Tensor | None = None,
-    ) -> Any:
-        """Compute the loss of a batch.
-
-        Args:
-            embeddings: (N, D) embeddings of the anchors.
-            labels: (N, C) multi-hot label sets.
-            indices_tuple: pairs (a1, p, a2, n) or triplets (a, p, n) of a miner; they replace the thresholds.
-            ref_emb: (M, D) embeddings to take positives and negatives from; None takes them from the batch. Where it is
-                given, nothing counts as a pair of a row with itself.
-            ref_labels: (M, C) multi-hot label sets, needed with ``ref_emb``.
-
-        Returns:
-            What the reducer makes of the losses: a () tensor, or PML's dictionary with ``DoNothingReducer``.
-
-        Raises:
-            TypeError, ValueError: shapes, types or values do not fit; nothing is counted and no schedule advances then.
-        """
-        self.reset_stats()
-        labels, ref_labels = check_batch(embeddings, labels, ref_emb, ref_labels, self.num_classes)
-        num_references = len(embeddings) if ref_emb is None else len(ref_emb)
-        check_indices_tuple(indices_tuple, len(embeddings), num_references)
-        self._check_per_anchor(len(embeddings), num_references)
-        loss_dict = self.compute_loss(embeddings, labels, indices_tuple, ref_emb, ref_labels)
-        self.add_embedding_regularization_to_loss_dict(loss_dict, embeddings)
-        return self.reducer(loss_dict, embeddings, labels)
 
     def compute_loss(
         self,
@@ -197,24 +157,8 @@ class MultiLabelContrastiveLoss(BaseMetricLossFunction):
             self.num_pos_pairs, self.num_neg_pairs, self.anchors_without_positives = counts
             self.mean_positive_overlap = overlap.item()
 
-    def _check_per_anchor(self, num_rows: int, num_references: int) -> None:
-        if num_references > num_rows and any(isinstance(m, PerAnchorReducer) for m in self.reducer.modules()):
-            raise ValueError(
-                f"PerAnchorReducer cannot take more references ({num_references}) than rows ({num_rows}): PML lays the "
-                "pairs out in a (rows, rows) matrix; use another reducer with ref_emb"
-            )
 
-
-def _check_reducer(reducer: BaseReducer | None) -> None:
-    if reducer is None:
-        return
-    if not isinstance(reducer, BaseReducer):
-        raise TypeError(f"reducer must be a pytorch_metric_learning reducer, got {type(reducer).__name__}")
-    for module in reducer.modules():
-        if isinstance(module, DivisorReducer):
-            raise ValueError("DivisorReducer is not supported: this loss has no divisor; use FrequencyWeightedReducer")
-        if isinstance(module, ClassWeightedReducer):
-            raise ValueError(
-                "ClassWeightedReducer is not supported: it needs one class a row; use FrequencyWeightedReducer, which "
-                "weighs by the labels that a pair shares"
-            )
+def _check_reducer(reducer: BaseReducer) -> None:
+    check_reducer(reducer)
+    if any(isinstance(module, DivisorReducer) for module in reducer.modules()):
+        raise ValueError("DivisorReducer is not supported: this loss has no divisor; use FrequencyWeightedReducer")

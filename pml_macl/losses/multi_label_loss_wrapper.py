@@ -11,17 +11,17 @@ from pytorch_metric_learning.losses import (
     ThresholdConsistentMarginLoss,
     TripletMarginLoss,
 )
-from pytorch_metric_learning.reducers import BaseReducer, ClassWeightedReducer, DoNothingReducer, PerAnchorReducer
+from pytorch_metric_learning.reducers import BaseReducer, DoNothingReducer
 from pytorch_metric_learning.utils import loss_and_miner_utils as lmu
 from torch import Tensor
 
-from pml_macl.checks import check_batch, check_indices_tuple, check_range
+from pml_macl.checks import check_range
 from pml_macl.label_sets import LabelSets
+from pml_macl.losses.base_multi_label_loss import BaseMultiLabelLoss, check_reducer
 from pml_macl.pml_parts import PML_LOSSES, check_pml_part
-from pml_macl.reducers import FrequencyWeightedReducer
 
 
-class MultiLabelLossWrapper(BaseMetricLossFunction):
+class MultiLabelLossWrapper(BaseMultiLabelLoss):
     r"""Any pair or triplet loss of PML on multi-hot labels.
 
     The wrapped loss finds its positives and negatives as ever, but two rows count as equal where
@@ -63,7 +63,7 @@ class MultiLabelLossWrapper(BaseMetricLossFunction):
     ) -> None:
         _check_loss(loss)
         check_range("threshold", threshold, 0, 1)
-        _check_reducer(loss.reducer if reducer is None else reducer)
+        check_reducer(loss.reducer if reducer is None else reducer)
         for name in kwargs.keys() & {"distance", "embedding_regularizer", "embedding_reg_weight"}:
             raise TypeError(f"{name} belongs to the wrapped loss; give it to {type(loss).__name__}")
         super().__init__(reducer=DoNothingReducer(), **kwargs)  # replaced as soon as the sub-losses are known
@@ -83,51 +83,22 @@ class MultiLabelLossWrapper(BaseMetricLossFunction):
     def set_reducer(self, reducer: BaseReducer) -> None:
         if isinstance(reducer, DoNothingReducer) or reducer is self.loss.reducer:
             self.reducer = reducer
-            return
-        super().set_reducer(reducer)
-        # PML deep-copies the reducer; statistics that it was given must stay the ones that were given.
-        if isinstance(reducer, FrequencyWeightedReducer) and reducer.label_statistics is not None:
-            for module in self.reducer.modules():
-                if isinstance(module, FrequencyWeightedReducer):
-                    module.label_statistics = reducer.label_statistics
-
-    def forward(
-        self,
-        embeddings: Tensor,
-        labels: Tensor,
-        indices_tuple: tuple[Tensor, ...] | None = None,
-        ref_emb: Tensor | None = None,
-        ref_labels: Tensor | None = None,
-    ) -> Any:
-        """Compute the loss of a batch.
-
-        Args:
-            embeddings: (N, D) embeddings of the anchors.
-            labels: (N, C) multi-hot label sets.
-            indices_tuple: pairs (a1, p, a2, n) or triplets (a, p, n) of a miner, for losses that take them.
-            ref_emb: (M, D) embeddings to take positives and negatives from, for losses that take them; None takes them
-                from the batch. Where it is given, nothing counts as a pair of a row with itself.
-            ref_labels: (M, C) multi-hot label sets, needed with ``ref_emb``.
-
-        Returns:
-            What the reducer makes of the losses: a () tensor, or PML's dictionary with ``DoNothingReducer``.
-
-        Raises:
-            TypeError, ValueError: shapes, types or values do not fit, or the wrapped loss takes no ``ref_emb`` or no
-                ``indices_tuple``.
-        """
-        self.reset_stats()
-        self.loss.reset_stats()
-        labels, ref_labels = check_batch(embeddings, labels, ref_emb, ref_labels)
-        num_references = len(embeddings) if ref_emb is None else len(ref_emb)
-        check_indices_tuple(indices_tuple, len(embeddings), num_references)
-        self._check_references(ref_emb, len(embeddings))
-        if len(embeddings) and num_references:
-            loss_dict = self.compute_loss(embeddings, labels, indices_tuple, ref_emb, ref_labels)
-            self.loss.add_embedding_regularization_to_loss_dict(loss_dict, embeddings)
         else:
-            loss_dict = self.loss.zero_losses()
-        return self.reducer(loss_dict, embeddings, labels)
+            super().set_reducer(reducer)
+
+    def reset_stats(self) -> None:
+        super().reset_stats()
+        self.loss.reset_stats()
+
+    def add_embedding_regularization_to_loss_dict(self, loss_dict: dict[str, Any], embeddings: Tensor) -> None:
+        self.loss.add_embedding_regularization_to_loss_dict(loss_dict, embeddings)
+
+    def check_references(self, num_rows: int, num_references: int, given: bool) -> None:
+        if given and isinstance(self.loss, ThresholdConsistentMarginLoss):
+            raise ValueError(
+                f"{type(self.loss).__name__} takes no ref_emb: PML's loss looks for the references in the batch"
+            )
+        super().check_references(num_rows, num_references, given)
 
     def compute_loss(
         self,
@@ -137,6 +108,8 @@ class MultiLabelLossWrapper(BaseMetricLossFunction):
         ref_emb: Tensor | None,
         ref_labels: Tensor | None,
     ) -> dict[str, Any]:
+        if len(embeddings) == 0 or (ref_emb is not None and len(ref_emb) == 0):
+            return dict(self.loss.zero_losses())
         if ref_emb is None or ref_labels is None:
             ref_emb = embeddings
             sets = ref_sets = LabelSets(labels, self.threshold)
@@ -150,19 +123,6 @@ class MultiLabelLossWrapper(BaseMetricLossFunction):
             is_empty = isinstance(entry["losses"], Tensor) and entry["losses"].numel() == 0
             loss_dict[name] = self.loss.zero_loss() if is_empty else {**entry, "ref_labels": ref_labels}
         return dict(loss_dict)
-
-    def _check_references(self, ref_emb: Tensor | None, num_rows: int) -> None:
-        if ref_emb is None:
-            return
-        if isinstance(self.loss, ThresholdConsistentMarginLoss):
-            raise ValueError(
-                f"{type(self.loss).__name__} takes no ref_emb: PML's loss looks for the references in the batch"
-            )
-        if len(ref_emb) > num_rows and any(isinstance(module, PerAnchorReducer) for module in self.reducer.modules()):
-            raise ValueError(
-                f"PerAnchorReducer cannot take more references ({len(ref_emb)}) than rows ({num_rows}): PML lays the "
-                "pairs out in a (rows, rows) matrix; use another reducer with ref_emb"
-            )
 
 
 def _random_triplets(labels: LabelSets, ref_labels: LabelSets, per_anchor: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -195,14 +155,4 @@ def _check_loss(loss: BaseMetricLossFunction) -> None:
         raise ValueError(
             f"{name}(num_classes={len(loss.beta)}) cannot work on multi-hot labels: it has one beta a class and needs "
             "one class a row; leave num_classes out"
-        )
-
-
-def _check_reducer(reducer: BaseReducer) -> None:
-    if not isinstance(reducer, BaseReducer):
-        raise TypeError(f"reducer must be a pytorch_metric_learning reducer, got {type(reducer).__name__}")
-    if any(isinstance(module, ClassWeightedReducer) for module in reducer.modules()):
-        raise ValueError(
-            "ClassWeightedReducer is not supported: it needs one class a row; use FrequencyWeightedReducer, which "
-            "weighs by the labels that a pair shares"
         )

@@ -4,19 +4,19 @@ from typing import Any
 
 import torch
 from pytorch_metric_learning.distances import CosineSimilarity
-from pytorch_metric_learning.miners import BaseMiner
 from torch import Tensor
 
-from pml_macl.checks import check_batch, check_choice, check_range
+from pml_macl.checks import check_choice, check_range
 from pml_macl.functional import positive_negative_masks
 from pml_macl.labels import label_dtype, label_overlap
+from pml_macl.miners.base_multi_label_miner import BaseMultiLabelMiner
 
 POSITIVE_STRATEGIES = ("all", "easy", "hard", "random")
 NEGATIVE_STRATEGIES = ("all", "hard", "semihard", "random")
 OUTPUTS = ("pairs", "triplets")
 
 
-class LabelOverlapMiner(BaseMiner):
+class LabelOverlapMiner(BaseMultiLabelMiner):
     r"""Positives share labels, negatives do not: the label-aware sampling of MACL, with hard negatives.
 
     Amir and Aptoula, Multi-Label Adaptive Contrastive Learning, arXiv 2512.16294. Candidates by Jaccard similarity
@@ -91,35 +91,6 @@ class LabelOverlapMiner(BaseMiner):
 
     def get_default_distance(self) -> CosineSimilarity:
         return CosineSimilarity()
-
-    def forward(
-        self,
-        embeddings: Tensor,
-        labels: Tensor,
-        ref_emb: Tensor | None = None,
-        ref_labels: Tensor | None = None,
-    ) -> tuple[Tensor, ...]:
-        """Mine a batch.
-
-        Args:
-            embeddings: (N, D) embeddings of the anchors.
-            labels: (N, C) multi-hot label sets.
-            ref_emb: (M, D) embeddings to take positives and negatives from; None takes them from the batch.
-            ref_labels: (M, C) multi-hot label sets, needed with ``ref_emb``.
-
-        Returns:
-            Indices, int64 on the device of ``embeddings``, ordered by anchor: pairs (a1, p, a2, n) or triplets
-            (a, p, n).
-
-        Raises:
-            TypeError, ValueError: shapes, types or values do not fit.
-        """
-        self.reset_stats()
-        labels, ref_labels = check_batch(embeddings, labels, ref_emb, ref_labels)
-        with torch.no_grad():
-            output = self.mine(embeddings, labels, ref_emb, ref_labels)
-        self.output_assertion(output)
-        return output
 
     def mine(
         self, embeddings: Tensor, labels: Tensor, ref_emb: Tensor | None, ref_labels: Tensor | None

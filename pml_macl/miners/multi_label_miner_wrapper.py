@@ -6,12 +6,13 @@ import torch
 from pytorch_metric_learning.miners import BaseMiner
 from torch import Tensor
 
-from pml_macl.checks import check_batch, check_range
+from pml_macl.checks import check_range
 from pml_macl.label_sets import LabelSets
+from pml_macl.miners.base_multi_label_miner import BaseMultiLabelMiner
 from pml_macl.pml_parts import PML_MINERS, check_pml_part
 
 
-class MultiLabelMinerWrapper(BaseMiner):
+class MultiLabelMinerWrapper(BaseMultiLabelMiner):
     r"""Any pair or triplet miner of PML on multi-hot labels.
 
     The wrapped miner works as ever, but two rows count as equal, and may be a positive pair, where
@@ -59,35 +60,6 @@ class MultiLabelMinerWrapper(BaseMiner):
         self.miner = miner
         self.threshold = threshold
         self.add_to_recordable_attributes(name="threshold", is_stat=False)
-
-    def forward(
-        self,
-        embeddings: Tensor,
-        labels: Tensor,
-        ref_emb: Tensor | None = None,
-        ref_labels: Tensor | None = None,
-    ) -> tuple[Tensor, ...]:
-        """Mine a batch.
-
-        Args:
-            embeddings: (N, D) embeddings of the anchors.
-            labels: (N, C) multi-hot label sets.
-            ref_emb: (M, D) embeddings to take positives and negatives from; None takes them from the batch. Where it is
-                given, nothing counts as a pair of a row with itself.
-            ref_labels: (M, C) multi-hot label sets, needed with ``ref_emb``.
-
-        Returns:
-            What the miner returns: pairs (a1, p, a2, n) or triplets (a, p, n).
-
-        Raises:
-            TypeError, ValueError: shapes, types or values do not fit.
-        """
-        self.reset_stats()
-        labels, ref_labels = check_batch(embeddings, labels, ref_emb, ref_labels)
-        with torch.no_grad():
-            output = self.mine(embeddings, labels, ref_emb, ref_labels)
-        self.output_assertion(output)
-        return output
 
     def mine(
         self, embeddings: Tensor, labels: Tensor, ref_emb: Tensor | None, ref_labels: Tensor | None

@@ -412,3 +412,10 @@ def test_bad_calls_are_refused_and_change_nothing(name):
 def test_bad_constructor_arguments(kwargs, error, message):
     with pytest.raises(error, match=message):
         MACLLoss(**kwargs)
+
+
+def test_an_empty_batch_with_a_regularizer_is_a_differentiable_zero():
+    embeddings = torch.zeros(0, 4, requires_grad=True)
+    loss = MACLLoss(embedding_regularizer=LpRegularizer())(embeddings, torch.zeros(0, 3))
+    loss.backward()
+    assert loss == 0

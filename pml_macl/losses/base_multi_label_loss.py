@@ -1,0 +1,81 @@
+"""What the losses on multi-hot labels have in common."""
+
+from typing import Any
+
+from pytorch_metric_learning.losses import BaseMetricLossFunction
+from pytorch_metric_learning.reducers import BaseReducer, ClassWeightedReducer, PerAnchorReducer
+from torch import Tensor
+
+from pml_macl.checks import check_batch, check_indices_tuple
+from pml_macl.reducers import PairWeightedReducer
+
+
+class BaseMultiLabelLoss(BaseMetricLossFunction):
+    """A PML loss whose labels are multi-hot: the checks of its input, and reducers that see label sets.
+
+    Subclasses implement ``compute_loss``, as for PML's ``BaseMetricLossFunction``. It gets boolean label sets, and
+    ``ref_emb`` and ``ref_labels`` as they were given: None where the batch is compared with itself.
+    """
+
+    num_classes: int | None = None
+
+    def set_reducer(self, reducer: BaseReducer | None) -> None:
+        super().set_reducer(reducer)
+        # PML deep-copies the reducer; statistics that it was given must stay the ones that were given.
+        if isinstance(reducer, PairWeightedReducer) and reducer.label_statistics is not None:
+            for module in self.reducer.modules():
+                if isinstance(module, PairWeightedReducer):
+                    module.label_statistics = reducer.label_statistics
+
+    def forward(
+        self,
+        embeddings: Tensor,
+        labels: Tensor,
+        indices_tuple: tuple[Tensor, ...] | None = None,
+        ref_emb: Tensor | None = None,
+        ref_labels: Tensor | None = None,
+    ) -> Any:
+        """Compute the loss of a batch.
+
+        Args:
+            embeddings: (N, D) embeddings of the anchors.
+            labels: (N, C) multi-hot label sets.
+            indices_tuple: pairs (a1, p, a2, n) or triplets (a, p, n) of a miner; None takes them from the labels.
+            ref_emb: (M, D) embeddings to take positives and negatives from; None takes them from the batch. Where it is
+                given, nothing counts as a pair of a row with itself.
+            ref_labels: (M, C) multi-hot label sets, needed with ``ref_emb``.
+
+        Returns:
+            What the reducer makes of the losses: a () tensor, or PML's dictionary with ``DoNothingReducer``.
+
+        Raises:
+            TypeError, ValueError: shapes, types or values do not fit; the state stays as it was.
+        """
+        self.reset_stats()
+        labels, ref_labels = check_batch(embeddings, labels, ref_emb, ref_labels, self.num_classes)
+        num_references = len(embeddings) if ref_emb is None else len(ref_emb)
+        check_indices_tuple(indices_tuple, len(embeddings), num_references)
+        self.check_references(len(embeddings), num_references, ref_emb is not None)
+        loss_dict = self.compute_loss(embeddings, labels, indices_tuple, ref_emb, ref_labels)
+        if len(embeddings):  # regularizers average over rows
+            self.add_embedding_regularization_to_loss_dict(loss_dict, embeddings)
+        return self.reducer(loss_dict, embeddings, labels)
+
+    def check_references(self, num_rows: int, num_references: int, given: bool) -> None:
+        """Raise where a part of the loss cannot take these references."""
+        if num_references > num_rows and any(isinstance(m, PerAnchorReducer) for m in self.reducer.modules()):
+            raise ValueError(
+                f"PerAnchorReducer cannot take more references ({num_references}) than rows ({num_rows}): PML lays the "
+                "pairs out in a (rows, rows) matrix; use another reducer with ref_emb"
+            )
+
+
+def check_reducer(reducer: BaseReducer) -> None:
+    """Raise unless this is a PML reducer that can work on label sets."""
+    if not isinstance(reducer, BaseReducer):
+        raise TypeError(f"reducer must be a pytorch_metric_learning reducer, got {type(reducer).__name__}")
+    if any(isinstance(module, ClassWeightedReducer) for module in reducer.modules()):
+        raise ValueError(
+            "ClassWeightedReducer is not supported: it needs one class a row; use FrequencyWeightedReducer, which "
+            "weighs by the labels that a pair shares"
+        )
