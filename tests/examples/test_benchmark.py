@@ -50,12 +50,14 @@ def test_runs_are_written_once_and_reported(data, tmp_path):
     assert (page.parent / "results-scenes.png").stat().st_size > 1000
 
 
-def test_every_loss_makes_a_run_of_one_epoch(data, tmp_path):
+def test_every_loss_makes_a_run_of_one_epoch(data, tmp_path, monkeypatch):
+    for entry in LOSSES.values():
+        monkeypatch.setattr(entry, "grid", entry.grid[:1])
     command = ["run", "--data", str(data), "--output", str(tmp_path), "--seeds", "1", "--epochs", "1"]
     benchmark.main([*command, "--batch-size", "16"])
     runs = [json.loads(line) for line in (tmp_path / "runs.jsonl").read_text().splitlines()]
     assert {run["loss"] for run in runs} == set(LOSSES)
-    assert len(runs) == 4 * len(LOSSES)
+    assert len(runs) == 2 * len(LOSSES)
     assert all(0 < value <= 1 for run in runs for value in run["metrics"].values() if value == value)
 
 
