@@ -7,7 +7,9 @@ from statistics import mean, stdev
 from typing import Any
 
 import numpy as np
+import torch
 
+from pml_macl.evaluation import label_mean_average_precision_by_frequency
 from pml_macl.visualization import COLOURS, GREY, new_plot
 
 METRICS = {
@@ -19,7 +21,7 @@ METRICS = {
     "label_map": "label mAP",
     "label_map_tail": "label mAP, rarest third",
 }
-THIRDS = ("most frequent third", "middle third", "rarest third")
+THIRDS = ("rarest third", "middle third", "most frequent third")
 Runs = dict[str, dict[str, list[dict[str, Any]]]]
 
 
@@ -114,19 +116,21 @@ def settings(runs: Runs) -> str:
     return "\n".join(rows)
 
 
+def thirds_of(runs: list[dict[str, Any]]) -> list[float]:
+    """Label mAP of the rarest, the middle and the most frequent third, in percent, mean over seeds."""
+    counts = torch.tensor(runs[0]["counts"])
+    values = torch.tensor(np.array([run["label_average_precision"] for run in runs], dtype=float))
+    by_run = torch.stack([label_mean_average_precision_by_frequency(row, counts) for row in values])
+    return (100 * by_run.mean(dim=0)).tolist()
+
+
 def draw(by_loss: dict[str, list[dict[str, Any]]], data: str) -> Any:
     """Average precision of rare and common labels, and nDCG against label mAP, by loss."""
     figure, (left, right) = new_plot(12, 1.2 + 0.32 * len(by_loss), f"{data}: rare and common labels", columns=2)
-    counts = np.array(next(iter(by_loss.values()))[0]["counts"])
-    thirds = dict(zip(THIRDS, np.array_split(np.argsort(-counts, kind="stable"), 3), strict=True))
     rows = range(len(by_loss))
-    precision = [
-        100 * np.array([run["label_average_precision"] for run in runs], dtype=float).mean(axis=0)
-        for runs in by_loss.values()
-    ]
-    for number, (name, third) in enumerate(thirds.items()):
-        values = [np.nanmean(by_label[third]) for by_label in precision]
-        left.plot(values, rows, "osD"[number], color=COLOURS[number], label=name)
+    precision = [thirds_of(runs) for runs in by_loss.values()]
+    for number, name in enumerate(THIRDS):
+        left.plot([values[number] for values in precision], rows, "osD"[number], color=COLOURS[number], label=name)
     left.set(yticks=rows, yticklabels=list(by_loss), xlabel="average precision [%]")
     left.invert_yaxis()
     left.grid(axis="y", alpha=0.4)

@@ -13,6 +13,7 @@ from pml_macl.visualization import plot_label_average_precision, plot_retrieval_
 CURVES = ["label_mean_average_precision", "ndcg", "mean_average_precision", "mean_average_precision_at_r"]
 NAMES = {
     "label_mean_average_precision": "label mAP",
+    "label_mean_average_precision_tail": "label mAP, rarest third",
     "ndcg": "nDCG",
     "mean_average_precision_exact": "mAP (same label set)",
     "mean_average_precision_jaccard_50": "mAP (Jaccard >= 0.5)",

@@ -36,6 +36,7 @@ LOSSES = ("macl", "macl-weighted", "supcon-any")
 PRIMARY_METRIC = "label_mean_average_precision"
 METRICS = (
     PRIMARY_METRIC,
+    "label_mean_average_precision_tail",
     "ndcg",
     "mean_average_precision",
     "mean_average_precision_at_r",
@@ -122,7 +123,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     models, splits = make_models(args, image_splits)
     statistics = LabelStatistics.from_labels(splits["train"].labels)
     state = make_state(args, models, statistics)
-    hooks, tester = make_hooks(args)
+    hooks, tester = make_hooks(args, statistics)
     if checkpoint is None:
         before = evaluate(tester, splits["test"], models)
         tester.test({"val": splits["val"].dataset}, BEFORE_TRAINING, models["trunk"], models["embedder"])
@@ -236,7 +237,9 @@ def restore(state: dict[str, dict[str, Any]], checkpoint: dict[str, Any]) -> Non
             part.load_state_dict(checkpoint[group][name])
 
 
-def make_hooks(args: argparse.Namespace) -> tuple[HookContainer, MultiLabelEmbeddingSpaceTester]:
+def make_hooks(
+    args: argparse.Namespace, statistics: LabelStatistics
+) -> tuple[HookContainer, MultiLabelEmbeddingSpaceTester]:
     """PML's hooks, which write csv, sqlite and, when asked, tensorboard records, and the tester that feeds them."""
     tensorboard = str(args.output / "tensorboard") if args.tensorboard else None
     records, _, _ = get_record_keeper(str(args.output / "records"), tensorboard)
@@ -249,7 +252,7 @@ def make_hooks(args: argparse.Namespace) -> tuple[HookContainer, MultiLabelEmbed
         dataloader_num_workers=args.num_workers,
         data_device=args.device,
         end_of_testing_hook=hooks.end_of_testing_hook,
-        accuracy_calculator=MultiLabelAccuracyCalculator(METRICS),
+        accuracy_calculator=MultiLabelAccuracyCalculator(METRICS, label_statistics=statistics),
     )
     return hooks, tester
 

@@ -10,9 +10,11 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from pml_macl.evaluation.label_mean_average_precision_by_frequency import frequency_thirds
 from pml_macl.labels import check_labels
 
 if TYPE_CHECKING:
@@ -125,8 +127,8 @@ def plot_label_average_precision(
 ) -> "Figure":
     """Average precision of each label, the most frequent label on top, with the means of head, middle and tail.
 
-    The thirds are cut from the labels in the order of their counts (ties in class order) as ``numpy.array_split`` cuts:
-    left-over labels go to the head first. A label without a value (NaN) has no bar and counts in no mean.
+    The thirds are those of :func:`~pml_macl.evaluation.label_mean_average_precision_by_frequency`. A label without a
+    value (NaN) has no bar and counts in no mean.
 
     Args:
         average_precision: (C,) values in [0, 1], NaN where undefined; or such values of several runs by name, as
@@ -157,21 +159,27 @@ def plot_label_average_precision(
         check_range(values[~np.isnan(values)], f"average_precision{name and f'[{name!r}]'}", 1)
     frequency = as_array(counts, "counts", shape)
     check_range(frequency, "counts")
-    order = np.argsort(-frequency, kind="stable")
-    thirds = [third for third in np.array_split(order, 3) if len(third)]
+    order = np.argsort(frequency, kind="stable")[::-1]
+    has_value = np.any([~np.isnan(values) for values in runs.values()], axis=0)
+    third_of = frequency_thirds(torch.from_numpy(frequency), torch.from_numpy(has_value)).numpy()
+    # A label without a value stands in the band of the more frequent label before it.
+    band_of = np.maximum.accumulate(np.where(third_of[order] < 0, 0, 2 - third_of[order]))
+    thirds = {name: order[band_of == band] for band, name in enumerate(("head", "middle", "tail"))}
+    thirds = {name: third for name, third in thirds.items() if len(third)}
     line = 0.16  # inches
-    pitch = max(0.24, 0.06 + 0.1 * len(runs), line * (len(runs) + 1) / len(thirds[-1]))
+    pitch = max(0.24, 0.06 + 0.1 * len(runs), line * (len(runs) + 1) / min(map(len, thirds.values())))
     figure, (axes,) = new_plot(8, max(2.8, 1.2 + pitch * len(order)), title)
     thickness = 0.8 / len(runs)
     for number, (name, values) in enumerate(runs.items()):
         places = np.arange(len(order)) + (number - (len(runs) - 1) / 2) * thickness
         axes.barh(places, 100 * values[order], 0.9 * thickness, color=COLOURS[number], label=name, zorder=2)
     start = -0.5
-    for band, (third, third_name) in enumerate(zip(thirds, ("head", "middle", "tail"), strict=False)):
+    for band, (third_name, third) in enumerate(thirds.items()):
         end = start + len(third)
         axes.axhspan(start, end, color=("#EDF0F3", "#FFFFFF")[band % 2], zorder=0)
         top = (start + end) / 2 - line * len(runs) / 2 / pitch
-        axes.text(103, top, f"{third_name}, mean of {len(third)}", va="center", fontsize=9, color=INK, weight="bold")
+        heading = f"{third_name}, mean of {np.count_nonzero(third_of[third] >= 0)}"
+        axes.text(103, top, heading, va="center", fontsize=9, color=INK, weight="bold")
         for number, (name, values) in enumerate(runs.items()):
             known = values[third][~np.isnan(values[third])]
             mean = f"{100 * known.mean():.1f}" if len(known) else "no value"

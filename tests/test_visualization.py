@@ -154,16 +154,16 @@ def test_label_bars_are_ordered_by_frequency():
     values = torch.tensor([0.1, 0.2, 0.3, 0.4, 0.5, 0.6, torch.nan])
     figure = plot_label_average_precision(values, torch.tensor([5, 9, 5, 7, 1, 2, 0]), list("abcdefg"))
     axes = figure.axes[0]
-    assert [label.get_text()[0] for label in axes.get_yticklabels()] == list("bdacfeg")
+    assert [label.get_text()[0] for label in axes.get_yticklabels()] == list("bdcafeg")
     widths = [bar.get_width() for bar in axes.patches if bar.get_height() < 0.9]
-    assert widths == pytest.approx([20, 40, 10, 30, 60, 50, np.nan], nan_ok=True)
+    assert widths == pytest.approx([20, 40, 30, 10, 60, 50, np.nan], nan_ok=True)
     assert [text for text in texts(axes) if text != "\N{BLACK SQUARE}"] == [
-        "head, mean of 3",
-        "23.3",
+        "head, mean of 2",
+        "30.0",
         "middle, mean of 2",
-        "45.0",
+        "20.0",
         "tail, mean of 2",
-        "50.0",
+        "55.0",
     ]
     assert axes.get_legend() is None
     drawn(figure)
