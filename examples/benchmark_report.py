@@ -22,6 +22,11 @@ METRICS = {
     "label_map_tail": "label mAP, rarest third",
 }
 THIRDS = ("rarest third", "middle third", "most frequent third")
+DIFFERENCES = (
+    "The better of MACL and weighted MACL against the best of all other losses, chosen anew for each metric, in points "
+    "of the mean over seeds. Choosing the best afterwards favours the other losses, of which there are more."
+)
+RANKS = "Of the losses on each metric, averaged over the metrics; 1 is best."
 Runs = dict[str, dict[str, list[dict[str, Any]]]]
 
 
@@ -45,7 +50,8 @@ def write_page(path: Path, page: Path) -> None:
         picture = page.parent / f"results-{data}.png"
         draw(by_loss, data).savefig(picture, dpi=110)
         parts += [f"## {data}", table(by_loss), f"![Average precision per label on {data}]({picture.name})"]
-    parts += ["## Mean rank", ranks(runs), "## Tuned settings", settings(runs)]
+    parts += ["## What MACL wins and what it loses", DIFFERENCES, differences(runs)]
+    parts += ["## Mean rank", RANKS, ranks(runs), "## Tuned settings", settings(runs)]
     page.write_text("\n\n".join(parts) + "\n")
 
 
@@ -60,13 +66,16 @@ def introduction(lines: list[dict[str, Any]]) -> str:
         f"1280-512-128; {chosen}; {seeds} seeds. Percent on the test split, each image queried against the others "
         "(mean ± standard deviation over seeds); best **bold**, second best *italic*. Each loss had one setting tuned "
         "over three values by the mean of all metrics on the validation split, with one seed of its own; after that it "
-        "was trained with each seed for all epochs, without early stopping. Frozen features say little of what "
-        "fine-tuning would give, and two data sets are few.\n\n"
+        "was trained with each seed for all epochs, without early stopping.\n\n"
+        "Limits: frozen features say little of what fine-tuning would give; two data sets are few; the grids are "
+        "coarse, and some losses chose a value at their edge; no test of significance was made.\n\n"
         f"On a CPU with two cores; {versions}. The commands:\n\n"
         "```\n"
         "python examples/benchmark.py run --data DIR [DIR ...] --output FOLDER\n"
         "python examples/benchmark.py report --output FOLDER --page docs/results.md\n"
-        "```"
+        "```\n\n"
+        "The runs behind this page are `benchmarks/results/head/runs.jsonl`, a line a run; the second command makes "
+        "the page from them with `--output benchmarks/results/head`."
     )
 
 
@@ -88,6 +97,19 @@ def table(by_loss: dict[str, list[dict[str, Any]]]) -> str:
             mark = marks[metric].get(loss, "")
             cells.append(f"{mark}{mean(values):.1f}{mark} ± {stdev(values) if len(values) > 1 else 0:.1f}")
         rows.append(f"| {loss} | {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
+def differences(runs: Runs) -> str:
+    """The better MACL variant less the best other loss, a row a metric."""
+    rows = ["| data | metric | MACL variant | best other loss | difference |", "|---|---|---|---|---:|"]
+    for data, by_loss in runs.items():
+        for metric, title in METRICS.items():
+            values = means(by_loss, metric)
+            macl = max((loss for loss in values if loss.startswith("MACL")), key=values.__getitem__)
+            other = max((loss for loss in values if not loss.startswith("MACL")), key=values.__getitem__)
+            difference = 100 * (values[macl] - values[other])
+            rows.append(f"| {data} | {title} | {macl} | {other} | {difference:+.1f} |")
     return "\n".join(rows)
 
 
@@ -135,11 +157,14 @@ def draw(by_loss: dict[str, list[dict[str, Any]]], data: str) -> Any:
     left.invert_yaxis()
     left.grid(axis="y", alpha=0.4)
     left.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3, frameon=False)
-    for number, (loss, runs) in enumerate(by_loss.items()):
-        place = [100 * mean(run["metrics"][metric] for run in runs) for metric in ("label_map", "ndcg")]
+    places = {
+        loss: [100 * mean(run["metrics"][metric] for run in runs) for metric in ("label_map", "ndcg")]
+        for loss, runs in by_loss.items()
+    }
+    # Names on alternate sides from top to bottom, so that close neighbours stay readable.
+    for number, (loss, place) in enumerate(sorted(places.items(), key=lambda item: -item[1][1])):
         right.plot(*place, "o", color=COLOURS[0] if loss.startswith("MACL") else GREY)
-        # Names on alternate sides, so that close neighbours stay readable.
-        side = {"xytext": (6, -3), "ha": "left"} if number % 2 == 0 else {"xytext": (-6, -3), "ha": "right"}
+        side = {"xytext": (-6, -3), "ha": "right"} if number % 2 == 0 else {"xytext": (6, -3), "ha": "left"}
         right.annotate(loss, place, textcoords="offset points", fontsize=8, **side)
     right.margins(x=0.25)
     right.set(xlabel="label mAP [%]", ylabel="nDCG [%]")

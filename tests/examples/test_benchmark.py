@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import benchmark
 import numpy as np
@@ -7,6 +8,7 @@ from benchmark_losses import LOSSES
 
 from pml_macl.datasets import SyntheticScenes
 
+ROOT = Path(__file__).resolve().parents[2]
 FEW = ["--losses", "MACL", "PML NTXent", "--seeds", "2", "--epochs", "1", "--batch-size", "16"]
 
 
@@ -66,6 +68,23 @@ def test_missing_files_are_named(data, tmp_path, lost):
     (data / lost).unlink()
     with pytest.raises(SystemExit, match=f"error: .*{lost}"):
         benchmark.main(["run", "--data", str(data), "--output", str(tmp_path), *FEW])
+
+
+def test_the_results_page_and_readme_say_what_the_runs_say(tmp_path):
+    page = tmp_path / "results.md"
+    benchmark.main(["report", "--output", str(ROOT / "benchmarks" / "results" / "head"), "--page", str(page)])
+    text = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+    assert page.read_text(encoding="utf-8") == text
+    rows = {
+        row.split(" | ")[0]: row.replace("*", "").removesuffix(" |")
+        for row in reversed(text.splitlines())
+        if "±" in row
+    }
+    readme = [row for row in (ROOT / "README.md").read_text(encoding="utf-8").splitlines() if "±" in row]
+    assert len(readme) == 5
+    for row in readme:
+        name, *cells = row.replace("*", "").removesuffix(" |").split(" | ")
+        assert set(cells) <= set(rows[name.replace("SupCon, any shared label", "SupCon any")].split(" | "))
 
 
 def test_nothing_to_report(tmp_path):
