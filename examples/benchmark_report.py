@@ -153,19 +153,22 @@ def draw(by_loss: dict[str, list[dict[str, Any]]], data: str) -> Any:
     precision = [thirds_of(runs) for runs in by_loss.values()]
     for number, name in enumerate(THIRDS):
         left.plot([values[number] for values in precision], rows, "osD"[number], color=COLOURS[number], label=name)
-    left.set(yticks=rows, yticklabels=list(by_loss), xlabel="average precision [%]")
+    names = [f"{loss}  ({row + 1})" for row, loss in enumerate(by_loss)]
+    left.set(yticks=rows, yticklabels=names, xlabel="average precision [%]")
     left.invert_yaxis()
     left.grid(axis="y", alpha=0.4)
     left.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3, frameon=False)
-    places = {
-        loss: [100 * mean(run["metrics"][metric] for run in runs) for metric in ("label_map", "ndcg")]
-        for loss, runs in by_loss.items()
-    }
-    # Names on alternate sides from top to bottom, so that close neighbours stay readable.
-    for number, (loss, place) in enumerate(sorted(places.items(), key=lambda item: -item[1][1])):
-        right.plot(*place, "o", color=COLOURS[0] if loss.startswith("MACL") else GREY)
-        side = {"xytext": (-6, -3), "ha": "right"} if number % 2 == 0 else {"xytext": (6, -3), "ha": "left"}
-        right.annotate(loss, place, textcoords="offset points", fontsize=8, **side)
-    right.margins(x=0.25)
+    places = [
+        [100 * mean(run["metrics"][metric] for run in runs) for metric in ("label_map", "ndcg")]
+        for runs in by_loss.values()
+    ]
+    # Numbers as on the left, on alternate sides from top to bottom, so that close neighbours stay readable.
+    for position, row in enumerate(sorted(rows, key=lambda row: -places[row][1])):
+        is_macl = list(by_loss)[row].startswith("MACL")
+        right.plot(*places[row], "o", color=COLOURS[0] if is_macl else GREY)
+        offset = (6, -4) if position % 2 else (-6, -4)
+        side = "left" if position % 2 else "right"
+        right.annotate(str(row + 1), places[row], offset, textcoords="offset points", ha=side)
+    right.margins(x=0.1)
     right.set(xlabel="label mAP [%]", ylabel="nDCG [%]")
     return figure
