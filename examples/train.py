@@ -1,6 +1,6 @@
 """Train image retrieval on multi-label images with MACL, in PML's trainer and tester.
 
-Without arguments this trains a small network on synthetic scenes in about a minute. On own images:
+Without arguments this trains a small network on synthetic scenes in under a minute on two cores. On own images:
 
     python examples/train.py --dataset csv --images DIR --labels FILE --backbone efficientnet-lite0 --freeze-trunk
 """
