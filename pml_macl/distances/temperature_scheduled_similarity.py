@@ -146,9 +146,13 @@ class TemperatureScheduledSimilarity(BaseDistance):
             temperatures = self._temperatures(labels, ref_labels, label_statistics, label_dtype(query_emb))
             self._set_stats(temperatures)
             logits = similarities / temperatures
+        self.advance()
+        return logits
+
+    def advance(self) -> None:
+        """Let the schedule go on by one step, in training mode with gradients enabled."""
         if self.training and torch.is_grad_enabled():
             self.schedule.advance()
-        return logits
 
     def compute_mat(self, query_emb: Tensor, ref_emb: Tensor) -> Tensor:
         return self._signed(self.distance.compute_mat(query_emb, ref_emb)) / self.temperature
@@ -175,6 +179,26 @@ class TemperatureScheduledSimilarity(BaseDistance):
         return self._temperatures(labels, ref_labels, None, torch.get_default_dtype())
 
     @torch.no_grad()
+    def anchor_temperatures(
+        self, labels: Tensor, label_statistics: LabelStatistics | None, dtype: torch.dtype
+    ) -> Tensor:
+        r"""Temperature :math:`\tau(t) (1 - \text{rarity_scale} r_i)` of each anchor, without overlap.
+
+        Args:
+            labels: (N, C) boolean label sets.
+            label_statistics: frequencies to use where the distance has none of its own.
+            dtype: floating-point type of the result.
+
+        Returns:
+            (N,) temperatures, not clamped.
+
+        Raises:
+            ValueError: the statistics are of another number of classes.
+        """
+        rarity = self._anchor_rarity(labels, label_statistics)
+        return (self.temperature * (1 - self.rarity_scale * rarity)).to(dtype)
+
+    @torch.no_grad()
     def _temperatures(
         self,
         labels: Tensor,
@@ -182,13 +206,16 @@ class TemperatureScheduledSimilarity(BaseDistance):
         label_statistics: LabelStatistics | None,
         dtype: torch.dtype,
     ) -> Tensor:
-        statistics = self.label_statistics or label_statistics or LabelStatistics.from_labels(labels)
-        check_labels(labels, num_classes=statistics.num_classes)
+        rarity = self._anchor_rarity(labels, label_statistics)
         _, jaccard = label_overlap(labels, labels if ref_labels is None else ref_labels, dtype)
-        rarity = mean_over_labels(labels, statistics.label_rarity().to(labels.device))
         return pairwise_temperatures(
             jaccard, rarity, self.temperature, self.overlap_scale, self.rarity_scale, self.min_temperature
         )
+
+    def _anchor_rarity(self, labels: Tensor, label_statistics: LabelStatistics | None) -> Tensor:
+        statistics = self.label_statistics or label_statistics or LabelStatistics.from_labels(labels)
+        check_labels(labels, num_classes=statistics.num_classes)
+        return mean_over_labels(labels, statistics.label_rarity().to(labels.device))
 
     def _signed(self, distances: Tensor) -> Tensor:
         return distances if self.distance.is_inverted else -distances

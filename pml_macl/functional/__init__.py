@@ -1,12 +1,21 @@
 """The mathematics of the parts, on plain tensors and without state or PML."""
 
 from pml_macl.functional.contrastive import positive_pair_losses, weighted_anchor_mean
+from pml_macl.functional.fused import PairTerms, fused_contrastive_loss
 from pml_macl.functional.pair_masks import masks_from_indices, positive_negative_masks
 from pml_macl.functional.pair_temperatures import pairwise_temperatures
-from pml_macl.functional.pair_weights import anchor_weights, mean_over_labels, pairwise_label_weights
+from pml_macl.functional.pair_weights import (
+    anchor_weights,
+    label_factors,
+    mean_over_labels,
+    pairwise_label_weights,
+)
 
 __all__ = [
+    "PairTerms",
     "anchor_weights",
+    "fused_contrastive_loss",
+    "label_factors",
     "masks_from_indices",
     "mean_over_labels",
     "pairwise_label_weights",

@@ -40,16 +40,29 @@ def pairwise_label_weights(
     """
     weights = torch.ones_like(jaccard)
     if power != 0:
-        inverse_counts = inverse_counts.to(jaccard)
-        if inverse_counts.ndim == 2:
-            labels, ref_labels, inverse_counts = _label_pairs(labels, ref_labels, inverse_counts)
+        left, right = label_factors(labels, ref_labels, inverse_counts.to(jaccard))
         # Autocast would round the frequencies to half precision.
         with torch.autocast(jaccard.device.type, enabled=False):
-            sums = (labels * inverse_counts) @ ref_labels.to(jaccard).T
-        weights = sums**power
+            weights = (left @ right.T) ** power
     if overlap_power != 0:
         weights = weights * jaccard**overlap_power
     return weights
+
+
+def label_factors(labels: Tensor, ref_labels: Tensor, inverse_counts: Tensor) -> tuple[Tensor, Tensor]:
+    """Two matrices whose product holds the sum over the labels, or pairs of labels, that each pair of rows shares.
+
+    Args:
+        labels: (N, C) boolean label sets of the anchors.
+        ref_labels: (M, C) boolean label sets of the references.
+        inverse_counts: as for :func:`pairwise_label_weights`, in the type of the result.
+
+    Returns:
+        (N, K) and (M, K): K is C, or the number of pairs of labels that occur on both sides.
+    """
+    if inverse_counts.ndim == 2:
+        labels, ref_labels, inverse_counts = _label_pairs(labels, ref_labels, inverse_counts)
+    return labels * inverse_counts, ref_labels.to(inverse_counts)
 
 
 def anchor_weights(labels: Tensor, inverse_frequency: Tensor, anchor_power: float, dtype: torch.dtype) -> Tensor:

@@ -3,17 +3,26 @@
 from typing import Any
 
 import torch
-from pytorch_metric_learning.distances import BaseDistance
-from pytorch_metric_learning.reducers import BaseReducer, DivisorReducer
+from pytorch_metric_learning.distances import BaseDistance, CosineSimilarity
+from pytorch_metric_learning.reducers import BaseReducer, DivisorReducer, MultipleReducers
 from torch import Tensor
+from torch.nn.functional import normalize
 
-from pml_macl.checks import check_range, check_statistics
+from pml_macl.checks import check_choice, check_range, check_statistics
 from pml_macl.distances import TemperatureScheduledSimilarity
-from pml_macl.functional import masks_from_indices, positive_negative_masks, positive_pair_losses
+from pml_macl.functional import (
+    PairTerms,
+    fused_contrastive_loss,
+    masks_from_indices,
+    positive_negative_masks,
+    positive_pair_losses,
+)
 from pml_macl.labels import label_dtype, label_overlap
 from pml_macl.losses.base_multi_label_loss import BaseMultiLabelLoss, check_reducer
 from pml_macl.reducers import FrequencyWeightedReducer, PairWeightedReducer
 from pml_macl.statistics import LabelStatistics
+
+ENGINES = ("auto", "fused", "reference")
 
 
 class MultiLabelContrastiveLoss(BaseMultiLabelLoss):
@@ -37,6 +46,10 @@ class MultiLabelContrastiveLoss(BaseMultiLabelLoss):
         positive_threshold: smallest Jaccard similarity of a positive pair, in [0, 1]; 0 takes any shared label.
         negative_threshold: largest Jaccard similarity of a negative pair, in [0, 1]; 0 takes no shared label, 1 keeps
             every row that is not a positive.
+        engine: ``"fused"`` computes value and gradient in one pass over row chunks and keeps no (N, M) matrix for
+            backward; ``"reference"`` takes one readable step after the other and serves every distance and reducer;
+            ``"auto"`` is fused where that is possible: cosine similarity under ``TemperatureScheduledSimilarity``,
+            ``FrequencyWeightedReducer``, no collected stats. The fused gradient cannot be differentiated again.
         **kwargs: for PML's ``BaseMetricLossFunction``: ``distance`` (a ``TemperatureScheduledSimilarity``, or any PML
             distance, which is then the similarity under the default temperature), ``reducer`` (any of PML's but for
             ``DivisorReducer`` and ``ClassWeightedReducer``), ``embedding_regularizer``, ``embedding_reg_weight``,
@@ -57,8 +70,10 @@ class MultiLabelContrastiveLoss(BaseMultiLabelLoss):
         label_statistics: LabelStatistics | None = None,
         positive_threshold: float = 0.0,
         negative_threshold: float = 0.0,
+        engine: str = "auto",
         **kwargs: Any,
     ) -> None:
+        check_choice("engine", engine, ENGINES)
         check_range("positive_threshold", positive_threshold, 0, 1)
         check_range("negative_threshold", negative_threshold, 0, 1)
         check_statistics(label_statistics)
@@ -80,6 +95,7 @@ class MultiLabelContrastiveLoss(BaseMultiLabelLoss):
                 f"got {num_classes} and statistics of {sorted(sizes)} classes"
             )
         self.num_classes = next(iter(sizes), None)
+        self.engine = engine
         self.add_to_recordable_attributes(list_of_names=["positive_threshold", "negative_threshold"], is_stat=False)
         self.add_to_recordable_attributes(
             list_of_names=["num_pos_pairs", "num_neg_pairs", "anchors_without_positives", "mean_positive_overlap"],
@@ -104,6 +120,11 @@ class MultiLabelContrastiveLoss(BaseMultiLabelLoss):
         ref_emb: Tensor | None,
         ref_labels: Tensor | None,
     ) -> dict[str, Any]:
+        reason = self._not_fused()
+        if self.engine == "fused" and reason is not None:
+            raise ValueError(f'engine="fused" is not possible with {reason}; take engine="auto" or "reference"')
+        if self.engine != "reference" and reason is None:
+            return self._fused_loss(embeddings, labels, indices_tuple, ref_emb, ref_labels)
         positives, negatives = self._pairs(embeddings, labels, indices_tuple, ref_emb, ref_labels)
         statistics = self._statistics(labels)
         logits = self.distance(embeddings, ref_emb, labels, ref_labels, statistics)
@@ -120,6 +141,57 @@ class MultiLabelContrastiveLoss(BaseMultiLabelLoss):
                 "label_statistics": statistics,
             }
         }
+
+    def _not_fused(self) -> str | None:
+        """What asks for the reference engine, or None."""
+        reducer = self.reducer.reducers["loss"] if isinstance(self.reducer, MultipleReducers) else self.reducer
+        similarity = self.distance.distance
+        if type(reducer) is not FrequencyWeightedReducer:
+            return f"the reducer {type(reducer).__name__}"
+        if type(self.distance) is not TemperatureScheduledSimilarity or type(similarity) is not CosineSimilarity:
+            return f"the distance {type(similarity).__name__}"
+        if similarity.p != 2 or similarity.power != 1:
+            return "a norm or power of the cosine similarity"
+        if any(part.collect_stats for part in (self, self.distance, similarity, reducer)):
+            return "collected stats"
+        return None
+
+    def _fused_loss(
+        self,
+        embeddings: Tensor,
+        labels: Tensor,
+        indices_tuple: tuple[Tensor, ...] | None,
+        ref_emb: Tensor | None,
+        ref_labels: Tensor | None,
+    ) -> dict[str, Any]:
+        other_labels = labels if ref_labels is None else ref_labels
+        masks = None
+        if indices_tuple is not None:
+            masks = masks_from_indices(indices_tuple, len(labels), len(other_labels), embeddings.device)
+        statistics = self._statistics(labels)
+        dtype = label_dtype(embeddings)
+        query = normalize(embeddings.to(dtype))
+        reference = query if ref_emb is None else normalize(ref_emb.to(dtype))
+        reducer = self.reducer.reducers["loss"] if isinstance(self.reducer, MultipleReducers) else self.reducer
+        terms = PairTerms(
+            labels=labels,
+            ref_labels=other_labels,
+            anchor_temperatures=self.distance.anchor_temperatures(labels, statistics, dtype),
+            anchor_weights=reducer.anchor_weights(labels, ref_labels, reducer.label_statistics or statistics, dtype),
+            inverse_counts=reducer.inverse_counts(reducer.label_statistics or statistics),
+            power=reducer.power,
+            overlap_power=reducer.overlap_power,
+            divide_by_count=reducer.divide_by_count,
+            overlap_scale=self.distance.overlap_scale,
+            min_temperature=self.distance.min_temperature,
+            positive_threshold=self.positive_threshold,
+            negative_threshold=self.negative_threshold,
+            exclude_self=ref_emb is None and masks is None,
+            masks=masks,
+        )
+        loss = fused_contrastive_loss(query, reference, terms)
+        self.distance.advance()
+        return {"loss": {"losses": loss, "indices": None, "reduction_type": "already_reduced"}}
 
     def _pairs(
         self,

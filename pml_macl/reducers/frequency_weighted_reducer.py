@@ -74,9 +74,12 @@ class FrequencyWeightedReducer(PairWeightedReducer):
     ) -> Tensor:
         ref_labels = labels if ref_labels is None else ref_labels
         _, jaccard = label_overlap(labels, ref_labels, dtype)
-        by_label = self.level == "label"
-        inverse_counts = statistics.inverse_frequency() if by_label else statistics.inverse_cooccurrence()
+        inverse_counts = self.inverse_counts(statistics)
         return pairwise_label_weights(labels, ref_labels, jaccard, inverse_counts, self.power, self.overlap_power)
+
+    def inverse_counts(self, statistics: LabelStatistics) -> Tensor:
+        """What the shared labels of a pair sum up: (C, C) float64 of their pairs, or (C,) of the labels alone."""
+        return statistics.inverse_frequency() if self.level == "label" else statistics.inverse_cooccurrence()
 
     def anchor_weights(
         self, labels: Tensor, ref_labels: Tensor | None, statistics: LabelStatistics, dtype: torch.dtype

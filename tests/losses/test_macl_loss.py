@@ -11,6 +11,7 @@ from pytorch_metric_learning.regularizers import LpRegularizer
 
 from pml_macl import LabelStatistics
 from pml_macl.distances import LinearTemperature, TemperatureScheduledSimilarity
+from pml_macl.functional import fused
 from pml_macl.losses import MACLLoss
 from pml_macl.miners import LabelOverlapMiner
 from pml_macl.reducers import FrequencyWeightedReducer
@@ -71,8 +72,10 @@ def random_case(seed):
     return case, choose.choice(WEIGHTS), choose.choice(TEMPERATURES), choose.choice(THRESHOLDS)
 
 
+@pytest.mark.parametrize("engine", ["fused", "reference"])
 @pytest.mark.parametrize("block", range(8))
-def test_equals_naive_float64_loop_in_value_and_gradient(block, device):
+def test_equals_naive_float64_loop_in_value_and_gradient(block, engine, device, monkeypatch):
+    monkeypatch.setattr(fused, "_ELEMENTS_AT_ONCE", 20)  # two to twenty rows in a chunk
     for seed in range(40 * block, 40 * (block + 1)):
         case, weights, temperatures, (positive_threshold, negative_threshold) = random_case(seed)
         counts_labels = case.pop("counts_labels")
@@ -83,6 +86,7 @@ def test_equals_naive_float64_loop_in_value_and_gradient(block, device):
             negative_threshold=negative_threshold,
             distance=TemperatureScheduledSimilarity(**temperatures),
             reducer=FrequencyWeightedReducer(**weights),
+            engine=engine,
         ).to(device)
         inputs = {k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in case.items()}
         inputs["embeddings"].requires_grad_()
@@ -419,3 +423,93 @@ def test_an_empty_batch_with_a_regularizer_is_a_differentiable_zero():
     loss = MACLLoss(embedding_regularizer=LpRegularizer())(embeddings, torch.zeros(0, 3))
     loss.backward()
     assert loss == 0
+
+
+class TestEngine:
+    @pytest.mark.parametrize("with_references", [False, True])
+    @pytest.mark.parametrize("chosen", [False, True])
+    @pytest.mark.parametrize("thresholds", THRESHOLDS)
+    def test_fused_equals_reference_in_float32(self, thresholds, chosen, with_references, generator, device):
+        embeddings, ref_emb = (torch.randn(n, 16, generator=generator).to(device) for n in (700, 900))
+        labels, ref_labels = ((torch.rand(n, 30, generator=generator) < 0.1).to(device) for n in (700, 900))
+        references = (ref_emb, ref_labels) if with_references else (None, None)
+        miner = LabelOverlapMiner(neg_strategy="hard", max_negatives_per_anchor=9, max_positives_per_anchor=7)
+        indices = miner(embeddings, labels, *references) if chosen else None
+        found = []
+        for engine in ("fused", "reference"):
+            leaves = [embeddings.clone().requires_grad_()] + [ref_emb.clone().requires_grad_()] * with_references
+            loss_fn = MACLLoss(None, None, *thresholds, engine=engine)
+            loss = loss_fn(leaves[0], labels, indices, *(leaves[1:] or [None]), references[1])
+            found.append((loss, *torch.autograd.grad(loss, leaves)))
+        for one, other in zip(*found, strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5 * other.abs().max().item())
+
+    def test_equal_label_sets_of_any_size_are_exact_matches(self):
+        labels = torch.tril(torch.ones(60, 60)).repeat(2, 1)  # two of each size; n * (1 / n) is not always 1
+        embeddings = torch.randn(120, 4)
+        losses = [MACLLoss(positive_threshold=1, engine=e)(embeddings, labels) for e in ("fused", "reference")]
+        torch.testing.assert_close(*losses)
+
+    @pytest.mark.parametrize("engine", ["fused", "reference"])
+    def test_gradcheck(self, engine, generator):
+        labels, ref_labels = (torch.rand(n, 4, generator=generator) < 0.5 for n in (4, 5))
+        embeddings, ref_emb = (
+            torch.randn(n, 3, dtype=torch.float64, generator=generator, requires_grad=True) for n in (4, 5)
+        )
+        loss_fn = MACLLoss(label_statistics=LabelStatistics.from_labels(ref_labels), engine=engine)
+        assert torch.autograd.gradcheck(lambda x, y: loss_fn(x, labels, None, y, ref_labels), (embeddings, ref_emb))
+
+    def test_no_matrix_of_pairs_is_kept_for_backward(self):
+        embeddings = torch.randn(300, 4, requires_grad=True)
+        sizes = []
+
+        def record(tensor):
+            sizes.append(tensor.numel())
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(record, lambda tensor: tensor):
+            MACLLoss(engine="fused")(embeddings, torch.rand(300, 5) < 0.4)
+        assert 0 < max(sizes) <= 300 * 4
+
+    def test_second_derivatives_are_refused(self):
+        embeddings = torch.randn(4, 3, requires_grad=True)
+        loss = MACLLoss(engine="fused")(embeddings, torch.ones(4, 2))
+        with pytest.raises(RuntimeError, match='use engine="reference"'):
+            torch.autograd.grad(loss, embeddings, create_graph=True)
+        labels = torch.ones(4, 2, dtype=torch.bool)
+        (gradient,) = torch.autograd.grad(
+            MACLLoss(engine="reference")(embeddings, labels), embeddings, create_graph=True
+        )
+        gradient.square().sum().backward()
+        assert embeddings.grad.isfinite().all()
+
+    @pytest.mark.parametrize(
+        ("options", "reason"),
+        [
+            ({"reducer": pml_reducers.MeanReducer()}, "the reducer MeanReducer"),
+            ({"distance": pml_distances.LpDistance()}, "the distance LpDistance"),
+            ({"collect_stats": True}, "collected stats"),
+        ],
+    )
+    def test_what_it_cannot_do_takes_the_reference(self, batch, options, reason):
+        with pytest.raises(ValueError, match=f'engine="fused" is not possible with {reason}'):
+            MACLLoss(**options, engine="fused")(*batch)
+        expected = MACLLoss(**options, engine="reference")(*batch)
+        torch.testing.assert_close(MACLLoss(**options)(*batch), expected)
+
+    def test_a_regularizer_goes_with_it(self, batch):
+        options = {"embedding_regularizer": LpRegularizer(), "embedding_reg_weight": 0.3}
+        losses = [MACLLoss(**options, engine=engine)(*batch) for engine in ("fused", "reference")]
+        torch.testing.assert_close(*losses)
+
+    def test_schedule_and_statistics_advance_alike(self, batch):
+        for engine in ("fused", "reference"):
+            schedule = LinearTemperature(0.2, 0.1, num_steps=10)
+            loss_fn = MACLLoss(5, distance=TemperatureScheduledSimilarity(schedule=schedule), engine=engine)
+            loss_fn(*batch)
+            loss_fn.eval()(*batch)
+            assert (schedule.step.item(), loss_fn.label_statistics.num_samples.item()) == (1, 12)
+
+    def test_unknown_engine(self):
+        with pytest.raises(ValueError, match="engine must be one of 'auto', 'fused', 'reference', got 'fast'"):
+            MACLLoss(engine="fast")
