@@ -18,7 +18,9 @@ INLINE = re.compile(r"\$([^$\n]+)\$")
 def mathml(latex: str, display: str) -> str:
     """MathML of an equation, ``inline`` or as a ``block``."""
     # Underscores of argument names stand in \text{}, where LaTeX would escape them.
-    return convert(" ".join(latex.split()), display=display).replace("\\_", "_")
+    markup = convert(" ".join(latex.split()), display=display).replace("\\_", "_")
+    # Markdown takes a line that begins with <math> for a block of HTML.
+    return f"<span>{markup}</span>" if display == "inline" else markup
 
 
 def to_markdown(text: str) -> str:
