@@ -195,7 +195,7 @@ class MultiLabelAccuracyCalculator(AccuracyCalculator):
         self.curr_function_dict = self.get_function_dict(include, exclude)
         try:
             return self._rank_and_measure(query, query_labels, reference, reference_labels, ref_includes_query)
-        except Exception:
+        except Exception:  # whatever it was, a failed call leaves the calculator as it was
             self.curr_function_dict = previous
             raise
 
@@ -413,4 +413,4 @@ def _check_reference_begins_with_query(
 
 
 def _not_used(*_: object) -> NoReturn:
-    raise NotImplementedError("rankings are exact and nothing is clustered here")
+    raise RuntimeError("PML's own ranking or clustering was called, which get_accuracy replaces")

@@ -142,9 +142,16 @@ class MultiLabelContrastiveLoss(BaseMultiLabelLoss):
             }
         }
 
+    def _pair_reducer(self) -> BaseReducer:
+        """The reducer of the pair losses, where others reduce the regularizer's."""
+        if not isinstance(self.reducer, MultipleReducers):
+            return self.reducer
+        named: dict[str, BaseReducer] = dict(self.reducer.reducers)  # torch's ModuleDict has no get
+        return named.get("loss", self.reducer.default_reducer)
+
     def _not_fused(self) -> str | None:
         """What asks for the reference engine, or None."""
-        reducer = self.reducer.reducers["loss"] if isinstance(self.reducer, MultipleReducers) else self.reducer
+        reducer = self._pair_reducer()
         similarity = self.distance.distance
         if type(reducer) is not FrequencyWeightedReducer:
             return f"the reducer {type(reducer).__name__}"
@@ -172,7 +179,7 @@ class MultiLabelContrastiveLoss(BaseMultiLabelLoss):
         dtype = label_dtype(embeddings)
         query = normalize(embeddings.to(dtype))
         reference = query if ref_emb is None else normalize(ref_emb.to(dtype))
-        reducer = self.reducer.reducers["loss"] if isinstance(self.reducer, MultipleReducers) else self.reducer
+        reducer = self._pair_reducer()
         terms = PairTerms(
             labels=labels,
             ref_labels=other_labels,

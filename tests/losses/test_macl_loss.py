@@ -502,6 +502,12 @@ class TestEngine:
         losses = [MACLLoss(**options, engine=engine)(*batch) for engine in ("fused", "reference")]
         torch.testing.assert_close(*losses)
 
+    def test_multiple_reducers_without_one_for_the_pairs_take_their_default(self, batch):
+        for default in (None, FrequencyWeightedReducer()):
+            reducer = pml_reducers.MultipleReducers({}, default_reducer=default)
+            expected = MACLLoss(reducer=default or pml_reducers.MeanReducer(), engine="reference")(*batch)
+            torch.testing.assert_close(MACLLoss(reducer=reducer)(*batch), expected)
+
     def test_schedule_and_statistics_advance_alike(self, batch):
         for engine in ("fused", "reference"):
             schedule = LinearTemperature(0.2, 0.1, num_steps=10)
