@@ -1,0 +1,92 @@
+"""Sessions for nox: the checks of .ci/run one by one, and the tests on all supported Pythons.
+
+nox                   lint, types, docs, notebooks, build and wheel
+nox -s tests          on every supported Python that is installed
+nox -s tests_oldest   with the oldest supported release of each dependency
+"""
+
+from pathlib import Path
+
+import nox
+
+PYTHONS = ["3.10", "3.11", "3.12", "3.13"]
+NOTEBOOKS = sorted(str(path) for path in Path("examples/notebooks").glob("*.ipynb"))
+IMPORT_ALL = """
+import importlib, pkgutil, pml_macl
+names = [info.name for info in pkgutil.walk_packages(pml_macl.__path__, "pml_macl.")]
+for name in names:
+    importlib.import_module(name)
+print(f"pml_macl {pml_macl.__version__}: {len(names)} modules imported from {pml_macl.__path__[0]}")
+"""
+
+nox.needs_version = ">=2024.4.15"
+nox.options.default_venv_backend = "venv"
+nox.options.sessions = ["lint", "types", "docs", "notebooks", "build", "wheel"]
+
+
+@nox.session(python=PYTHONS)
+def tests(session: nox.Session) -> None:
+    """The test-suite with the newest release of each dependency."""
+    session.install("-e", ".[dev]")
+    session.run("python", "-m", "pytest", *session.posargs)
+
+
+@nox.session(python="3.10")
+def tests_oldest(session: nox.Session) -> None:
+    """The test-suite with the lower bounds that pyproject.toml gives the core and the examples."""
+    project = nox.project.load_toml("pyproject.toml")["project"]
+    requirements = project["dependencies"] + project["optional-dependencies"]["examples"]
+    oldest = [requirement.split(",")[0].replace(">=", "==") + ".*" for requirement in requirements]
+    session.install("-e", ".[dev]", *oldest)
+    session.run("python", "-m", "pytest", *session.posargs)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Ruff: rules and format."""
+    session.install("ruff>=0.8")
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Mypy, strict."""
+    session.install("-e", ".[dev]")
+    session.run("mypy")
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """The documentation site."""
+    session.install("-e", ".[docs]")
+    session.run("mkdocs", "build", "--strict", "-q", "--site-dir", session.create_tmp() + "/site")
+
+
+@nox.session
+def notebooks(session: nox.Session) -> None:
+    """The notebooks run without an error; the committed ones stay as they are."""
+    session.install("-e", ".[dev]")
+    session.run("jupyter", "execute", *session.posargs, *NOTEBOOKS)
+
+
+@nox.session
+def build(session: nox.Session) -> None:
+    """Source archive and wheel, which is made from the archive, for the session ``wheel``."""
+    session.install("build>=1.2", "twine>=6.1")
+    folder = session.cache_dir / "dist"
+    for old in folder.glob("pml_macl-*"):
+        old.unlink()
+    session.run("python", "-m", "build", "--outdir", str(folder))
+    session.run("twine", "check", "--strict", *map(str, folder.glob("pml_macl-*")))
+
+
+@nox.session
+def wheel(session: nox.Session) -> None:
+    """The wheel alone, without extras: every module can be imported."""
+    wheels = list((session.cache_dir / "dist").glob("pml_macl-*.whl"))
+    if len(wheels) != 1:
+        session.error("there is no wheel; run the session build first")
+    session.install(str(wheels[0]))
+    session.chdir(session.create_tmp())  # or the repository would be imported
+    session.run("python", "-c", IMPORT_ALL)
