@@ -27,7 +27,7 @@ from pml_macl.losses import (
 from pml_macl.miners import LabelOverlapMiner
 from pml_macl.reducers import FrequencyWeightedReducer
 
-TEMPERATURES = (0.05, 0.1, 0.2)
+TEMPERATURES = (0.05, 0.1, 0.2, 0.4)
 
 
 @dataclass
@@ -35,7 +35,7 @@ class Entry:
     """A loss by its tuned value, the values to try, and whether a miner limits its pairs or triplets."""
 
     make: Callable[[float, LabelStatistics], BaseMetricLossFunction]
-    grid: tuple[float, float, float] = TEMPERATURES
+    grid: tuple[float, float, float, float] = TEMPERATURES
     mined: str | None = None
 
 
@@ -62,9 +62,11 @@ LOSSES = {
     "Jaccard SupCon": Entry(lambda value, _: JaccardSupConLoss(value)),
     "MulSupCon": Entry(lambda value, _: MulSupConLoss(value)),
     "Similarity-Dissimilarity": Entry(lambda value, _: SimilarityDissimilarityLoss(value)),
-    "PML TripletMargin": Entry(wrapped(lambda value: TripletMarginLoss(margin=value)), (0.05, 0.1, 0.2), "triplets"),
-    "PML MultiSimilarity": Entry(wrapped(lambda value: MultiSimilarityLoss(base=value)), (0.3, 0.5, 0.7)),
-    "PML Contrastive": Entry(wrapped(lambda value: ContrastiveLoss(neg_margin=value)), (0.5, 0.8, 1.1)),
+    "PML TripletMargin": Entry(
+        wrapped(lambda value: TripletMarginLoss(margin=value)), (0.05, 0.1, 0.2, 0.4), "triplets"
+    ),
+    "PML MultiSimilarity": Entry(wrapped(lambda value: MultiSimilarityLoss(base=value)), (0.1, 0.3, 0.5, 0.7)),
+    "PML Contrastive": Entry(wrapped(lambda value: ContrastiveLoss(neg_margin=value)), (0.3, 0.5, 0.8, 1.1)),
     "PML NTXent": Entry(wrapped(lambda value: NTXentLoss(value)), TEMPERATURES, "pairs"),
 }
 

@@ -5,6 +5,7 @@ import benchmark
 import numpy as np
 import pytest
 from benchmark_losses import LOSSES
+from benchmark_protocols import FEATURES
 
 from pml_macl.datasets import SyntheticScenes
 
@@ -20,7 +21,7 @@ def data(tmp_path):
     labels = SyntheticScenes(80, seed=4).labels.numpy()
     rng = np.random.default_rng(0)
     features = labels @ rng.normal(size=(12, 32)) + rng.normal(size=(80, 32))
-    np.savez(folder / "features_efficientnet_lite0.npz", X=features.astype(np.float16))
+    np.savez(folder / FEATURES, X=features.astype(np.float16))
     lines = ["id,scene,aitlas_split," + ",".join(f"label{k}" for k in range(12))]
     for row, cells in enumerate(labels):
         lines.append(f"{row},x,{('train', 'train', 'val', 'test')[row % 4]}," + ",".join(str(int(x)) for x in cells))
@@ -34,16 +35,16 @@ def test_runs_are_written_once_and_reported(data, tmp_path):
     benchmark.main(command)
     lines = (output / "runs.jsonl").read_text().splitlines()
     runs = [json.loads(line) for line in lines]
-    assert [run["stage"] for run in runs] == ["tune"] * 6 + ["test"] * 4
-    for run in runs[6:]:
-        tuned = [r for r in runs[:6] if r["loss"] == run["loss"]]
+    assert [run["stage"] for run in runs] == ["tune"] * 8 + ["test"] * 4
+    for run in runs[8:]:
+        tuned = [r for r in runs[:8] if r["loss"] == run["loss"]]
         assert run["value"] == max(tuned, key=lambda r: sum(r["metrics"].values()))["value"]
     # The second line is lost, as if the benchmark had been stopped: that run alone is made again.
     (output / "runs.jsonl").write_text("\n".join(lines[:1] + lines[2:]) + "\n")
     benchmark.main(command)
     again = [json.loads(line) for line in (output / "runs.jsonl").read_text().splitlines()]
     assert again[-1]["metrics"] == runs[1]["metrics"]
-    assert len(again) == 10
+    assert len(again) == 12
     page = tmp_path / "page" / "results.md"
     benchmark.main(["report", "--output", str(output), "--page", str(page)])
     text = page.read_text()
@@ -63,10 +64,10 @@ def test_every_loss_makes_a_run_of_one_epoch(data, tmp_path, monkeypatch):
     assert all(0 < value <= 1 for run in runs for value in run["metrics"].values() if value == value)
 
 
-@pytest.mark.parametrize("lost", ["labels.csv", "features_efficientnet_lite0.npz"])
-def test_missing_files_are_named(data, tmp_path, lost):
+@pytest.mark.parametrize(("lost", "named"), [("labels.csv", "labels.csv"), (FEATURES, "scenes/images")])
+def test_missing_files_are_named(data, tmp_path, lost, named):
     (data / lost).unlink()
-    with pytest.raises(SystemExit, match=f"error: .*{lost}"):
+    with pytest.raises(SystemExit, match=f"error: .*{named}"):
         benchmark.main(["run", "--data", str(data), "--output", str(tmp_path), *FEW])
 
 

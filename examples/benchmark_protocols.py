@@ -1,0 +1,109 @@
+"""What the protocols of the benchmark train: a head on frozen features, or the whole network on images."""
+
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from data import SPLITS, Split, extract_features, random_flip
+from models import make_backbone, make_head
+from torch import Tensor, nn
+from torch.utils.data import Dataset, TensorDataset
+
+from pml_macl.datasets import MultiLabelImageDataset
+from pml_macl.datasets.label_table import LabelTable, read_label_table
+
+FEATURES = "features_efficientnet_lite0.npz"
+# What the command line does not say. lr is the head's; seeds, epochs and image size bound the time of the whole.
+DEFAULTS = {
+    "head": {"seeds": 5, "epochs": 20, "batch_size": 128, "lr": 1e-3, "dropout": 0.5, "image_size": 128},
+    "finetune": {"seeds": 3, "epochs": 4, "batch_size": 64, "lr": 1e-3, "dropout": 0.0, "image_size": 96},
+}
+
+
+class CachedImages(Dataset):
+    """Images in memory as bytes, (N, 3, S, S), that come out as floats in [0, 1], turned and flipped if asked."""
+
+    def __init__(self, images: Tensor, labels: Tensor, augment: bool) -> None:
+        self.images, self.labels, self.augment = images, labels, augment
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        image = self.images[index].float() / 255
+        return random_flip(image) if self.augment else image, self.labels[index]
+
+
+def load(folder: Path, args: argparse.Namespace) -> dict[str, Split]:
+    """The splits of a data set: features for the protocol head, images for finetune."""
+    try:
+        table = read_label_table(folder / "labels.csv", args.split_column, args.ignore_columns)
+        if args.protocol == "finetune":
+            return split_rows(table, load_images(folder, args), augment="train")
+        return split_rows(table, load_features(folder, table, args))
+    except (FileNotFoundError, ValueError, KeyError) as error:
+        sys.exit(f"error: {error}")
+
+
+def split_rows(table: LabelTable, inputs: Tensor, augment: str | None = None) -> dict[str, Split]:
+    rows, splits = np.array(table.splits), {}
+    for name in SPLITS:
+        mask = torch.from_numpy(rows == name)
+        part, labels = inputs[mask], table.labels[mask]
+        is_image = inputs.dtype == torch.uint8
+        splits[name] = Split(
+            CachedImages(part, labels, name == augment) if is_image else TensorDataset(part, labels), labels
+        )
+    return splits
+
+
+def load_images(folder: Path, args: argparse.Namespace) -> Tensor:
+    from torchvision.transforms import v2
+
+    size = (args.image_size, args.image_size)
+    dataset = MultiLabelImageDataset(
+        folder / "images",
+        folder / "labels.csv",
+        split_column=args.split_column,
+        ignore_columns=args.ignore_columns,
+        transform=v2.Compose([v2.ToImage(), v2.Resize(size, antialias=True)]),
+    )
+    return torch.stack([image for image, _ in dataset])
+
+
+def load_features(folder: Path, table: LabelTable, args: argparse.Namespace) -> Tensor:
+    """The features that lie beside the labels, or else those extracted and kept in the output folder."""
+    given, kept = folder / FEATURES, args.output / f"{folder.resolve().name}-{FEATURES}"
+    if not given.is_file() and not kept.is_file():
+        backbone, _ = make_backbone("efficientnet-lite0", pretrained=True)
+        images = CachedImages(load_images(folder, args), table.labels, augment=False)
+        options = argparse.Namespace(device="cpu", batch_size=64, num_workers=0)
+        features = extract_features(backbone, Split(images, table.labels), folder.name, options)
+        np.savez(kept, X=features.dataset.tensors[0].numpy().astype(np.float16))
+    path = given if given.is_file() else kept
+    features = np.load(path, allow_pickle=False)["X"]
+    if len(features) != len(table.ids):
+        raise ValueError(f"{path} has {len(features)} rows of features but {folder}/labels.csv has {len(table.ids)}")
+    return torch.from_numpy(features).float()
+
+
+def make_models(args: argparse.Namespace, splits: dict[str, Split]) -> tuple[dict[str, nn.Module], dict]:
+    """Trunk and embedder, and their optimizers, under the names of PML's trainers.
+
+    The trunk learns at a third of the head's rate where it has pretrained weights, which large steps would undo.
+    """
+    if args.protocol == "head":
+        trunk, num_features = nn.Identity(), splits["train"].dataset[0][0].numel()
+    else:
+        trunk, num_features = make_backbone(args.backbone, args.pretrained)
+    head = make_head(num_features, 512, 128, args.dropout)
+    rates = {"trunk": args.lr / 3 if args.pretrained else args.lr, "embedder": args.lr}
+    models = {"trunk": trunk, "embedder": head}
+    optimizers = {
+        f"{name}_optimizer": torch.optim.AdamW(model.parameters(), lr=rates[name], weight_decay=1e-4)
+        for name, model in models.items()
+        if not isinstance(model, nn.Identity)
+    }
+    return models, optimizers
