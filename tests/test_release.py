@@ -1,0 +1,113 @@
+"""What the package says of itself: requirements, supported Pythons, the citation file."""
+
+import ast
+import re
+import subprocess
+import sys
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+import pytest
+import yaml
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+ROOT = Path(__file__).resolve().parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+EXTRAS = PROJECT["optional-dependencies"]
+OWNERS = packages_distributions()  # module: distributions
+
+
+def names(requirements):
+    return {re.split(r"[\[<>=!~; ]", requirement)[0].lower().replace("_", "-") for requirement in requirements}
+
+
+def imported(files, top_level_only):
+    """Third-party modules that the files import: all, or only what importing the file itself asks for."""
+    found = set()
+    for file in files:
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+        for node in tree.body if top_level_only else ast.walk(tree):
+            if isinstance(node, ast.Import):
+                found |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.level == 0:
+                found.add(node.module.split(".")[0])
+    own = {file.stem for folder in ("examples", "tests") for file in (ROOT / folder).glob("*.py")}
+    return found - sys.stdlib_module_names - own - {"pml_macl"}
+
+
+def distributions(modules):
+    return {OWNERS[module][0].lower().replace("_", "-") for module in modules}
+
+
+@pytest.mark.parametrize(
+    ("folder", "top_level_only", "extras"),
+    [("pml_macl", True, []), ("pml_macl", False, ["examples"]), ("examples", False, ["examples"])],
+)
+def test_what_is_imported_is_required(folder, top_level_only, extras):
+    required = names(PROJECT["dependencies"] + [name for extra in extras for name in EXTRAS[extra]])
+    modules = imported((ROOT / folder).rglob("*.py"), top_level_only)
+    assert {"torch", "pytorch_metric_learning"} <= modules
+    assert distributions(modules) <= required
+
+
+def test_all_modules_import_without_the_extras():
+    extras = names(EXTRAS["examples"] + EXTRAS["docs"]) - names(PROJECT["dependencies"]) - {"tqdm"}  # PML needs tqdm
+    blocked = {module for module, owners in OWNERS.items() if names(owners) & extras}
+    assert {"PIL", "matplotlib", "faiss", "torchvision"} <= blocked
+    script = f"""
+import importlib, pkgutil, sys
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {blocked!r}:
+            raise ModuleNotFoundError(name)
+sys.meta_path.insert(0, Blocker())
+import pml_macl
+modules = [info.name for info in pkgutil.walk_packages(pml_macl.__path__, "pml_macl.")]
+for name in modules:
+    importlib.import_module(name)
+print(len(modules))
+"""
+    result = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert int(result.stdout) > 50
+
+
+def test_supported_pythons_are_those_of_the_nox_file():
+    classifiers = [name.rsplit(" ", 1)[1] for name in PROJECT["classifiers"] if re.search(r":: 3\.\d+$", name)]
+    listed = re.search(r"^PYTHONS = (.*)$", (ROOT / "noxfile.py").read_text(encoding="utf-8"), re.MULTILINE)
+    assert ast.literal_eval(listed[1]) == classifiers
+    assert PROJECT["requires-python"] == f">={classifiers[0]}"
+
+
+def test_each_lower_bound_has_one_number_to_test():
+    for requirement in PROJECT["dependencies"] + EXTRAS["examples"]:
+        assert re.fullmatch(r"[\w.\[\]-]+>=\d+(\.\d+)+(,<\d+)?", requirement), requirement  # nox -s tests_oldest
+
+
+# What schema 1.2.0 of the Citation File Format asks for, as far as this file uses it.
+KEYS = {"cff-version", "message", "title", "type", "authors", "version", "date-released", "license", "url", "keywords"}
+REFERENCE_KEYS = {"type", "title", "authors", "year", "month", "url", "doi", "journal", "identifiers", "notes"}
+
+
+def test_citation_file_is_valid():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert citation["cff-version"] == "1.2.0"
+    assert {"cff-version", "message", "title", "authors"} <= citation.keys() <= KEYS | {"preferred-citation"}
+    assert citation["type"] == "software"
+    assert citation["license"] == PROJECT["license"]
+    paper = citation["preferred-citation"]
+    assert {"type", "title", "authors"} <= paper.keys() <= REFERENCE_KEYS
+    assert paper["url"] == PROJECT["urls"]["Paper"]
+    assert paper["identifiers"][0]["value"].removeprefix("arXiv:") == paper["url"].rsplit("/", 1)[1]
+    for author in citation["authors"] + paper["authors"]:
+        assert author.keys() in ({"name"}, {"given-names", "family-names"})
+
+
+def test_the_changelog_speaks_of_this_version():
+    changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    first = re.search(r"^## \[(.+?)\]( - \d{4}-\d{2}-\d{2})?$", changelog, re.MULTILINE)
+    assert first[1] in ("Unreleased", yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))["version"])
