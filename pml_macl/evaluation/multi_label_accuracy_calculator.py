@@ -14,6 +14,7 @@ from pml_macl.evaluation.acg import acg
 from pml_macl.evaluation.anmrr import anmrr
 from pml_macl.evaluation.average_precision import AP_DENOMINATORS, average_precision
 from pml_macl.evaluation.average_precision_at_r import average_precision_at_r
+from pml_macl.evaluation.distinct_rows import distinct_label_sets
 from pml_macl.evaluation.label_mean_average_precision_by_frequency import frequency_thirds
 from pml_macl.evaluation.label_retrieval import hamming_loss, label_f1, label_precision, label_recall
 from pml_macl.evaluation.metric_accumulator import MetricAccumulator
@@ -281,7 +282,7 @@ class MultiLabelAccuracyCalculator(AccuracyCalculator):
         budget = self.memory_budget or (_GPU_BUDGET if query.is_cuda else _CPU_BUDGET)
 
         # Queries of one label set stand side by side, so that a chunk compares each set once.
-        sets, set_of_query = torch.unique(query_labels, dim=0, return_inverse=True)
+        sets, set_of_query, _ = distinct_label_sets(query_labels)
         sets_at_once = max(1, budget // (_BYTES_PER_REFERENCE * len(reference)))
         counts = torch.cat([references.count_relevant(part) for part in torch.split(sets, sets_at_once)])
         num_relevant = counts[set_of_query] - own * query_labels.any(dim=1).long()

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from pml_macl.evaluation.average_precision import average_precision
+from pml_macl.evaluation.distinct_rows import distinct_label_sets
 from pml_macl.evaluation.reference_labels import ReferenceLabels
 
 
@@ -14,7 +15,7 @@ class RankedQueries:
 
     Args:
         order: (N, k) int64 reference index at each rank; M where an approximate search found none.
-        labels: (N, C) boolean label sets of the queries; equal ones side by side are compared once.
+        labels: (N, C) boolean label sets of the queries; equal ones are compared once.
         references: label sets of the reference set.
         num_relevant: (N,) int64 relevant references of the whole reference set, the query itself left out.
         max_relevant: () int64 the largest such number of all queries, those in other chunks too.
@@ -48,7 +49,7 @@ class RankedQueries:
         self.gain = gain
         self.ap_denominator = ap_denominator
         self.max_elements = max_elements
-        self._distinct, self._row = torch.unique_consecutive(labels, dim=0, return_inverse=True)
+        self._distinct, self._row, _ = distinct_label_sets(labels)
 
     @property
     def k(self) -> int:
@@ -58,12 +59,12 @@ class RankedQueries:
     @cached_property
     def relevance(self) -> Tensor:
         """(N, k) whether the reference at each rank is relevant."""
-        return self._at_ranks(self.references.relevance(self._distinct, self._shared)[self._row])
+        return self._at_ranks(self.references.relevance(self._distinct, self._shared))
 
     @cached_property
     def shared(self) -> Tensor:
         """(N, k) labels that the query and the reference at each rank share."""
-        return self._at_ranks(self._shared[self._row])
+        return self._at_ranks(self._shared)
 
     @cached_property
     def query_sizes(self) -> Tensor:
@@ -73,12 +74,13 @@ class RankedQueries:
     @cached_property
     def reference_sizes(self) -> Tensor:
         """(N, k) int64 labels of the reference at each rank."""
-        return self.references.sizes.index_select(0, self._codes.flatten()).view(self.order.shape)
+        sizes = self.references.of_references(self.references.sizes)
+        return sizes.index_select(0, self.order.flatten()).view(self.order.shape)
 
     @cached_property
     def gains(self) -> Tensor:
         """(N, k) gain at each rank."""
-        return self.shared if self.gain == "shared" else self._at_ranks(self._gain[self._row])
+        return self.shared if self.gain == "shared" else self._at_ranks(self._gain)
 
     @cached_property
     def ideal_gains(self) -> Tensor:
@@ -94,20 +96,16 @@ class RankedQueries:
         queries, classes = self.labels.nonzero(as_tuple=True)
         values = torch.full(self.labels.shape, torch.nan, dtype=torch.float64, device=self.labels.device)
         num_relevant = self.references.label_counts - int(self.own_index is not None)
+        carries = self.references.of_references(self.references.carries)
         pairs_at_once = max(1, self.max_elements // self.k)
         for query, label in zip(torch.split(queries, pairs_at_once), torch.split(classes, pairs_at_once), strict=True):
-            relevance = self.references.carries[label].gather(1, self._codes.index_select(0, query))
+            relevance = carries.index_select(0, label).gather(1, self.order.index_select(0, query))
             values[query, label] = average_precision(relevance, num_relevant[label], self.ap_denominator)
         return values
 
     def _at_ranks(self, values: Tensor) -> Tensor:
-        """(N, k) values at each rank from (N, S) values of the distinct label sets."""
-        return values.gather(1, self._codes)
-
-    @cached_property
-    def _codes(self) -> Tensor:
-        """(N, k) which of the distinct label sets stands at each rank."""
-        return self.references.codes.index_select(0, self.order.flatten()).view(self.order.shape)
+        """(N, k) values at each rank from those of each of the chunk's distinct label sets with the references' sets."""
+        return self.references.of_references(values).index_select(0, self._row).gather(1, self.order)
 
     @cached_property
     def _shared(self) -> Tensor:

@@ -5,6 +5,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from pml_macl.evaluation.distinct_rows import distinct_label_sets
 from pml_macl.labels import count_product
 
 _DENSE_UP_TO = 128  # classes; beyond, label sets are sparse and a sparse product is many times faster
@@ -27,7 +28,7 @@ class ReferenceLabels:
     """
 
     def __init__(self, labels: Tensor, dtype: torch.dtype, relevance_threshold: float = 0.0) -> None:
-        sets, codes, multiplicity = torch.unique(labels, dim=0, return_inverse=True, return_counts=True)
+        sets, codes, multiplicity = distinct_label_sets(labels)
         self.carries = torch.cat([sets, sets.new_zeros(1, labels.shape[1])]).T.contiguous()
         self.codes = torch.cat([codes, codes.new_full((1,), len(sets))])
         # A product of whole numbers is exact in float64, whatever TF32 is set to.
@@ -36,6 +37,10 @@ class ReferenceLabels:
         self.label_counts = _count(labels)
         self.dtype = dtype
         self.relevance_threshold = relevance_threshold
+
+    def of_references(self, values: Tensor) -> Tensor:
+        """(N, M + 1) values of each reference, the last of one not found, from (N, S) values of the distinct sets."""
+        return values.index_select(-1, self.codes)
 
     def shared(self, labels: Tensor) -> Tensor:
         """(N, S) how many labels (N, C) label sets share with each distinct set."""
