@@ -7,8 +7,11 @@ Without arguments this trains a small network on synthetic scenes in under a min
 
 import argparse
 import platform
+import sqlite3
 import sys
+import tempfile
 import time
+import traceback
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -20,6 +23,7 @@ from data import Split, extract_features, load_splits
 from models import BACKBONES, make_backbone, make_head
 from pytorch_metric_learning.trainers import MetricLossOnly
 from pytorch_metric_learning.utils.logging_presets import HookContainer, get_record_keeper
+from records import mark_records, trim_records
 from report import CURVES, draw_curves, draw_grid, draw_labels, print_table, save_json
 from torch import nn
 
@@ -109,24 +113,44 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> dict[str, Any]:
     args = parse_args(argv)
     started = time.perf_counter()
-    checkpoint = find_checkpoint(args)
     try:
+        checkpoint = find_checkpoint(args)
         image_splits, classes = load_splits(args)
-    except (FileNotFoundError, ValueError) as error:
+        check_sizes(args, image_splits)
+        check_output(args.output)
+    except (OSError, ValueError) as error:
         sys.exit(f"error: {error}")
     sizes = {name: len(split.labels) for name, split in image_splits.items()}
-    if args.batch_size > sizes["train"]:
-        sys.exit(f"error: --batch-size {args.batch_size} is larger than the training split ({sizes['train']} images)")
     print(", ".join(f"{size} {name}" for name, size in sizes.items()), f"images, {len(classes)} labels")
+    try:
+        return run(args, image_splits, classes, checkpoint, started)
+    except (OSError, RuntimeError, ValueError, sqlite3.Error) as error:
+        traceback.print_exc()
+        reason = str(error).strip().splitlines()[-1]  # torch puts a worker's traceback before it
+        saved = (args.output / "checkpoint.pth").exists()
+        mend = f"mend it and go on with --output {args.output} --resume" if saved else "mend it and begin anew"
+        sys.exit(f"error: the run stopped: {reason}; {mend}")
 
+
+def run(
+    args: argparse.Namespace,
+    image_splits: dict[str, Split],
+    classes: list[str],
+    checkpoint: dict[str, Any] | None,
+    started: float,
+) -> dict[str, Any]:
+    """Train, from the checkpoint if there is one, evaluate the best epoch, and write and draw it all."""
     torch.manual_seed(args.seed)
     models, splits = make_models(args, image_splits)
     statistics = LabelStatistics.from_labels(splits["train"].labels)
     state = make_state(args, models, statistics)
     hooks, tester = make_hooks(args, statistics)
+    trim_records(args.output / "records", {} if checkpoint is None else checkpoint["records"])
     if checkpoint is None:
         before = evaluate(tester, splits["test"], models)
         tester.test({"val": splits["val"].dataset}, BEFORE_TRAINING, models["trunk"], models["embedder"])
+        hooks.record_keeper.save_records()
+        save(args, state, 0, before, ["checkpoint.pth"])
     else:
         before = checkpoint["before"]
         restore(state, checkpoint)
@@ -134,6 +158,11 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     train(args, splits, state, hooks, tester, before, 1 if checkpoint is None else checkpoint["epoch"] + 1)
 
     best = load_checkpoint(args.output / "best.pth", args.device)
+    if best is None:
+        raise ValueError(
+            f"no best.pth in {args.output}: it was removed, or no epoch had a {PRIMARY_METRIC}; it needs a label that "
+            "two validation images carry"
+        )
     restore({"models": models}, best)
     result = {
         "best_epoch": best["epoch"],
@@ -158,6 +187,22 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     return result
 
 
+def check_sizes(args: argparse.Namespace, image_splits: dict[str, Split]) -> None:
+    num_images = len(image_splits["train"].labels)
+    if args.batch_size > num_images:
+        raise ValueError(f"--batch-size {args.batch_size} is larger than the training split ({num_images} images)")
+
+
+def check_output(folder: Path) -> None:
+    """Make the output folder, and raise before an hour of training rather than after it if nothing can be written."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(bytes(2**16))
+    except OSError as error:
+        raise OSError(f"cannot write to --output {folder} ({error.strerror}); choose another folder") from error
+
+
 def settings(args: argparse.Namespace) -> dict[str, Any]:
     """What a resumed run must have in common with the interrupted one, in types that JSON knows."""
     chosen = {name: value for name, value in vars(args).items() if name not in FREE_ON_RESUME}
@@ -165,21 +210,21 @@ def settings(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def find_checkpoint(args: argparse.Namespace) -> dict[str, Any] | None:
-    """The checkpoint to resume from; leaves with a message where the output folder does not fit the command line."""
+    """The checkpoint to resume from; ValueError where the output folder does not fit the command line."""
     checkpoint = load_checkpoint(args.output / "checkpoint.pth", args.device)
     if checkpoint is None:
         if args.resume:
-            sys.exit(f"error: nothing to resume, {args.output} has no checkpoint.pth")
+            raise ValueError(f"nothing to resume, {args.output} has no checkpoint.pth; leave --resume out to begin")
         return None
     if not args.resume:
-        sys.exit(
-            f"error: {args.output} holds a run of {checkpoint['epoch']} epochs; "
+        raise ValueError(
+            f"{args.output} holds a run of {checkpoint['epoch']} epochs; "
             "go on with it by --resume, or choose another --output"
         )
     changed = [name for name, value in settings(args).items() if checkpoint["settings"].get(name) != value]
     if changed:
         was = ", ".join(f"--{name.replace('_', '-')} {checkpoint['settings'].get(name)}" for name in changed)
-        sys.exit(f"error: a run is resumed with its own settings; the one in {args.output} has {was}")
+        raise ValueError(f"a run is resumed with its own settings; the one in {args.output} has {was}")
     return checkpoint
 
 
@@ -231,6 +276,15 @@ def make_state(
     }
 
 
+def save(
+    args: argparse.Namespace, state: dict[str, dict[str, Any]], epoch: int, before: dict[str, Any], names: list[str]
+) -> None:
+    records = mark_records(args.output / "records")
+    checkpoint = {"epoch": epoch, "settings": settings(args), "before": before, "records": records}
+    for name in names:
+        save_checkpoint(args.output / name, checkpoint, state, keep_previous=name == "checkpoint.pth")
+
+
 def restore(state: dict[str, dict[str, Any]], checkpoint: dict[str, Any]) -> None:
     for group, parts in state.items():
         for name, part in parts.items():
@@ -272,9 +326,7 @@ def train(
     def end_of_epoch(trainer: MetricLossOnly) -> None:
         evaluate_and_record(trainer)
         best_epoch, best = hooks.get_best_epoch_and_accuracy(tester, "val")
-        checkpoint = {"epoch": trainer.epoch, "settings": settings(args), "before": before}
-        for name in ["best.pth"] * (best_epoch == trainer.epoch) + ["checkpoint.pth"]:
-            save_checkpoint(args.output / name, checkpoint, state)
+        save(args, state, trainer.epoch, before, ["best.pth"] * (best_epoch == trainer.epoch) + ["checkpoint.pth"])
         value = tester.all_accuracies["val"][PRIMARY_METRIC]
         print(f"epoch {trainer.epoch}/{args.epochs}: val label mAP {value:.2%}, best {best:.2%} in epoch {best_epoch}")
 

@@ -2,31 +2,12 @@ import json
 from pathlib import Path
 
 import benchmark
-import numpy as np
 import pytest
 from benchmark_losses import LOSSES
 from benchmark_protocols import FEATURES
 
-from pml_macl.datasets import SyntheticScenes
-
 ROOT = Path(__file__).resolve().parents[2]
 FEW = ["--losses", "MACL", "PML NTXent", "--seeds", "2", "--epochs", "1", "--batch-size", "16"]
-
-
-@pytest.fixture
-def data(tmp_path):
-    """Eighty scenes with random features that know a little of the labels."""
-    folder = tmp_path / "scenes"
-    folder.mkdir()
-    labels = SyntheticScenes(80, seed=4).labels.numpy()
-    rng = np.random.default_rng(0)
-    features = labels @ rng.normal(size=(12, 32)) + rng.normal(size=(80, 32))
-    np.savez(folder / FEATURES, X=features.astype(np.float16))
-    lines = ["id,scene,aitlas_split," + ",".join(f"label{k}" for k in range(12))]
-    for row, cells in enumerate(labels):
-        lines.append(f"{row},x,{('train', 'train', 'val', 'test')[row % 4]}," + ",".join(str(int(x)) for x in cells))
-    (folder / "labels.csv").write_text("\n".join(lines) + "\n")
-    return folder
 
 
 def test_runs_are_written_once_and_reported(data, tmp_path):

@@ -1,0 +1,152 @@
+"""What each part of MACL does: one setting changed at a time, on frozen features with a trained head.
+
+    python examples/ablation.py run --data DIR [DIR ...] --output FOLDER
+    python examples/ablation.py report --output FOLDER --page docs/ablation.md
+
+DIR is as for benchmark.py. Everything is measured on the validation split, since defaults are chosen from it. Each run
+is a line of FOLDER/runs.jsonl; what stands there is not run again.
+"""
+
+import argparse
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ablation_report import write_page
+from benchmark_protocols import DEFAULTS, load
+from benchmark_training import append_run, is_finished, train_and_measure, versions
+from pytorch_metric_learning.miners import BaseMiner
+from torch import Tensor
+from torch.utils.data import Sampler
+
+from pml_macl import LabelStatistics
+from pml_macl.distances import CosineTemperature, LinearTemperature, TemperatureScheduledSimilarity
+from pml_macl.losses import MACLLoss
+from pml_macl.miners import LabelOverlapMiner
+from pml_macl.reducers import FrequencyWeightedReducer
+from pml_macl.samplers import LabelBalancedSampler
+
+DEFAULT = "default"
+
+
+@dataclass
+class Variant:
+    """MACL's defaults but for what is said here, as arguments of its parts."""
+
+    distance: dict[str, Any] = field(default_factory=dict)
+    reducer: dict[str, Any] = field(default_factory=dict)
+    loss: dict[str, Any] = field(default_factory=dict)
+    miner: dict[str, Any] | None = None
+    schedule: Callable[[int], Any] | None = None
+    batch_size: int | None = None
+    is_balanced: bool = False
+    wrong_overlap_scale: float | None = None
+
+
+def of(part: str, name: str, *values: Any) -> dict[str, Variant]:
+    return {f"{name} {value}": Variant(**{part: {name: value}}) for value in values}
+
+
+# Each question with its answers; the default stands in all of them.
+QUESTIONS: dict[str, dict[str, Variant]] = {
+    "frequency weights": {
+        "off": Variant(reducer={"power": 0.0}),
+        "label level": Variant(reducer={"level": "label"}),
+        "label level, power 0.5": Variant(reducer={"level": "label", "power": 0.5}),
+        **of("reducer", "power", 0.5, 1.5),
+        **of("reducer", "anchor_power", 0.5, 1.0),
+    },
+    "overlap in the weights": of("reducer", "overlap_power", 0.5, 1.0, 2.0),
+    "overlap in the temperature": {
+        **of("distance", "overlap_scale", 0.0, 0.5, 2.0, 4.0),
+        "wrong sign, overlap_scale -0.5": Variant(wrong_overlap_scale=-0.5),
+        "wrong sign, overlap_scale -0.8": Variant(wrong_overlap_scale=-0.8),
+    },
+    "rarity in the temperature": of("distance", "rarity_scale", 0.0, 0.15, 0.6),
+    "temperature": of("distance", "temperature", 0.05, 0.2, 0.4),
+    "schedule": {
+        "linear 0.2 to 0.05": Variant(schedule=lambda steps: LinearTemperature(0.2, 0.05, steps)),
+        "cosine 0.2 to 0.05": Variant(schedule=lambda steps: CosineTemperature(0.2, 0.05, steps)),
+        "linear 0.05 to 0.2": Variant(schedule=lambda steps: LinearTemperature(0.05, 0.2, steps)),
+    },
+    "thresholds": {
+        **of("loss", "positive_threshold", 0.25, 0.5),
+        "positive 0.25, negative 1": Variant(loss={"positive_threshold": 0.25, "negative_threshold": 1.0}),
+        "positive 0.5, negative 1": Variant(loss={"positive_threshold": 0.5, "negative_threshold": 1.0}),
+    },
+    "negatives": {
+        f"{count} hardest": Variant(miner={"neg_strategy": "hard", "max_negatives_per_anchor": count})
+        for count in (4, 16, 64)
+    },
+    "sampler": {"label-balanced": Variant(is_balanced=True)},
+    "batch size": {str(size): Variant(batch_size=size) for size in (32, 64, 256, 512)},
+}
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    run = commands.add_parser("run", help="train what is still missing")
+    run.add_argument("--data", type=Path, nargs="+", required=True, metavar="DIR")
+    run.add_argument("--split-column", default="aitlas_split")
+    run.add_argument("--ignore-columns", nargs="*", default=["scene"], metavar="NAME")
+    run.add_argument("--questions", nargs="+", choices=QUESTIONS, default=list(QUESTIONS), metavar="QUESTION")
+    run.add_argument("--seeds", type=int, default=3)
+    run.add_argument("--epochs", type=int, default=DEFAULTS["head"]["epochs"])
+    run.add_argument("--batch-size", type=int, default=DEFAULTS["head"]["batch_size"])
+    report = commands.add_parser("report", help="write tables and pictures of the finished runs")
+    report.add_argument("--page", type=Path, required=True, help="Markdown page; its pictures go beside it")
+    for command in (run, report):
+        command.add_argument("--output", type=Path, required=True, help="folder of runs.jsonl")
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = parse_args(argv)
+    if args.command == "report":
+        write_page(args.output, args.page, DEFAULT, {name: list(answers) for name, answers in QUESTIONS.items()})
+        return
+    args.output.mkdir(parents=True, exist_ok=True)
+    args = argparse.Namespace(**{**DEFAULTS["head"], **vars(args)}, protocol="head", pretrained=True)
+    data = {folder.resolve().name: load(folder, args) for folder in args.data}
+    variants = [
+        (question, name, variant) for question in args.questions for name, variant in QUESTIONS[question].items()
+    ]
+    # Seeds outermost: what is finished when it is stopped compares all variants alike.
+    for seed in range(args.seeds):
+        for name, splits in data.items():
+            for question, answer, variant in [("", DEFAULT, Variant()), *variants]:
+                key = {"data": name, "question": question, "answer": answer, "seed": seed}
+                if not is_finished(args.output, key):
+                    append_run(
+                        args.output, {**key, **run_once(args, splits, variant, seed, key), "versions": versions()}
+                    )
+
+
+def run_once(
+    args: argparse.Namespace, splits: dict[str, Any], variant: Variant, seed: int, key: dict[str, Any]
+) -> dict[str, Any]:
+    labels: Tensor = splits["train"].labels
+    settings = {**vars(args), "batch_size": variant.batch_size or args.batch_size}
+    steps = args.epochs * (len(labels) // settings["batch_size"])
+    sampler: Sampler | None = None
+    if variant.is_balanced:
+        sampler = LabelBalancedSampler(labels, settings["batch_size"])
+    records = args.output / "records" / "-".join(str(part).replace(" ", "_") for part in key.values())
+    loss = make_loss(variant, LabelStatistics.from_labels(labels), steps)
+    miner: BaseMiner | None = None if variant.miner is None else LabelOverlapMiner(**variant.miner)
+    return train_and_measure(argparse.Namespace(**settings), splits, "val", loss, miner, seed, records, sampler)
+
+
+def make_loss(variant: Variant, statistics: LabelStatistics, steps: int) -> MACLLoss:
+    schedule = None if variant.schedule is None else variant.schedule(steps)
+    distance = TemperatureScheduledSimilarity(schedule=schedule, **variant.distance)
+    if variant.wrong_overlap_scale is not None:  # the negative control: the class refuses it when it is made
+        distance.overlap_scale = variant.wrong_overlap_scale
+    reducer = FrequencyWeightedReducer(**variant.reducer)
+    return MACLLoss(label_statistics=statistics, distance=distance, reducer=reducer, **variant.loss)
+
+
+if __name__ == "__main__":
+    main()

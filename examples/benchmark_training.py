@@ -1,0 +1,129 @@
+"""One run of the benchmark or the ablation: training, measuring, and the line that it leaves."""
+
+import argparse
+import json
+import platform
+import time
+from pathlib import Path
+from typing import Any
+
+import pytorch_metric_learning
+import torch
+from benchmark_protocols import make_models
+from data import Split
+from pytorch_metric_learning.losses import BaseMetricLossFunction
+from pytorch_metric_learning.miners import BaseMiner
+from pytorch_metric_learning.trainers import MetricLossOnly
+from pytorch_metric_learning.utils.logging_presets import HookContainer, get_record_keeper
+from torch import Tensor
+from torch.utils.data import Sampler
+
+import pml_macl
+from pml_macl import LabelStatistics
+from pml_macl.evaluation import MultiLabelAccuracyCalculator
+from pml_macl.testers import MultiLabelEmbeddingSpaceTester
+
+CURVE = "label_mean_average_precision"
+SETTINGS = {"head": ("protocol", "epochs", "batch_size", "lr", "dropout")}
+SETTINGS["finetune"] = (*SETTINGS["head"], "image_size", "backbone", "pretrained")
+
+
+def read_runs(folder: Path) -> list[dict[str, Any]]:
+    path = folder / "runs.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+
+
+def is_finished(folder: Path, key: dict[str, Any]) -> bool:
+    """Whether a run of this key stands in runs.jsonl."""
+    return any(all(run[name] == part for name, part in key.items()) for run in read_runs(folder))
+
+
+def append_run(folder: Path, run: dict[str, Any]) -> None:
+    with (folder / "runs.jsonl").open("a") as file:
+        file.write(json.dumps(run) + "\n")
+    print(*(part for part in run.values() if isinstance(part, str | int | float)), run["metrics"], flush=True)
+
+
+def versions() -> dict[str, str]:
+    packages = (torch, pytorch_metric_learning, pml_macl)
+    return {"python": platform.python_version(), **{package.__name__: package.__version__ for package in packages}}
+
+
+def train_and_measure(
+    args: argparse.Namespace,
+    splits: dict[str, Split],
+    measured: str,
+    loss_fn: BaseMetricLossFunction,
+    miner: BaseMiner | None,
+    seed: int,
+    records: Path,
+    sampler: Sampler | None = None,
+) -> dict[str, Any]:
+    """Train a network of the protocol from a seed, and measure it on a split.
+
+    Returns:
+        The metrics, the average precision per label, the label counts of the training split, the label mAP on the
+        validation split after each epoch, the seconds that it took and the settings.
+    """
+    started = time.perf_counter()
+    torch.manual_seed(seed)
+    models, optimizers = make_models(args, splits)
+    statistics = LabelStatistics.from_labels(splits["train"].labels)
+    record_keeper, _, _ = get_record_keeper(str(records))
+    hooks = HookContainer(record_keeper, save_models=False, log_freq=1000)
+    tester = MultiLabelEmbeddingSpaceTester(
+        batch_size=256,
+        dataloader_num_workers=0,
+        accuracy_calculator=MultiLabelAccuracyCalculator((CURVE,)),
+        data_device="cpu",
+    )
+    curve = []
+
+    def end_of_epoch(trainer: MetricLossOnly) -> None:
+        curve.append(tester.test({"val": splits["val"].dataset}, trainer.epoch, *models.values())["val"][CURVE])
+
+    trainer = MetricLossOnly(
+        models,
+        optimizers,
+        args.batch_size,
+        {"metric_loss": loss_fn},
+        splits["train"].dataset,
+        mining_funcs={} if miner is None else {"tuple_miner": miner},
+        sampler=sampler,
+        data_device="cpu",
+        label_hierarchy_level="all",
+        dataloader_num_workers=0,
+        end_of_iteration_hook=hooks.end_of_iteration_hook,
+        end_of_epoch_hook=end_of_epoch,
+    )
+    trainer.train(num_epochs=args.epochs)
+    embeddings, labels = tester.get_all_embeddings(splits[measured].dataset, *models.values())
+    return {
+        **measure(embeddings, labels, statistics),
+        "counts": statistics.counts.tolist(),
+        "curve": curve,
+        "seconds": round(time.perf_counter() - started, 1),
+        "settings": {name: getattr(args, name) for name in SETTINGS[args.protocol]},
+    }
+
+
+def measure(embeddings: Tensor, labels: Tensor, statistics: LabelStatistics) -> dict[str, Any]:
+    """The metrics of the results page, leave-one-out on a split; NaN of a label without queries becomes null."""
+
+    def value(metric: str, **options: Any) -> Any:
+        calculator = MultiLabelAccuracyCalculator((metric,), label_statistics=statistics, **options)
+        return calculator.get_accuracy(embeddings, labels)[metric]
+
+    by_label = value("label_mean_average_precision", return_per_class=True)
+    return {
+        "metrics": {
+            "map_any": value("mean_average_precision"),
+            "map_jaccard_50": value("mean_average_precision", relevance_threshold=0.5),
+            "map_exact": value("mean_average_precision", relevance_threshold=1.0),
+            "ndcg": value("ndcg"),
+            "ndcg_jaccard_20": value("ndcg", gain="jaccard", k=20),
+            "label_map": value("label_mean_average_precision"),
+            "label_map_tail": value("label_mean_average_precision_tail"),
+        },
+        "label_average_precision": [None if x != x else x for x in by_label],
+    }
