@@ -155,7 +155,7 @@ def test_label_bars_are_ordered_by_frequency():
     figure = plot_label_average_precision(values, torch.tensor([5, 9, 5, 7, 1, 2, 0]), list("abcdefg"))
     axes = figure.axes[0]
     assert [label.get_text()[0] for label in axes.get_yticklabels()] == list("bdcafeg")
-    widths = [bar.get_width() for bar in axes.patches if bar.get_height() < 0.9]
+    widths = [bar.get_width() for bars in axes.containers for bar in bars]
     assert widths == pytest.approx([20, 40, 30, 10, 60, 50, np.nan], nan_ok=True)
     assert [text for text in texts(axes) if text != "\N{BLACK SQUARE}"] == [
         "head, mean of 2",

@@ -76,7 +76,8 @@ def test_a_mask_of_another_size(dlrsd, save):
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "1", "I;16"])
 def test_masks_of_another_kind(dlrsd, save, mode):
     Image.new(mode, (4, 4), 1).save(dlrsd / "Labels" / "beach" / "beach00.png")
-    with pytest.raises(ValueError, match=rf"mask .*beach00.png has mode {mode}, but needs one channel \(L\) or a pal"):
+    seen = mode.replace(";16", "(;16)?")  # old releases of Pillow read it as I
+    with pytest.raises(ValueError, match=rf"mask .*beach00.png has mode {seen}, but needs one channel \(L\) or a pal"):
         DLRSD(dlrsd)
 
 
