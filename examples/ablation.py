@@ -15,7 +15,7 @@ from typing import Any
 
 from ablation_report import write_page
 from benchmark_protocols import DEFAULTS, load
-from benchmark_training import append_run, is_finished, train_and_measure, versions
+from benchmark_training import append_run, is_finished, records_folder, train_and_measure, versions
 from pytorch_metric_learning.miners import BaseMiner
 from torch import Tensor
 from torch.utils.data import Sampler
@@ -133,7 +133,7 @@ def run_once(
     sampler: Sampler | None = None
     if variant.is_balanced:
         sampler = LabelBalancedSampler(labels, settings["batch_size"])
-    records = args.output / "records" / "-".join(str(part).replace(" ", "_") for part in key.values())
+    records = records_folder(args.output, key)
     loss = make_loss(variant, LabelStatistics.from_labels(labels), steps)
     miner: BaseMiner | None = None if variant.miner is None else LabelOverlapMiner(**variant.miner)
     return train_and_measure(argparse.Namespace(**settings), splits, "val", loss, miner, seed, records, sampler)

@@ -2,6 +2,7 @@
 
     python examples/benchmark.py run --data DIR [DIR ...] --output FOLDER
     python examples/benchmark.py run --protocol finetune --tuned FOLDER --data DIR [DIR ...] --output OTHER
+    python examples/benchmark.py compare --output FOLDER
     python examples/benchmark.py report --output FOLDER --page docs/results.md
 
 Each DIR holds labels.csv (an image id, a column that says train, val or test, one 0/1 column a class), the folder
@@ -15,10 +16,11 @@ import argparse
 import sys
 from pathlib import Path
 
+from benchmark_bootstrap import write_comparisons
 from benchmark_losses import LOSSES, make_loss_and_miner
 from benchmark_protocols import DEFAULTS, load
 from benchmark_report import write_page
-from benchmark_training import append_run, is_finished, read_runs, train_and_measure, versions
+from benchmark_training import append_run, is_finished, read_runs, records_folder, train_and_measure, versions
 from data import Split
 from models import BACKBONES
 
@@ -41,7 +43,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         run.add_argument(f"--{name.replace('_', '-')}", type=type(value), help="the protocol's own unless given")
     report = commands.add_parser("report", help="write tables and pictures of the finished runs")
     report.add_argument("--page", type=Path, required=True, help="Markdown page; its pictures go beside it")
-    for command in (run, report):
+    compare = commands.add_parser("compare", help="write confidence intervals of MACL's differences, for the report")
+    for command in (run, compare, report):
         command.add_argument("--output", type=Path, required=True, help="folder of runs.jsonl")
     args = parser.parse_args(argv)
     if args.command == "run":
@@ -53,7 +56,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     if args.command == "report":
-        write_page(args.output / "runs.jsonl", args.page)
+        write_page(args.output, args.page)
+        return
+    if args.command == "compare":
+        write_comparisons(args.output)
         return
     args.output.mkdir(parents=True, exist_ok=True)
     data = {folder.resolve().name: load(folder, args) for folder in args.data}
@@ -93,7 +99,7 @@ def run_once(
         return
     statistics = LabelStatistics.from_labels(splits["train"].labels)
     loss_fn, miner = make_loss_and_miner(loss, value, statistics)
-    records = args.output / "records" / "-".join(map(str, key.values()))
+    records = records_folder(args.output, key)
     result = train_and_measure(args, splits, "val" if stage == "tune" else "test", loss_fn, miner, seed, records)
     append_run(args.output, {**key, **result, "versions": versions()})
 

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from benchmark_training import read_runs
 
 from pml_macl.evaluation import label_mean_average_precision_by_frequency
-from pml_macl.visualization import COLOURS, GREY, new_plot
+from pml_macl.visualization import COLOURS, GREY, line_style, new_plot
 
 METRICS = {
     "map_any": "mAP, shares a label",
@@ -26,56 +27,95 @@ DIFFERENCES = (
     "The better of MACL and weighted MACL against the best of all other losses, chosen anew for each metric, in points "
     "of the mean over seeds. Choosing the best afterwards favours the other losses, of which there are more."
 )
+INTERVALS = (
+    "The 95 % interval is of a paired bootstrap over test queries and seeds; the reference set is not drawn anew. "
+    "Marked: the interval does not hold 0."
+)
 RANKS = "Of the losses on each metric, averaged over the metrics; 1 is best."
+PROTOCOLS = {
+    "head": "frozen EfficientNet-Lite0 features (ImageNet weights, images of 128 pixels), a trained head 1280-512-128",
+    "finetune": "the whole network is trained, backbone and head (hidden layer of 512, embeddings of 128), with random "
+    "flips and quarter turns; the backbone learns at a third of the head's rate if it is pretrained",
+}
+TUNED = {
+    True: "Each loss had one setting tuned over four values by the mean of all metrics on the validation split, with "
+    "one seed of its own; after that it was trained with each seed for all epochs, without early stopping.",
+    False: "Each loss has the setting that was tuned in protocol `head`; it was trained for all epochs, without early "
+    "stopping.",
+}
+LIMITS = {
+    "head": "Limits: frozen features say little of what fine-tuning would give; two data sets are few; the grids are "
+    "coarse. Significance is by query and seed, not by data set.",
+    "finetune": "Limits: few epochs and small images, for what a CPU can do in minutes; settings were not tuned anew; "
+    "three seeds at most; two data sets are few.",
+}
+RUN = "python examples/benchmark.py run --data DIR [DIR ...] --output FOLDER"
 Runs = dict[str, dict[str, list[dict[str, Any]]]]
 
 
-def write_page(path: Path, page: Path) -> None:
+def write_page(folder: Path, page: Path) -> None:
     """Write the results page.
 
     Args:
-        path: ``runs.jsonl`` of the benchmark.
-        page: the Markdown page; a picture for each data set goes beside it.
+        folder: where ``runs.jsonl`` and, if it was made, ``comparisons.jsonl`` are.
+        page: the Markdown page; two pictures for each data set go beside it.
     """
-    if not path.is_file():
-        raise SystemExit(f"error: {path} does not exist; run the benchmark first")
-    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    lines = read_runs(folder)
+    if not lines:
+        raise SystemExit(f"error: {folder}/runs.jsonl does not exist; run the benchmark first")
+    comparisons = folder / "comparisons.jsonl"
+    intervals = [json.loads(line) for line in comparisons.read_text().splitlines()] if comparisons.is_file() else []
+    runs = test_runs(lines)
+    page.parent.mkdir(parents=True, exist_ok=True)
+    parts = [introduction(lines, page)]
+    for data, by_loss in runs.items():
+        picture, curves = (page.parent / f"{page.stem}-{name}.png" for name in (data, f"{data}-training"))
+        draw(by_loss, data).savefig(picture, dpi=110)
+        draw_curves(by_loss, data).savefig(curves, dpi=80)
+        parts += [f"## {data}", table(by_loss), f"![Average precision per label on {data}]({picture.name})"]
+        parts += [f"![Label mAP on the validation split while training on {data}]({curves.name})"]
+    parts += ["## What MACL wins and what it loses", DIFFERENCES + f" {INTERVALS}" * bool(intervals)]
+    parts += [differences(runs, intervals)]
+    parts += ["## Mean rank", RANKS, ranks(runs), "## Settings of the losses", settings(runs)]
+    page.write_text("\n\n".join(parts) + "\n")
+
+
+def test_runs(lines: list[dict[str, Any]]) -> Runs:
+    """The runs on the test split, by data set and loss; of all losses the same seeds, those that all have."""
     runs: Runs = defaultdict(lambda: defaultdict(list))
     for run in lines:
         if run["stage"] == "test":
             runs[run["data"]][run["loss"]].append(run)
-    page.parent.mkdir(parents=True, exist_ok=True)
-    parts = [introduction(lines)]
-    for data, by_loss in runs.items():
-        picture = page.parent / f"results-{data}.png"
-        draw(by_loss, data).savefig(picture, dpi=110)
-        parts += [f"## {data}", table(by_loss), f"![Average precision per label on {data}]({picture.name})"]
-    parts += ["## What MACL wins and what it loses", DIFFERENCES, differences(runs)]
-    parts += ["## Mean rank", RANKS, ranks(runs), "## Tuned settings", settings(runs)]
-    page.write_text("\n\n".join(parts) + "\n")
+    for by_loss in runs.values():
+        seeds = set.intersection(*({run["seed"] for run in group} for group in by_loss.values()))
+        for loss, group in by_loss.items():
+            by_loss[loss] = [run for run in group if run["seed"] in seeds]
+    return runs
 
 
-def introduction(lines: list[dict[str, Any]]) -> str:
+def introduction(lines: list[dict[str, Any]], page: Path) -> str:
     first = lines[0]
     versions = ", ".join(f"{name} {version}" for name, version in first["versions"].items())
-    chosen = ", ".join(f"{name} {value}" for name, value in first["settings"].items())
+    chosen = dict(first["settings"])
+    protocol = chosen.pop("protocol")
+    said = ", ".join(f"{name} {value}" for name, value in chosen.items())
     seeds = len({run["seed"] for run in lines if run["stage"] == "test"})
+    is_tuned = any(run["stage"] == "tune" for run in lines)
+    options = "" if protocol == "head" else f" --protocol {protocol} --tuned HEAD_FOLDER"
     return (
-        "# Results\n\n"
-        "Protocol `head`: frozen EfficientNet-Lite0 features (ImageNet weights, images of 128 pixels), a trained head "
-        f"1280-512-128; {chosen}; {seeds} seeds. Percent on the test split, each image queried against the others "
-        "(mean ± standard deviation over seeds); best **bold**, second best *italic*. Each loss had one setting tuned "
-        "over three values by the mean of all metrics on the validation split, with one seed of its own; after that it "
-        "was trained with each seed for all epochs, without early stopping.\n\n"
-        "Limits: frozen features say little of what fine-tuning would give; two data sets are few; the grids are "
-        "coarse, and some losses chose a value at their edge; no test of significance was made.\n\n"
-        f"On a CPU with two cores; {versions}. The commands:\n\n"
+        f"# Results{'' if protocol == 'head' else f', protocol {protocol}'}\n\n"
+        f"Protocol `{protocol}`: {PROTOCOLS[protocol]}; {said}; {seeds} seeds. Percent on the test split, each image "
+        "queried against the others (mean ± standard deviation over seeds); best **bold**, second best *italic*. "
+        f"{TUNED[is_tuned]}\n\n"
+        f"{LIMITS[protocol]}\n\n"
+        f"On a CPU with two cores, one thread a run; {versions}. The commands:\n\n"
         "```\n"
-        "python examples/benchmark.py run --data DIR [DIR ...] --output FOLDER\n"
-        "python examples/benchmark.py report --output FOLDER --page docs/results.md\n"
+        f"{RUN}{options}\n"
+        "python examples/benchmark.py compare --output FOLDER\n"
+        f"python examples/benchmark.py report --output FOLDER --page docs/{page.name}\n"
         "```\n\n"
-        "The runs behind this page are `benchmarks/results/head/runs.jsonl`, a line a run; the second command makes "
-        "the page from them with `--output benchmarks/results/head`."
+        f"The runs behind this page are `benchmarks/results/{protocol}/runs.jsonl`, a line a run; the last command "
+        f"makes the page from them with `--output benchmarks/results/{protocol}`."
     )
 
 
@@ -100,16 +140,28 @@ def table(by_loss: dict[str, list[dict[str, Any]]]) -> str:
     return "\n".join(rows)
 
 
-def differences(runs: Runs) -> str:
+def best_pair(by_loss: dict[str, list[dict[str, Any]]], metric: str) -> tuple[str, str, float]:
+    """The better MACL variant, the best other loss, and the difference of their means in points."""
+    values = means(by_loss, metric)
+    macl = max((loss for loss in values if loss.startswith("MACL")), key=values.__getitem__)
+    other = max((loss for loss in values if not loss.startswith("MACL")), key=values.__getitem__)
+    return macl, other, 100 * (values[macl] - values[other])
+
+
+def differences(runs: Runs, intervals: list[dict[str, Any]]) -> str:
     """The better MACL variant less the best other loss, a row a metric."""
+    bounds = {(line["data"], line["metric"], line["macl"], line["other"]): line for line in intervals}
     rows = ["| data | metric | MACL variant | best other loss | difference |", "|---|---|---|---|---:|"]
+    rows = [row + end * bool(bounds) for row, end in zip(rows, (" 95 % interval |", "---:|"), strict=True)]
     for data, by_loss in runs.items():
         for metric, title in METRICS.items():
-            values = means(by_loss, metric)
-            macl = max((loss for loss in values if loss.startswith("MACL")), key=values.__getitem__)
-            other = max((loss for loss in values if not loss.startswith("MACL")), key=values.__getitem__)
-            difference = 100 * (values[macl] - values[other])
-            rows.append(f"| {data} | {title} | {macl} | {other} | {difference:+.1f} |")
+            macl, other, difference = best_pair(by_loss, metric)
+            row = f"| {data} | {title} | {macl} | {other} | {difference:+.1f} |"
+            if bounds:  # made by the command compare from the same runs, or else it fails here
+                low, high = (100 * bounds[data, metric, macl, other][side] for side in ("low", "high"))
+                mark = "**" * (low > 0 or high < 0)
+                row += f" {mark}{low:+.1f} to {high:+.1f}{mark} |"
+            rows.append(row)
     return "\n".join(rows)
 
 
@@ -171,4 +223,16 @@ def draw(by_loss: dict[str, list[dict[str, Any]]], data: str) -> Any:
         right.annotate(str(row + 1), places[row], offset, textcoords="offset points", ha=side)
     right.margins(x=0.1)
     right.set(xlabel="label mAP [%]", ylabel="nDCG [%]")
+    return figure
+
+
+def draw_curves(by_loss: dict[str, list[dict[str, Any]]], data: str) -> Any:
+    """Label mAP on the validation split after each epoch, mean over seeds."""
+    figure, (axis,) = new_plot(8, 4, f"{data}: label mAP on the validation split")
+    for number, (loss, runs) in enumerate(by_loss.items()):
+        curve = 100 * np.mean([run["curve"] for run in runs], axis=0)
+        width = 2.4 if loss.startswith("MACL") else 1.2
+        axis.plot(range(1, 1 + len(curve)), curve, label=loss, **{**line_style(number), "linewidth": width})
+    axis.set(xlabel="epoch", ylabel="label mAP [%]")
+    figure.legend(*axis.get_legend_handles_labels(), loc="outside right center", frameon=False, fontsize=8.5)
     return figure

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytorch_metric_learning
 import torch
 from benchmark_protocols import make_models
@@ -24,6 +25,7 @@ from pml_macl.evaluation import MultiLabelAccuracyCalculator
 from pml_macl.testers import MultiLabelEmbeddingSpaceTester
 
 CURVE = "label_mean_average_precision"
+KEYS = ("data", "stage", "loss", "value", "question", "answer", "seed")
 SETTINGS = {"head": ("protocol", "epochs", "batch_size", "lr", "dropout")}
 SETTINGS["finetune"] = (*SETTINGS["head"], "image_size", "backbone", "pretrained")
 
@@ -36,6 +38,12 @@ def read_runs(folder: Path) -> list[dict[str, Any]]:
 def is_finished(folder: Path, key: dict[str, Any]) -> bool:
     """Whether a run of this key stands in runs.jsonl."""
     return any(all(run[name] == part for name, part in key.items()) for run in read_runs(folder))
+
+
+def records_folder(folder: Path, key: dict[str, Any]) -> Path:
+    """Where a run's records and embeddings are, by what comes first in its line: names, values, seed."""
+    parts = [str(key[name]) for name in KEYS if name in key]
+    return folder / "records" / "-".join(parts).replace(" ", "_")
 
 
 def append_run(folder: Path, run: dict[str, Any]) -> None:
@@ -98,6 +106,7 @@ def train_and_measure(
     )
     trainer.train(num_epochs=args.epochs)
     embeddings, labels = tester.get_all_embeddings(splits[measured].dataset, *models.values())
+    np.savez_compressed(records / "embeddings.npz", embeddings=embeddings.numpy(), labels=labels.numpy())
     return {
         **measure(embeddings, labels, statistics),
         "counts": statistics.counts.tolist(),

@@ -2,9 +2,17 @@ import json
 from pathlib import Path
 
 import benchmark
+import numpy as np
 import pytest
+import torch
+from benchmark_bootstrap import bootstrap, query_values
 from benchmark_losses import LOSSES
 from benchmark_protocols import FEATURES
+from benchmark_training import measure, read_runs
+from PIL import Image
+
+from pml_macl import LabelStatistics
+from pml_macl.datasets import SyntheticScenes
 
 ROOT = Path(__file__).resolve().parents[2]
 FEW = ["--losses", "MACL", "PML NTXent", "--seeds", "2", "--epochs", "1", "--batch-size", "16"]
@@ -27,10 +35,12 @@ def test_runs_are_written_once_and_reported(data, tmp_path):
     assert again[-1]["metrics"] == runs[1]["metrics"]
     assert len(again) == 12
     page = tmp_path / "page" / "results.md"
+    benchmark.main(["compare", "--output", str(output)])
     benchmark.main(["report", "--output", str(output), "--page", str(page)])
     text = page.read_text()
     assert "| MACL | " in text
     assert "2 seeds" in text
+    assert "95 % interval" in text
     assert (page.parent / "results-scenes.png").stat().st_size > 1000
 
 
@@ -69,6 +79,50 @@ def test_the_results_page_and_readme_say_what_the_runs_say(tmp_path):
         assert set(cells) <= set(rows[name.replace("SupCon, any shared label", "SupCon any")].split(" | "))
 
 
+def test_a_network_is_trained_on_images_with_the_settings_of_another_folder(data, tmp_path):
+    """Protocol finetune on tiny images; and features that are not given are extracted once."""
+    (data / "images").mkdir()
+    scenes = SyntheticScenes(80, seed=4)
+    for row in range(len(scenes)):
+        Image.fromarray((255 * scenes[row][0].permute(1, 2, 0)).byte().numpy()).save(data / "images" / f"{row}.png")
+    (data / FEATURES).unlink()
+    few = ["--losses", "MACL", "--seeds", "1", "--epochs", "1", "--batch-size", "16", "--image-size", "32"]
+    head, output = tmp_path / "head", tmp_path / "finetune"
+    benchmark.main(["run", "--data", str(data), "--output", str(head), *few])
+    command = ["run", "--protocol", "finetune", "--data", str(data), "--output", str(output), *few]
+    command += ["--backbone", "small-cnn", "--no-pretrained", "--tuned"]
+    with pytest.raises(SystemExit, match="has no tuned setting of MACL"):
+        benchmark.main([*command, str(tmp_path)])
+    benchmark.main([*command, str(head)])
+    tuned = [run["value"] for run in read_runs(head) if run["stage"] == "test"]
+    (run,) = read_runs(output)
+    assert [run["value"]] == tuned
+    assert run["settings"]["backbone"] == "small-cnn"
+    assert len(run["curve"]) == 1
+    assert (head / f"scenes-{FEATURES}").is_file()
+
+
 def test_nothing_to_report(tmp_path):
     with pytest.raises(SystemExit, match=r"error: .*runs\.jsonl does not exist"):
         benchmark.main(["report", "--output", str(tmp_path), "--page", str(tmp_path / "page.md")])
+
+
+def test_values_of_queries_average_to_the_metrics_of_the_run():
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.rand(60, 6, generator=generator) < torch.linspace(0.05, 0.6, 6)
+    embeddings = torch.randn(60, 5, generator=generator) + labels.float() @ torch.randn(6, 5, generator=generator)
+    statistics = LabelStatistics.from_labels(labels)
+    values = query_values(embeddings, labels, statistics.counts)
+    expected = measure(embeddings, labels, statistics)["metrics"]
+    means = {metric: value.nanmean(dim=0).nanmean().item() for metric, value in values.items()}
+    assert means == pytest.approx(expected, abs=1e-6)
+
+
+def test_bootstrap_is_paired():
+    values = torch.rand(4, 50, 1, generator=torch.Generator().manual_seed(0))
+    drawn = bootstrap(values + 0.1, values)
+    assert drawn == pytest.approx([0.1] * len(drawn), abs=1e-6)
+    noise = torch.randn(4, 50, 1, generator=torch.Generator().manual_seed(1))
+    low, high = np.quantile(bootstrap(values + noise, values), (0.025, 0.975))
+    assert low < noise.mean() < high
+    assert 0.5 < (high - low) / (2 * 1.96 * (noise.mean(dim=0).var() / 50 + noise.mean(dim=1).var() / 4) ** 0.5) < 1.6
