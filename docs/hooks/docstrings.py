@@ -24,6 +24,8 @@ WRITTEN_ELSEWHERE = ("performance.md", "precision.md")
 
 def mathml(latex: str, display: str) -> str:
     """MathML of an equation, ``inline`` or as a ``block``."""
+    latex = latex.replace("\\Bigl", "\\left").replace("\\Bigr", "\\right")  # MathML has no fixed sizes
+    latex = latex.replace("\\bigl", "\\left").replace("\\bigr", "\\right")
     # Underscores of argument names stand in \text{}, where LaTeX would escape them.
     markup = convert(" ".join(latex.split()), display=display).replace("\\_", "_")
     # Markdown takes a line that begins with <math> for a block of HTML.
