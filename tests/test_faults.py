@@ -1,0 +1,399 @@
+"""What examples/train.py does when it is killed, when a disk is full, when files are damaged."""
+
+import io
+import json
+import multiprocessing
+import os
+import pickle
+import random
+import resource
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import checkpoint
+import data
+import pytest
+import torch
+import train
+from PIL import Image
+from records import mark_records, trim_records
+
+from pml_macl.datasets import SyntheticScenes
+
+CPU = torch.device("cpu")
+PRELOAD = ["train", "torchvision.transforms.v2", "torch.utils.tensorboard", "torch._dynamo", "PIL.PngImagePlugin"]
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory):
+    """Forty-eight scenes of 16 pixels as an image folder with a label table."""
+    folder = tmp_path_factory.mktemp("archive")
+    scenes = SyntheticScenes(48, 16, seed=3)
+    (folder / "images").mkdir()
+    lines = ["image,part," + ",".join(scenes.classes)]
+    for row, (image, labels) in enumerate(scenes):
+        pixels = (255 * image).byte().permute(1, 2, 0).numpy()
+        Image.fromarray(pixels).save(folder / "images" / f"{row:02}.png")
+        part = ("train", "train", "train", "val", "test")[row % 5]
+        lines.append(f"{row:02},{part}," + ",".join(str(int(x)) for x in labels))
+    (folder / "labels.csv").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+@pytest.fixture
+def copy_of_archive(archive, tmp_path):
+    shutil.copytree(archive, tmp_path / "archive")
+    return tmp_path / "archive"
+
+
+def arguments(archive, output, *more, epochs):
+    options = {
+        "dataset": "csv",
+        "images": archive / "images",
+        "labels": archive / "labels.csv",
+        "split-column": "part",
+        "image-size": 16,
+        "batch-size": 10,
+        "hidden-size": 16,
+        "embedding-size": 8,
+        "device": "cpu",
+        "output": output,
+        "epochs": epochs,
+    }
+    return [str(part) for name, value in options.items() for part in (f"--{name}", value)] + list(more)
+
+
+def flat(state, prefix=""):
+    if isinstance(state, (dict, list)):
+        items = state.items() if isinstance(state, dict) else enumerate(state)
+        return {k: v for name, part in items for k, v in flat(part, f"{prefix}/{name}").items()}
+    return {prefix: state}
+
+
+def assert_same_state(first, second):
+    first, second = (flat(torch.load(path, weights_only=True)) for path in (first, second))
+    assert first.keys() == second.keys()
+    for name, value in first.items():
+        other = second[name]
+        assert torch.equal(value, other) if isinstance(value, torch.Tensor) else repr(value) == repr(other), name
+
+
+def assert_same_run(first, second):
+    """The same weights, optimizers, metrics and records, and each epoch recorded once."""
+    for name in ("checkpoint.pth", "best.pth"):
+        assert_same_state(first / name, second / name)
+    results = [json.loads((folder / "metrics.json").read_text()) for folder in (first, second)]
+    for key in ("before", "best", "best_epoch"):
+        assert results[0][key] == results[1][key]
+    records = first / "records", second / "records"
+    csvs = [{path.name: path.read_bytes() for path in folder.glob("*.csv")} for folder in records]
+    assert csvs[0] == csvs[1]
+    assert len(csvs[0]) > 3
+    dumps = []
+    for folder in records:
+        with sqlite3.connect(folder / "logs.db") as database:
+            dumps.append(sorted(database.iterdump()))
+        database.close()
+    assert dumps[0] == dumps[1]
+
+
+@pytest.fixture
+def start(monkeypatch):
+    """Starts train.main in a process of its own, which has imported everything already."""
+    examples = str(Path(train.__file__).parent)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([examples, os.environ.get("PYTHONPATH", "")]))
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOAD)
+    processes = []
+
+    def start_one(argv):
+        process = context.Process(target=train.main, args=(argv,))
+        process.start()
+        processes.append(process)
+        return process
+
+    yield start_one
+    for process in processes:
+        process.kill()
+        process.join()
+
+
+def read_epoch(output):
+    """The epoch of the last checkpoint; None before the first."""
+    for name in ("checkpoint.pth", "checkpoint.previous.pth"):  # there is an instant with the second one alone
+        try:
+            return torch.load(output / name, weights_only=True)["epoch"]
+        except FileNotFoundError:
+            continue
+    return None
+
+
+def test_ten_kills_at_random_moments_change_nothing(archive, tmp_path, start):
+    """Half of the kills come at any time after the start, half after an epoch that this process has finished.
+
+    The run that is killed has no end, so that it never ends before a kill; then it and another one go on to one epoch.
+    """
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    rng = random.Random(0)
+    killed_after = []
+    for number in range(10):
+        begun = read_epoch(killed)
+        process = start(arguments(archive, killed, *(["--resume"] if begun is not None else []), epochs=10**6))
+        if number % 2:
+            while process.is_alive() and read_epoch(killed) == begun:
+                time.sleep(0.01)
+            time.sleep(rng.uniform(0, 0.2))
+        else:
+            time.sleep(rng.uniform(0, 1.2))
+        process.kill()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
+        found = read_epoch(killed)
+        killed_after.append(-1 if found is None else found)
+    assert killed_after == sorted(killed_after)
+    assert len(set(killed_after)) >= 5  # epochs were lost and won
+    last = killed_after[-1] + 1
+    for argv in (arguments(archive, killed, "--resume", epochs=last), arguments(archive, whole, epochs=last)):
+        process = start(argv)
+        process.join()
+        assert process.exitcode == 0
+    assert_same_run(whole, killed)
+
+
+@pytest.fixture(scope="module")
+def short_run(archive, tmp_path_factory):
+    """A run of three epochs, and how it looked after the second."""
+    folder = tmp_path_factory.mktemp("short")
+    train.main(arguments(archive, folder / "two", epochs=2))
+    shutil.copytree(folder / "two", folder / "three")
+    train.main(arguments(archive, folder / "three", "--resume", epochs=3))
+    return folder
+
+
+def damage_half(path):
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def damage_block(path):
+    """As after a power cut, where a block was promised and never written; torch.load does not notice."""
+    with path.open("r+b") as file:
+        file.seek(path.stat().st_size // 2)
+        file.write(bytes(4096))
+
+
+def damage_all(path):
+    path.write_bytes(b"")
+
+
+DAMAGES = [damage_half, damage_block, damage_all]
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_checkpoint_is_detected_and_the_one_before_it_used(archive, short_run, tmp_path, damage, capsys):
+    run = shutil.copytree(short_run / "three", tmp_path / "run")
+    (run / "metrics.json").unlink()
+    damage(run / "checkpoint.pth")
+    train.main(arguments(archive, run, "--resume", epochs=3))
+    captured = capsys.readouterr()
+    assert "checkpoint.pth is damaged and now called checkpoint.damaged" in captured.err
+    assert "resuming after epoch 2" in captured.out
+    assert_same_run(short_run / "three", run)
+    assert (run / "checkpoint.damaged").exists()
+
+
+def test_nothing_but_damaged_checkpoints(archive, short_run, tmp_path):
+    run = shutil.copytree(short_run / "two", tmp_path / "run")
+    damage_half(run / "checkpoint.pth")
+    damage_block(run / "checkpoint.previous.pth")
+    with pytest.raises(SystemExit, match=r"error: no complete checkpoint is left beside .*checkpoint\.damaged.*anew"):
+        train.main(arguments(archive, run, "--resume", epochs=3))
+
+
+def test_a_best_epoch_that_is_gone_is_said(archive, short_run, tmp_path):
+    run = shutil.copytree(short_run / "three", tmp_path / "run")
+    (run / "best.pth").unlink()
+    with pytest.raises(SystemExit, match=r"no best\.pth in .*removed"):
+        train.main(arguments(archive, run, "--resume", epochs=3))
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("step", range(4))
+def test_a_death_in_the_middle_of_saving_leaves_a_complete_checkpoint(tmp_path, monkeypatch, step):
+    """At each call to the operating system; with the last one the new checkpoint is in place."""
+    path = tmp_path / "checkpoint.pth"
+    for epoch in (1, 2):
+        checkpoint.save_checkpoint(path, {"epoch": epoch}, {}, keep_previous=True)
+    calls = iter(range(9))
+
+    def die_at_step(function):
+        def call(*args):
+            if next(calls) == step:
+                raise Killed
+            return function(*args)
+
+        return call
+
+    for name in ("fsync", "replace"):
+        monkeypatch.setattr(checkpoint.os, name, die_at_step(getattr(os, name)))
+    if step < 3:
+        with pytest.raises(Killed):
+            checkpoint.save_checkpoint(path, {"epoch": 3}, {}, keep_previous=True)
+    else:
+        checkpoint.save_checkpoint(path, {"epoch": 3}, {}, keep_previous=True)
+    monkeypatch.undo()
+    assert checkpoint.load_checkpoint(path, CPU)["epoch"] == (2 if step < 3 else 3)
+    checkpoint.save_checkpoint(path, {"epoch": 4}, {}, keep_previous=True)
+    assert checkpoint.load_checkpoint(path, CPU)["epoch"] == 4
+
+
+def test_checkpoints_run_no_code(tmp_path):
+    """A checkpoint from a stranger: what it asks to be called is not called."""
+
+    class Stranger:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "called"),)
+
+    torch.save({"epoch": Stranger()}, tmp_path / "checkpoint.pth")
+    with pytest.raises(pickle.UnpicklingError, match="mkdir"):
+        checkpoint.load_checkpoint(tmp_path / "checkpoint.pth", CPU)
+    assert not (tmp_path / "called").exists()
+
+
+def test_records_are_brought_back_to_their_marks(short_run, tmp_path):
+    records = shutil.copytree(short_run / "three" / "records", tmp_path / "records")
+    marks = torch.load(short_run / "two" / "checkpoint.pth", weights_only=True)["records"]
+    trim_records(records, marks)
+    assert mark_records(records) == marks
+    trim_records(records, {})
+    assert set(mark_records(records)["rows"].values()) == {0}
+    assert not list(records.glob("*.csv"))
+
+
+def run_script(argv, **options):
+    """The example as a user runs it: exit code and error output."""
+    command = [sys.executable, train.__file__, *argv]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, **options)
+    return done.returncode, done.stderr
+
+
+def test_a_full_disk_stops_the_run_and_loses_nothing(archive, short_run, tmp_path):
+    """No file may grow beyond 100 kB, which is too little for a checkpoint; then there is room again."""
+    run = shutil.copytree(short_run / "two", tmp_path / "run")
+    limit = 100_000
+    assert (run / "checkpoint.pth").stat().st_size > limit
+    code, error = run_script(
+        arguments(archive, run, "--resume", epochs=3),
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
+    )
+    assert code == 1
+    last_line = error.strip().splitlines()[-1]
+    assert last_line.startswith("error: the run stopped: ")
+    assert "cannot write a checkpoint: File too large" in last_line
+    assert "--resume" in last_line
+    assert not list(run.glob("*.partial"))
+    assert_same_state(run / "checkpoint.pth", short_run / "two" / "checkpoint.pth")
+    train.main(arguments(archive, run, "--resume", epochs=3))
+    assert_same_run(short_run / "three", run)
+
+
+def test_a_full_disk_under_the_checkpoint_itself(tmp_path, monkeypatch):
+    path = tmp_path / "checkpoint.pth"
+    checkpoint.save_checkpoint(path, {"epoch": 1}, {})
+    monkeypatch.setattr(checkpoint.Path, "open", lambda self, mode: io.FileIO("/dev/full", mode))
+    with pytest.raises(OSError, match="cannot write a checkpoint: No space left on device"):
+        checkpoint.save_checkpoint(path, {"epoch": 2}, {})
+    monkeypatch.undo()
+    assert checkpoint.load_checkpoint(path, CPU) == {"epoch": 1}
+
+
+@pytest.mark.parametrize("place", ["a file in the way", "no permission"])
+def test_an_output_folder_that_cannot_be_written(archive, tmp_path, place):
+    output = tmp_path / "blocked" / "run"
+    if place == "a file in the way":
+        output.parent.write_text("")
+    else:
+        output.parent.mkdir(mode=0o500)
+        if os.access(output.parent, os.W_OK):
+            pytest.skip("this user may write everywhere")
+    with pytest.raises(SystemExit, match=r"error: cannot write to --output .*blocked.*run \(.*\); choose another"):
+        train.main(arguments(archive, output, epochs=1))
+
+
+@pytest.fixture
+def forked_workers():
+    """Workers see what a test has patched."""
+    method = multiprocessing.get_start_method()
+    multiprocessing.set_start_method("fork", force=True)
+    yield
+    multiprocessing.set_start_method(method, force=True)
+
+
+@pytest.mark.usefixtures("forked_workers")
+def test_a_worker_process_that_dies(archive, short_run, tmp_path, monkeypatch, capsys):
+    run = shutil.copytree(short_run / "two", tmp_path / "run")
+
+    def die_in_a_worker(image):
+        if torch.utils.data.get_worker_info() is not None:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return image
+
+    monkeypatch.setattr(data, "random_flip", die_in_a_worker)
+    with pytest.raises(SystemExit, match=r"error: the run stopped: DataLoader worker .*--resume"):
+        train.main(arguments(archive, run, "--resume", "--num-workers", "1", epochs=3))
+    assert "Traceback" in capsys.readouterr().err
+    assert_same_state(run / "checkpoint.pth", short_run / "two" / "checkpoint.pth")
+
+
+def corrupt(path):
+    path.write_bytes(b"no image at all")
+
+
+def truncate(path):
+    path.write_bytes(path.read_bytes()[:200])
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [(corrupt, "cannot decode image"), (truncate, "cannot decode image"), (Path.unlink, "No such file")],
+)
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_image_that_breaks_in_the_middle_of_a_run(
+    copy_of_archive, short_run, tmp_path, monkeypatch, damage, message, workers
+):
+    """After the check of all images, before the third epoch; mended, the run ends as if nothing had been."""
+    run = shutil.copytree(short_run / "two", tmp_path / "run")
+    image = copy_of_archive / "images" / "07.png"
+    content = image.read_bytes()
+    make_state = train.make_state
+
+    def break_the_image(*args):
+        damage(image)
+        return make_state(*args)
+
+    monkeypatch.setattr(train, "make_state", break_the_image)
+    argv = arguments(copy_of_archive, run, "--resume", epochs=3)
+    with pytest.raises(SystemExit, match=rf"error: the run stopped: .*{message}.*07\.png.*--resume"):
+        train.main([*argv, "--num-workers", str(workers)])
+    monkeypatch.undo()
+    image.write_bytes(content)
+    train.main(argv)
+    assert_same_state(run / "checkpoint.pth", short_run / "three" / "checkpoint.pth")
+
+
+def test_an_image_that_is_broken_before_the_run(copy_of_archive, tmp_path):
+    """From the outside: exit code, one line of error, no folder made."""
+    truncate(copy_of_archive / "images" / "07.png")
+    code, error = run_script(arguments(copy_of_archive, tmp_path / "run", epochs=1))
+    assert code == 1
+    assert error.startswith("error: 1 of 48 images cannot be read, the first ones: cannot decode image")
+    assert "07.png" in error
+    assert len(error.strip().splitlines()) == 1
+    assert not (tmp_path / "run").exists()
