@@ -17,7 +17,7 @@ def distinct_label_sets(labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """
     codes = torch.zeros(len(labels), dtype=torch.long, device=labels.device)
     counts = codes.new_full((1,), len(labels))
-    for block in labels.split(_BITS_AT_ONCE, dim=1):
+    for block in torch.split(labels, _BITS_AT_ONCE, dim=1):
         powers = 2.0 ** torch.arange(block.shape[1], dtype=torch.float64, device=labels.device)
         codes = (codes << _BITS_AT_ONCE) + (block.double() @ powers).long()
         _, codes, counts = torch.unique(codes, return_inverse=True, return_counts=True)
@@ -35,5 +35,5 @@ def may_have_equal_rows(values: Tensor) -> bool:
     # Products with odd numbers, summed modulo a power of two: exact, whatever the order of the sum.
     generator = torch.Generator().manual_seed(0)
     factors = torch.randint(-(2**30), 2**30, (values.shape[1],), generator=generator).to(values.device, bits.dtype)
-    checksums = torch.cat([(part * (2 * factors + 1)).sum(dim=1, dtype=torch.long) for part in bits.split(2**14)])
-    return len(checksums.unique()) < len(values)
+    checksums = torch.cat([(part * (2 * factors + 1)).sum(dim=1, dtype=torch.long) for part in torch.split(bits, 2**14)])
+    return len(torch.unique(checksums)) < len(values)

@@ -104,7 +104,7 @@ class RankedQueries:
         return values
 
     def _at_ranks(self, values: Tensor) -> Tensor:
-        """(N, k) values at each rank from those of each of the chunk's distinct label sets with the references' sets."""
+        """(N, k) values at each rank from those of the chunk's distinct label sets with those of the references."""
         return self.references.of_references(values).index_select(0, self._row).gather(1, self.order)
 
     @cached_property

@@ -13,16 +13,13 @@ _ELEMENTS_AT_ONCE = 2**18  # of a chunk's matrices, which then stay in a process
 
 @dataclass(frozen=True)
 class PairTerms:
-    """What the weights, temperatures and masks of all pairs are made of; see the functions of the reference path.
+    r"""What the weights, temperatures and masks of all pairs are made of; see the functions of the reference path.
 
     Attributes:
         labels: (N, C) boolean label sets of the anchors.
         ref_labels: (M, C) boolean label sets of the references.
         anchor_temperatures: (N,) temperature of each anchor with a reference that shares nothing.
         anchor_weights: (N,) weights of the anchors.
-        inverse_counts: as for :func:`pairwise_label_weights`.
-        power: power of the frequencies.
-        overlap_power: power of the Jaccard similarity in the weights.
         divide_by_count: as for :func:`weighted_anchor_mean`.
         overlap_scale: as for :func:`pairwise_temperatures`.
         min_temperature: as for :func:`pairwise_temperatures`.
@@ -30,22 +27,27 @@ class PairTerms:
         negative_threshold: as for :func:`positive_negative_masks`.
         exclude_self: the references are the anchors.
         masks: (N, M) positives and negatives that a miner has chosen, in place of the thresholds.
+        inverse_counts: as for :func:`pairwise_label_weights`; not needed where ``power`` is 0.
+        power: power of the frequencies.
+        overlap_power: power of the Jaccard similarity in the weights.
+        dissimilarity: multiply the weights by :math:`|S_{ij}| / (|Y_j| (1 + |Y_i \setminus Y_j|))`.
     """
 
     labels: Tensor
     ref_labels: Tensor
     anchor_temperatures: Tensor
     anchor_weights: Tensor
-    inverse_counts: Tensor
-    power: float
-    overlap_power: float
     divide_by_count: bool
     overlap_scale: float
     min_temperature: float
     positive_threshold: float
     negative_threshold: float
     exclude_self: bool
-    masks: tuple[Tensor, Tensor] | None
+    masks: tuple[Tensor, Tensor] | None = None
+    inverse_counts: Tensor | None = None
+    power: float = 0.0
+    overlap_power: float = 0.0
+    dissimilarity: bool = False
 
 
 def fused_contrastive_loss(query: Tensor, reference: Tensor, terms: PairTerms) -> Tensor:
@@ -90,8 +92,15 @@ def _loss_and_gradients(
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     num_rows, num_references = len(query), len(reference)
     labels, ref_labels = terms.labels.to(query), terms.ref_labels.to(query)
-    sizes, ref_sizes = labels.sum(dim=1), ref_labels.sum(dim=1)
-    factors = label_factors(terms.labels, terms.ref_labels, terms.inverse_counts.to(query)) if terms.power else None
+    # An empty set shares nothing, so its size does not matter, but 0 / 0 would.
+    sizes, ref_sizes = labels.sum(dim=1, keepdim=True).clamp(min=1), ref_labels.sum(dim=1)
+    factors = None
+    if terms.power and terms.inverse_counts is not None:
+        factors = label_factors(terms.labels, terms.ref_labels, terms.inverse_counts.to(query))
+    # Below this bound a temperature is the smallest one whatever the overlap, and the anchor's may be 0.
+    bound = terms.min_temperature / max(1.0, 1 + terms.overlap_scale)
+    anchor_temperatures = terms.anchor_temperatures.clamp(min=bound)[:, None]
+    one = query.new_ones(())
     total, total_weight = query.new_zeros(()), query.new_zeros(())
     query_gradient = torch.zeros_like(query) if needs_gradient[0] else None
     reference_gradient = torch.zeros_like(reference) if needs_gradient[1] else None
@@ -99,59 +108,70 @@ def _loss_and_gradients(
     for start in range(0, num_rows if num_references else 0, rows_at_once):
         rows = slice(start, min(start + rows_at_once, num_rows))
         shared = labels[rows] @ ref_labels.T
-        union = (sizes[rows, None] + ref_sizes).sub_(shared).clamp_(min=1)
-        jaccard = torch.div(shared, union, out=union)
+        jaccard = torch.div(shared, (sizes[rows] + ref_sizes).sub_(shared))
         positives, left_out = _masks(terms, rows, shared, jaccard)
-        weights = _weights(terms, rows, factors, jaccard).mul_(positives)
-        sums = positives.sum(dim=1, dtype=query.dtype) if terms.divide_by_count else weights.sum(dim=1)
+        weights = _weights(terms, rows, factors, jaccard)
+        if terms.dissimilarity:
+            weights.mul_(shared).div_(ref_sizes.clamp(min=1)).div_((1 + sizes[rows]) - shared)
+        if positives is not None:
+            weights.mul_(positives)
+        own = torch.arange(start, rows.stop, device=query.device)[:, None] if terms.exclude_self else None
+        if own is not None:
+            weights.scatter_(1, own, 0)
+        row_weights = weights.sum(dim=1)
+        sums = row_weights
+        if terms.divide_by_count:
+            counted = shared >= 1 if positives is None else positives
+            sums = (counted if own is None else counted.scatter_(1, own, False)).sum(dim=1, dtype=query.dtype)
         used = terms.anchor_weights[rows] * (sums > 0)
-        weights.mul_((used / torch.where(sums > 0, sums, 1))[:, None])
+        scale = (used / torch.where(sums > 0, sums, 1))[:, None]
 
-        temperatures = jaccard.mul_(terms.overlap_scale).add_(1).mul_(terms.anchor_temperatures[rows, None])
-        temperatures.clamp_(min=terms.min_temperature)
-        logits = (query[rows] @ reference.T).div_(temperatures)
+        # What depends on the anchor alone is taken out of the temperatures, to where it costs a row and not a matrix.
+        temperatures = torch.add(one, jaccard, alpha=terms.overlap_scale, out=jaccard)
+        floor = terms.min_temperature / anchor_temperatures[rows]
+        if query.is_cuda or (floor > 1).any():  # on a GPU asking would cost more
+            torch.maximum(temperatures, floor, out=temperatures)
+        anchors = query[rows] / anchor_temperatures[rows]
+        logits = (anchors @ reference.T).div_(temperatures)
         if left_out is not None:
             logits.masked_fill_(left_out, torch.finfo(logits.dtype).min)
+        if own is not None:
+            logits.scatter_(1, own, torch.finfo(logits.dtype).min)
         logits.sub_(logits.amax(dim=1, keepdim=True))
-        row_weights = weights.sum(dim=1)
-        total -= (weights * logits).sum()
+        weighted = torch.bmm(weights[:, None], logits[:, :, None])[:, 0]
         likelihoods = logits.exp_()
         denominators = likelihoods.sum(dim=1)
-        total += (row_weights * denominators.log()).sum()
+        total += (scale * ((row_weights * denominators.log())[:, None] - weighted)).sum()
         total_weight += used.sum()
         if query_gradient is None and reference_gradient is None:
             continue
-        gradient = likelihoods.mul_((row_weights / denominators)[:, None]).sub_(weights).div_(temperatures)
+        ascent = weights.addcmul_(likelihoods, (row_weights / denominators)[:, None], value=-1).div_(temperatures)
         if query_gradient is not None:
-            query_gradient[rows] = gradient @ reference
+            query_gradient[rows] = (ascent @ reference).mul_(-scale / anchor_temperatures[rows])
         if reference_gradient is not None:
-            reference_gradient.addmm_(gradient.T, query[rows])
-    scale = 1 / torch.where(total_weight > 0, total_weight, 1)
-    gradients = (None if g is None else g.mul_(scale) for g in (query_gradient, reference_gradient))
-    return total * scale, *gradients  # type: ignore[return-value]  # two gradients, as many as the names above
+            reference_gradient.addmm_(ascent.T, anchors.mul_(-scale))
+    divisor = torch.where(total_weight > 0, total_weight, 1)
+    gradients = (None if g is None else g.div_(divisor) for g in (query_gradient, reference_gradient))
+    return total / divisor, *gradients  # type: ignore[return-value]  # two gradients, as many as the names above
 
 
-def _masks(terms: PairTerms, rows: slice, shared: Tensor, jaccard: Tensor) -> tuple[Tensor, Tensor | None]:
-    """Positives of a chunk, and what is neither positive nor negative; None where that is nothing."""
+def _masks(terms: PairTerms, rows: slice, shared: Tensor, jaccard: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    """Positives of a chunk, None where the weights are 0 off them, and what is neither positive nor negative, or None.
+
+    The pair of an anchor with itself is left to the caller.
+    """
     if terms.masks is not None:
         positives, negatives = (mask[rows] for mask in terms.masks)
         return positives, ~(positives | negatives)
-    positives = shared >= 1
-    left_out = None
     if terms.positive_threshold > 0:
-        positives &= jaccard >= terms.positive_threshold
-    if terms.negative_threshold < 1 and (terms.positive_threshold > 0 or terms.negative_threshold > 0):
-        left_out = ~positives & (jaccard > terms.negative_threshold)
-    if terms.exclude_self:
-        own = torch.arange(rows.start, rows.stop, device=shared.device)[:, None]
-        positives.scatter_(1, own, False)
-        left_out = torch.zeros_like(positives) if left_out is None else left_out
-        left_out.scatter_(1, own, True)
-    return positives, left_out
+        positives = (shared >= 1) & (jaccard >= terms.positive_threshold)
+        left_out = ~positives & (jaccard > terms.negative_threshold) if terms.negative_threshold < 1 else None
+        return positives, left_out
+    return (shared >= 1 if terms.power == terms.overlap_power == terms.dissimilarity == 0 else None), None
 
 
 def _weights(terms: PairTerms, rows: slice, factors: tuple[Tensor, Tensor] | None, jaccard: Tensor) -> Tensor:
-    """Weights of a chunk's pairs, in a tensor of their own."""
+    """Weights of a chunk's pairs, in a tensor of their own; 0 where nothing is shared, unless both powers are 0."""
     if factors is None:
         weights = torch.ones_like(jaccard)
     else:

@@ -19,10 +19,16 @@ from pml_macl.functional import (
 )
 from pml_macl.labels import label_dtype, label_overlap
 from pml_macl.losses.base_multi_label_loss import BaseMultiLabelLoss, check_reducer
-from pml_macl.reducers import FrequencyWeightedReducer, PairWeightedReducer
+from pml_macl.reducers import (
+    FrequencyWeightedReducer,
+    MulSupConReducer,
+    PairWeightedReducer,
+    SimilarityDissimilarityReducer,
+)
 from pml_macl.statistics import LabelStatistics
 
 ENGINES = ("auto", "fused", "reference")
+FUSED_REDUCERS = (FrequencyWeightedReducer, MulSupConReducer, SimilarityDissimilarityReducer)
 
 
 class MultiLabelContrastiveLoss(BaseMultiLabelLoss):
@@ -49,7 +55,7 @@ class MultiLabelContrastiveLoss(BaseMultiLabelLoss):
         engine: ``"fused"`` computes value and gradient in one pass over row chunks and keeps no (N, M) matrix for
             backward; ``"reference"`` takes one readable step after the other and serves every distance and reducer;
             ``"auto"`` is fused where that is possible: cosine similarity under ``TemperatureScheduledSimilarity``,
-            ``FrequencyWeightedReducer``, no collected stats. The fused gradient cannot be differentiated again.
+            one of this package's reducers, no collected stats. The fused gradient cannot be differentiated again.
         **kwargs: for PML's ``BaseMetricLossFunction``: ``distance`` (a ``TemperatureScheduledSimilarity``, or any PML
             distance, which is then the similarity under the default temperature), ``reducer`` (any of PML's but for
             ``DivisorReducer`` and ``ClassWeightedReducer``), ``embedding_regularizer``, ``embedding_reg_weight``,
@@ -153,7 +159,7 @@ class MultiLabelContrastiveLoss(BaseMultiLabelLoss):
         """What asks for the reference engine, or None."""
         reducer = self._pair_reducer()
         similarity = self.distance.distance
-        if type(reducer) is not FrequencyWeightedReducer:
+        if type(reducer) not in FUSED_REDUCERS:  # a subclass may weigh in its own way
             return f"the reducer {type(reducer).__name__}"
         if type(self.distance) is not TemperatureScheduledSimilarity or type(similarity) is not CosineSimilarity:
             return f"the distance {type(similarity).__name__}"
@@ -180,14 +186,12 @@ class MultiLabelContrastiveLoss(BaseMultiLabelLoss):
         query = normalize(embeddings.to(dtype))
         reference = query if ref_emb is None else normalize(ref_emb.to(dtype))
         reducer = self._pair_reducer()
+        frequencies = reducer.label_statistics or statistics
         terms = PairTerms(
             labels=labels,
             ref_labels=other_labels,
             anchor_temperatures=self.distance.anchor_temperatures(labels, statistics, dtype),
-            anchor_weights=reducer.anchor_weights(labels, ref_labels, reducer.label_statistics or statistics, dtype),
-            inverse_counts=reducer.inverse_counts(reducer.label_statistics or statistics),
-            power=reducer.power,
-            overlap_power=reducer.overlap_power,
+            anchor_weights=reducer.anchor_weights(labels, ref_labels, frequencies, dtype),
             divide_by_count=reducer.divide_by_count,
             overlap_scale=self.distance.overlap_scale,
             min_temperature=self.distance.min_temperature,
@@ -195,6 +199,7 @@ class MultiLabelContrastiveLoss(BaseMultiLabelLoss):
             negative_threshold=self.negative_threshold,
             exclude_self=ref_emb is None and masks is None,
             masks=masks,
+            **reducer.weight_terms(labels, ref_labels, frequencies),
         )
         loss = fused_contrastive_loss(query, reference, terms)
         self.distance.advance()

@@ -74,12 +74,12 @@ class FrequencyWeightedReducer(PairWeightedReducer):
     ) -> Tensor:
         ref_labels = labels if ref_labels is None else ref_labels
         _, jaccard = label_overlap(labels, ref_labels, dtype)
-        inverse_counts = self.inverse_counts(statistics)
-        return pairwise_label_weights(labels, ref_labels, jaccard, inverse_counts, self.power, self.overlap_power)
+        return pairwise_label_weights(labels, ref_labels, jaccard, **self.weight_terms(labels, ref_labels, statistics))
 
-    def inverse_counts(self, statistics: LabelStatistics) -> Tensor:
-        """What the shared labels of a pair sum up: (C, C) float64 of their pairs, or (C,) of the labels alone."""
-        return statistics.inverse_frequency() if self.level == "label" else statistics.inverse_cooccurrence()
+    def weight_terms(self, labels: Tensor, ref_labels: Tensor | None, statistics: LabelStatistics) -> dict[str, Any]:
+        """What :meth:`pair_weights` are made of, for the fused engine."""
+        counts = statistics.inverse_frequency() if self.level == "label" else statistics.inverse_cooccurrence()
+        return {"inverse_counts": counts, "power": self.power, "overlap_power": self.overlap_power}
 
     def anchor_weights(
         self, labels: Tensor, ref_labels: Tensor | None, statistics: LabelStatistics, dtype: torch.dtype

@@ -1,5 +1,7 @@
 """The weights of MulSupCon."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -33,10 +35,15 @@ class MulSupConReducer(PairWeightedReducer):
     def pair_weights(
         self, labels: Tensor, ref_labels: Tensor | None, statistics: LabelStatistics, dtype: torch.dtype
     ) -> Tensor:
-        inverse_counts = 1 / self._counts(labels, ref_labels).clamp(min=1).to(dtype)
+        inverse_counts = self.weight_terms(labels, ref_labels, statistics)["inverse_counts"].to(dtype)
         others = labels if ref_labels is None else ref_labels
         with torch.autocast(labels.device.type, enabled=False):
-            return (labels * inverse_counts) @ others.to(dtype).T
+            weights: Tensor = (labels * inverse_counts) @ others.to(dtype).T
+        return weights
+
+    def weight_terms(self, labels: Tensor, ref_labels: Tensor | None, statistics: LabelStatistics) -> dict[str, Any]:
+        """What :meth:`pair_weights` are made of, for the fused engine."""
+        return {"inverse_counts": 1 / self._counts(labels, ref_labels).clamp(min=1).double(), "power": 1.0}
 
     def anchor_weights(
         self, labels: Tensor, ref_labels: Tensor | None, statistics: LabelStatistics, dtype: torch.dtype

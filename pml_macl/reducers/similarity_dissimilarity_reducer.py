@@ -1,5 +1,7 @@
 """The weights of the Similarity-Dissimilarity loss."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -42,3 +44,7 @@ class SimilarityDissimilarityReducer(PairWeightedReducer):
         shared, _ = label_overlap(labels, others, dtype)
         missing = labels.sum(dim=1, dtype=dtype)[:, None] - shared
         return shared / others.sum(dim=1, dtype=dtype).clamp(min=1) / (1 + missing)
+
+    def weight_terms(self, labels: Tensor, ref_labels: Tensor | None, statistics: LabelStatistics) -> dict[str, Any]:
+        """What :meth:`pair_weights` are made of, for the fused engine."""
+        return {"dissimilarity": True}
