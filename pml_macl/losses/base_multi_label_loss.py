@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import torch
 from pytorch_metric_learning.losses import BaseMetricLossFunction
 from pytorch_metric_learning.reducers import BaseReducer, ClassWeightedReducer, PerAnchorReducer
 from torch import Tensor
@@ -56,10 +57,22 @@ class BaseMultiLabelLoss(BaseMetricLossFunction):
         num_references = len(embeddings) if ref_emb is None else len(ref_emb)
         check_indices_tuple(indices_tuple, len(embeddings), num_references)
         self.check_references(len(embeddings), num_references, ref_emb is not None)
-        loss_dict = self.compute_loss(embeddings, labels, indices_tuple, ref_emb, ref_labels)
+        embeddings = in_float32(embeddings)
+        rows = self.without_zero_rows(embeddings)
+        references = None if ref_emb is None else self.without_zero_rows(in_float32(ref_emb))
+        loss_dict = self.compute_loss(rows, labels, indices_tuple, references, ref_labels)
         if len(embeddings):  # regularizers average over rows
             self.add_embedding_regularization_to_loss_dict(loss_dict, embeddings)
         return self.reducer(loss_dict, embeddings, labels)
+
+    def without_zero_rows(self, embeddings: Tensor) -> Tensor:
+        """No gradient for a row of zeros where only directions count.
+
+        It has none, and normalising would give it a gradient of the order of 1e12, which float16 cannot hold.
+        """
+        if not (embeddings.requires_grad and self.distance.normalize_embeddings):
+            return embeddings
+        return torch.where(embeddings.any(dim=1, keepdim=True), embeddings, 0)
 
     def check_references(self, num_rows: int, num_references: int, given: bool) -> None:
         """Raise where a part of the loss cannot take these references."""
@@ -68,6 +81,11 @@ class BaseMultiLabelLoss(BaseMetricLossFunction):
                 f"PerAnchorReducer cannot take more references ({num_references}) than rows ({num_rows}): PML lays the "
                 "pairs out in a (rows, rows) matrix; use another reducer with ref_emb"
             )
+
+
+def in_float32(embeddings: Tensor) -> Tensor:
+    """Half precision in float32: half a similarity's digits would go, and float16 cannot tell 1e-12 from 0."""
+    return embeddings.to(torch.promote_types(embeddings.dtype, torch.float32))
 
 
 def check_reducer(reducer: BaseReducer) -> None:
