@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import json
 import pkgutil
 import re
 from pathlib import Path
@@ -82,6 +83,21 @@ def test_documented_arguments_are_those_of_the_signature(name):
     in_docs = re.findall(r"^    (\**\w+): ", documented[1], re.MULTILINE) if documented else []
     if documented or not inspect.isclass(thing):
         assert [name.strip() for name in in_docs] == arguments
+
+
+@pytest.mark.parametrize(
+    "notebook", sorted((ROOT / "examples" / "notebooks").glob("*.ipynb")), ids=lambda path: path.stem
+)
+def test_notebooks_are_committed_as_they_ran(notebook):
+    assert notebook.stat().st_size < 250_000
+    content = json.loads(notebook.read_text(encoding="utf-8"))
+    cells = [cell for cell in content["cells"] if cell["cell_type"] == "code"]
+    assert [cell["execution_count"] for cell in cells] == list(range(1, len(cells) + 1))
+    outputs = [output for cell in cells for output in cell["outputs"]]
+    assert outputs
+    for output in outputs:  # no errors, no warnings with the paths of somebody's machine
+        assert output["output_type"] in ("stream", "execute_result")
+        assert output.get("name", "stdout") == "stdout"
 
 
 def test_version_is_the_same_everywhere():
