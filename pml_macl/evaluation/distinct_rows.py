@@ -35,5 +35,7 @@ def may_have_equal_rows(values: Tensor) -> bool:
     # Products with odd numbers, summed modulo a power of two: exact, whatever the order of the sum.
     generator = torch.Generator().manual_seed(0)
     factors = torch.randint(-(2**30), 2**30, (values.shape[1],), generator=generator).to(values.device, bits.dtype)
-    checksums = torch.cat([(part * (2 * factors + 1)).sum(dim=1, dtype=torch.long) for part in torch.split(bits, 2**14)])
+    checksums = torch.cat(
+        [(part * (2 * factors + 1)).sum(dim=1, dtype=torch.long) for part in torch.split(bits, 2**14)]
+    )
     return len(torch.unique(checksums)) < len(values)

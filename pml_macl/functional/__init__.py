@@ -6,16 +6,16 @@ from pml_macl.functional.pair_masks import masks_from_indices, positive_negative
 from pml_macl.functional.pair_temperatures import pairwise_temperatures
 from pml_macl.functional.pair_weights import (
     anchor_weights,
-    label_factors,
     mean_over_labels,
     pairwise_label_weights,
 )
+from pml_macl.functional.shared_sums import SharedSums
 
 __all__ = [
     "PairTerms",
+    "SharedSums",
     "anchor_weights",
     "fused_contrastive_loss",
-    "label_factors",
     "masks_from_indices",
     "mean_over_labels",
     "pairwise_label_weights",

@@ -6,9 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pml_macl.functional.pair_weights import label_factors
+from pml_macl.functional.shared_sums import SharedSums
 
-_ELEMENTS_AT_ONCE = 2**18  # of a chunk's matrices, which then stay in a processor's cache
+_ELEMENTS_AT_ONCE = 2**18  # of a chunk's matrices, which then stay in a processor's cache,
+_ROWS_AT_ONCE = 32  # but at least so many rows: products of fewer are slow
 
 
 @dataclass(frozen=True)
@@ -91,12 +92,14 @@ def _loss_and_gradients(
     query: Tensor, reference: Tensor, terms: PairTerms, needs_gradient: tuple[bool, ...]
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     num_rows, num_references = len(query), len(reference)
-    labels, ref_labels = terms.labels.to(query), terms.ref_labels.to(query)
+    labels, ref_labels = terms.labels, terms.ref_labels
     # An empty set shares nothing, so its size does not matter, but 0 / 0 would.
-    sizes, ref_sizes = labels.sum(dim=1, keepdim=True).clamp(min=1), ref_labels.sum(dim=1)
-    factors = None
+    sizes = labels.sum(dim=1, keepdim=True, dtype=query.dtype).clamp(min=1)
+    ref_sizes = ref_labels.sum(dim=1, dtype=query.dtype)
+    counts = SharedSums(labels, ref_labels, query.new_ones(labels.shape[1]))
+    rarities = None
     if terms.power and terms.inverse_counts is not None:
-        factors = label_factors(terms.labels, terms.ref_labels, terms.inverse_counts.to(query))
+        rarities = SharedSums(labels, ref_labels, terms.inverse_counts.to(query))
     # Below this bound a temperature is the smallest one whatever the overlap, and the anchor's may be 0.
     bound = terms.min_temperature / max(1.0, 1 + terms.overlap_scale)
     anchor_temperatures = terms.anchor_temperatures.clamp(min=bound)[:, None]
@@ -104,13 +107,13 @@ def _loss_and_gradients(
     total, total_weight = query.new_zeros(()), query.new_zeros(())
     query_gradient = torch.zeros_like(query) if needs_gradient[0] else None
     reference_gradient = torch.zeros_like(reference) if needs_gradient[1] else None
-    rows_at_once = max(1, _ELEMENTS_AT_ONCE // max(1, num_references))
+    rows_at_once = max(_ROWS_AT_ONCE, _ELEMENTS_AT_ONCE // max(1, num_references))
     for start in range(0, num_rows if num_references else 0, rows_at_once):
         rows = slice(start, min(start + rows_at_once, num_rows))
-        shared = labels[rows] @ ref_labels.T
+        shared = counts[rows]
         jaccard = torch.div(shared, (sizes[rows] + ref_sizes).sub_(shared))
         positives, left_out = _masks(terms, rows, shared, jaccard)
-        weights = _weights(terms, rows, factors, jaccard)
+        weights = _weights(terms, rows, rarities, jaccard)
         if terms.dissimilarity:
             weights.mul_(shared).div_(ref_sizes.clamp(min=1)).div_((1 + sizes[rows]) - shared)
         if positives is not None:
@@ -170,12 +173,12 @@ def _masks(terms: PairTerms, rows: slice, shared: Tensor, jaccard: Tensor) -> tu
     return (shared >= 1 if terms.power == terms.overlap_power == terms.dissimilarity == 0 else None), None
 
 
-def _weights(terms: PairTerms, rows: slice, factors: tuple[Tensor, Tensor] | None, jaccard: Tensor) -> Tensor:
+def _weights(terms: PairTerms, rows: slice, rarities: SharedSums | None, jaccard: Tensor) -> Tensor:
     """Weights of a chunk's pairs, in a tensor of their own; 0 where nothing is shared, unless both powers are 0."""
-    if factors is None:
+    if rarities is None:
         weights = torch.ones_like(jaccard)
     else:
-        weights = factors[0][rows] @ factors[1].T
+        weights = rarities[rows]
         if terms.power != 1:
             weights.pow_(terms.power)
     if terms.overlap_power == 1:

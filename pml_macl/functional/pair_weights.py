@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from pml_macl.functional.shared_sums import SharedSums
+
 
 def pairwise_label_weights(
     labels: Tensor,
@@ -40,29 +42,10 @@ def pairwise_label_weights(
     """
     weights = torch.ones_like(jaccard)
     if power != 0:
-        left, right = label_factors(labels, ref_labels, inverse_counts.to(jaccard))
-        # Autocast would round the frequencies to half precision.
-        with torch.autocast(jaccard.device.type, enabled=False):
-            weights = (left @ right.T) ** power
+        weights = SharedSums(labels, ref_labels, inverse_counts.to(jaccard))[:] ** power
     if overlap_power != 0:
         weights = weights * jaccard**overlap_power
     return weights
-
-
-def label_factors(labels: Tensor, ref_labels: Tensor, inverse_counts: Tensor) -> tuple[Tensor, Tensor]:
-    """Two matrices whose product holds the sum over the labels, or pairs of labels, that each pair of rows shares.
-
-    Args:
-        labels: (N, C) boolean label sets of the anchors.
-        ref_labels: (M, C) boolean label sets of the references.
-        inverse_counts: as for :func:`pairwise_label_weights`, in the type of the result.
-
-    Returns:
-        (N, K) and (M, K): K is C, or the number of pairs of labels that occur on both sides.
-    """
-    if inverse_counts.ndim == 2:
-        labels, ref_labels, inverse_counts = _label_pairs(labels, ref_labels, inverse_counts)
-    return labels * inverse_counts, ref_labels.to(inverse_counts)
 
 
 def anchor_weights(labels: Tensor, inverse_frequency: Tensor, anchor_power: float, dtype: torch.dtype) -> Tensor:
@@ -97,19 +80,3 @@ def mean_over_labels(labels: Tensor, values: Tensor) -> Tensor:
         (N,) means in the type of ``values``.
     """
     return (labels * values).sum(dim=1) / labels.sum(dim=1, dtype=values.dtype).clamp(min=1)
-
-
-def _label_pairs(labels: Tensor, ref_labels: Tensor, inverse_counts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Turn pairs of labels l <= m into columns, leaving out those that no anchor or no reference carries."""
-    carried = _carried_together(labels) & _carried_together(ref_labels)
-    first, second = carried.triu().nonzero(as_tuple=True)
-    return (
-        labels[:, first] & labels[:, second],
-        ref_labels[:, first] & ref_labels[:, second],
-        inverse_counts[first, second],
-    )
-
-
-def _carried_together(labels: Tensor) -> Tensor:
-    with torch.autocast(labels.device.type, enabled=False):
-        return (labels.float().T @ labels.float()) > 0
