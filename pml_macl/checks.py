@@ -57,6 +57,15 @@ def check_embeddings(embeddings: Tensor, embedding_size: int | None = None, name
         raise ValueError(f"{name} must have the embedding size {embedding_size}, got {embeddings.shape[1]}")
 
 
+def in_float32(embeddings: Tensor) -> Tensor:
+    """Half precision as float32, the rest as it is.
+
+    Similarities would lose half of their digits; float16 cannot tell the 1e-12 from 0 by which PML divides rows of
+    zeros, nor can torch measure all distances in bfloat16.
+    """
+    return embeddings.to(torch.promote_types(embeddings.dtype, torch.float32))
+
+
 def check_indices_tuple(indices_tuple: Sequence[Tensor] | None, num_rows: int, num_references: int) -> None:
     """Raise unless these are pairs (a1, p, a2, n) or triplets (a, p, n) of rows that exist.
 

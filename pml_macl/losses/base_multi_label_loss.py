@@ -7,7 +7,7 @@ from pytorch_metric_learning.losses import BaseMetricLossFunction
 from pytorch_metric_learning.reducers import BaseReducer, ClassWeightedReducer, PerAnchorReducer
 from torch import Tensor
 
-from pml_macl.checks import check_batch, check_indices_tuple
+from pml_macl.checks import check_batch, check_indices_tuple, in_float32
 from pml_macl.reducers import PairWeightedReducer
 
 
@@ -81,11 +81,6 @@ class BaseMultiLabelLoss(BaseMetricLossFunction):
                 f"PerAnchorReducer cannot take more references ({num_references}) than rows ({num_rows}): PML lays the "
                 "pairs out in a (rows, rows) matrix; use another reducer with ref_emb"
             )
-
-
-def in_float32(embeddings: Tensor) -> Tensor:
-    """Half precision in float32: half a similarity's digits would go, and float16 cannot tell 1e-12 from 0."""
-    return embeddings.to(torch.promote_types(embeddings.dtype, torch.float32))
 
 
 def check_reducer(reducer: BaseReducer) -> None:

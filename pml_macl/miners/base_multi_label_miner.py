@@ -4,7 +4,7 @@ import torch
 from pytorch_metric_learning.miners import BaseMiner
 from torch import Tensor
 
-from pml_macl.checks import check_batch
+from pml_macl.checks import check_batch, in_float32
 
 
 class BaseMultiLabelMiner(BaseMiner):
@@ -40,6 +40,7 @@ class BaseMultiLabelMiner(BaseMiner):
         labels, ref_labels = check_batch(embeddings, labels, ref_emb, ref_labels)
         output: tuple[Tensor, ...]
         with torch.no_grad():
-            output = self.mine(embeddings, labels, ref_emb, ref_labels)
+            references = None if ref_emb is None else in_float32(ref_emb)
+            output = self.mine(in_float32(embeddings), labels, references, ref_labels)
         self.output_assertion(output)
         return output
