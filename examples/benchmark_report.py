@@ -32,9 +32,9 @@ INTERVALS = (
     "Marked: the interval does not hold 0."
 )
 ANY_LABEL = (
-    "Where any shared label makes an image relevant, two thirds (UC Merced) and 85 % (ML-AID) of all pairs are relevant, "
-    "and losses that treat every shared label alike do best. MACL spends its room on how much is shared and how rare it "
-    "is, which this metric does not see."
+    "Where any shared label makes an image relevant, two thirds (UC Merced) and 85 % (ML-AID) of all pairs are "
+    "relevant, and losses that treat every shared label alike do best. MACL spends its room on how much is shared and "
+    "how rare it is, which this metric does not see."
 )
 RANKS = "Of the losses on each metric, averaged over the metrics; 1 is best."
 PROTOCOLS = {
