@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 
 import torch
+from pytorch_metric_learning.distances import BaseDistance
 from torch import Tensor
 
 from pml_macl.labels import check_labels
@@ -34,24 +35,32 @@ def check_batch(
         ValueError: a shape, type or value does not fit.
     """
     check_embeddings(embeddings)
-    checked = check_labels(labels, len(embeddings), num_classes).to(embeddings.device)
+    checked = check_labels(labels, len(embeddings), num_classes, wait=False).to(embeddings.device)
     if (ref_emb is None) != (ref_labels is None):
         given, missing = ("ref_labels", "ref_emb") if ref_emb is None else ("ref_emb", "ref_labels")
         raise ValueError(f"{given} was given without {missing}; give both or neither")
     if ref_emb is None or ref_labels is None:
         return checked, None
     check_embeddings(ref_emb, embeddings.shape[1], name="ref_emb")
-    return checked, check_labels(ref_labels, len(ref_emb), checked.shape[1], "ref_labels").to(ref_emb.device)
+    if ref_emb.device != embeddings.device:
+        raise ValueError(
+            f"ref_emb must be on the device of embeddings, {embeddings.device}, got {ref_emb.device}; move it with to()"
+        )
+    return checked, check_labels(ref_labels, len(ref_emb), checked.shape[1], "ref_labels", wait=False).to(ref_emb.device)
 
 
 def check_embeddings(embeddings: Tensor, embedding_size: int | None = None, name: str = "embeddings") -> None:
     """Raise unless ``embeddings`` is a floating-point (rows, embedding_size) tensor."""
     if not isinstance(embeddings, Tensor):
-        raise TypeError(f"{name} must be a torch.Tensor, got {type(embeddings).__name__}")
+        raise TypeError(
+            f"{name} must be a torch.Tensor, got {type(embeddings).__name__}; convert it with torch.as_tensor"
+        )
+    if embeddings.layout is not torch.strided:
+        raise ValueError(f"{name} must be a dense tensor, got {embeddings.layout}; convert it with to_dense()")
     if embeddings.ndim != 2 or not embeddings.is_floating_point():
         raise ValueError(
             f"{name} must be a floating-point tensor of shape (rows, embedding_size), "
-            f"got {embeddings.dtype} of shape {tuple(embeddings.shape)}"
+            f"got {embeddings.dtype} of shape {tuple(embeddings.shape)}; convert it with float() or reshape it"
         )
     if embedding_size is not None and embeddings.shape[1] != embedding_size:
         raise ValueError(f"{name} must have the embedding size {embedding_size}, got {embeddings.shape[1]}")
@@ -81,7 +90,10 @@ def check_indices_tuple(indices_tuple: Sequence[Tensor] | None, num_rows: int, n
     if indices_tuple is None:
         return
     if not isinstance(indices_tuple, (tuple, list)) or not all(isinstance(x, Tensor) for x in indices_tuple):
-        raise TypeError("indices_tuple must be a tuple of tensors, as miners return it")
+        found = type(indices_tuple).__name__
+        if isinstance(indices_tuple, (tuple, list)):
+            found += f" of {', '.join(type(x).__name__ for x in indices_tuple)}"
+        raise TypeError(f"indices_tuple must be a tuple of tensors, as miners return it, got {found}")
     if len(indices_tuple) not in (3, 4):
         raise ValueError(
             f"indices_tuple must be pairs (a1, p, a2, n) or triplets (a, p, n), got {len(indices_tuple)} tensors"
@@ -97,10 +109,20 @@ def check_indices_tuple(indices_tuple: Sequence[Tensor] | None, num_rows: int, n
     for index, limit in zip(indices_tuple, limits, strict=False):
         if index.numel() and (index.is_floating_point() or index.dtype is torch.bool):
             raise TypeError(f"indices_tuple must hold integers, got {index.dtype}")
-        if index.numel() and (int(index.min()) < 0 or int(index.max()) >= limit):
+        if index.is_cuda:  # never waited for: indexing checks the upper limit there, this the lower
+            torch._assert_async((index >= 0).all(), "indices_tuple must hold rows from 0")
+        elif index.numel() and (int(index.min()) < 0 or int(index.max()) >= limit):
             raise ValueError(
                 f"indices_tuple must hold rows from 0 to {limit - 1}, got {int(index.min())} to {int(index.max())}"
             )
+
+
+def check_distance(distance: BaseDistance | None) -> None:
+    """Raise unless this is a PML distance or None."""
+    if distance is not None and not isinstance(distance, BaseDistance):
+        raise TypeError(
+            f"distance must be a pytorch_metric_learning distance, got {type(distance).__name__}; construct one"
+        )
 
 
 def check_statistics(label_statistics: LabelStatistics | None) -> None:

@@ -9,6 +9,7 @@ def check_labels(
     num_rows: int | None = None,
     num_classes: int | None = None,
     name: str = "labels",
+    wait: bool = True,
 ) -> Tensor:
     """Validate multi-hot labels and return them as booleans.
 
@@ -18,6 +19,8 @@ def check_labels(
         num_rows: N that is asked for; None takes any.
         num_classes: C that is asked for; None takes any.
         name: what the messages call the argument.
+        wait: ask a GPU whether the values are right and raise here. Without, which is for training steps, it goes on
+            and stops itself by a device-side assertion if they are not; ``torch.bool`` needs neither.
 
     Returns:
         (N, C) ``torch.bool`` on the device of ``labels``; boolean input is returned itself.
@@ -35,6 +38,8 @@ def check_labels(
             f"{name} must be a multi-hot torch.Tensor of shape (rows, classes), got {type(labels).__name__}; "
             "convert it with torch.as_tensor"
         )
+    if labels.layout is not torch.strided:
+        raise ValueError(f"{name} must be a dense tensor, got {labels.layout}; convert it with to_dense()")
     if labels.ndim != 2:
         mend = " (one-hot encode class indices with torch.nn.functional.one_hot)" if labels.ndim == 1 else ""
         raise ValueError(f"{name} must be multi-hot of shape (rows, classes), got {tuple(labels.shape)}{mend}")
@@ -46,7 +51,9 @@ def check_labels(
         return labels
     present = labels == 1
     wrong = ~(present | (labels == 0))
-    if wrong.any():
+    if labels.is_cuda and not wait:
+        torch._assert_async(~wrong.any(), f"{name} must hold only 0 and 1")
+    elif wrong.any():
         raise ValueError(
             f"{name} must hold only 0 and 1, got {labels[wrong][0].item()}; threshold scores or counts first"
         )

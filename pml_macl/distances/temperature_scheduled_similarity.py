@@ -6,7 +6,7 @@ import torch
 from pytorch_metric_learning.distances import BaseDistance, CosineSimilarity
 from torch import Tensor
 
-from pml_macl.checks import check_batch, check_positive, check_range, check_statistics
+from pml_macl.checks import check_batch, check_distance, check_positive, check_range, check_statistics
 from pml_macl.distances.constant_temperature import ConstantTemperature
 from pml_macl.distances.scheduled_temperature import ScheduledTemperature
 from pml_macl.functional import mean_over_labels, pairwise_temperatures
@@ -69,9 +69,8 @@ class TemperatureScheduledSimilarity(BaseDistance):
         min_temperature: float = 0.01,
         **kwargs: Any,
     ) -> None:
+        check_distance(distance)
         distance = CosineSimilarity() if distance is None else distance
-        if not isinstance(distance, BaseDistance):
-            raise TypeError(f"distance must be a pytorch_metric_learning distance, got {type(distance).__name__}")
         if isinstance(distance, TemperatureScheduledSimilarity):
             raise TypeError(
                 "distance must not be a TemperatureScheduledSimilarity itself: the temperatures would multiply"

@@ -109,6 +109,17 @@ class MultiLabelAccuracyCalculator(AccuracyCalculator):
     ) -> None:
         if k is not None and k != "max_bin_count" and not _is_positive_integer(k):
             raise ValueError(f"k must be None, a positive integer or 'max_bin_count', got {k!r}")
+        for name, flag in (
+            ("avg_of_avgs", avg_of_avgs),
+            ("return_per_class", return_per_class),
+            ("exponential_gain", exponential_gain),
+        ):
+            if not isinstance(flag, bool):
+                raise TypeError(f"{name} must be True or False, got {flag!r}")
+        if knn_func is not None and not callable(knn_func):
+            raise TypeError(f"knn_func must be a function or None, got {knn_func!r}; construct a FaissKNN or CustomKNN")
+        if isinstance(relevance_threshold, bool) or not isinstance(relevance_threshold, int | float):
+            raise TypeError(f"relevance_threshold must be a number, got {relevance_threshold!r}")
         if not 0 <= relevance_threshold <= 1:
             raise ValueError(f"relevance_threshold must be a Jaccard similarity in [0, 1], got {relevance_threshold!r}")
         check_choice(gain, "gain", GAINS)
@@ -133,7 +144,7 @@ class MultiLabelAccuracyCalculator(AccuracyCalculator):
             exclude = (*exclude, *FULL_RANKING_METRICS)
         self.original_function_dict = self.get_function_dict(include, exclude)
         self.curr_function_dict = self.get_function_dict()
-        self.device = None if device is None else torch.device(device)
+        self.device = None if device is None else _as_device(device)
         self.knn_func = knn_func
         self.relevance_threshold = relevance_threshold
         self.gain = gain
@@ -175,13 +186,20 @@ class MultiLabelAccuracyCalculator(AccuracyCalculator):
         """
         self.check_primary_metrics(include, exclude)
         if reference is None:
+            if reference_labels is not None:
+                raise ValueError("reference_labels were given without reference; give both or neither")
             reference, reference_labels, ref_includes_query = query, query_labels, True
         if reference_labels is None:
             raise ValueError("reference_labels are missing: reference and reference_labels are given together")
         query, reference = self._check_embeddings(query, reference)
-        query_labels = check_labels(_as_tensor(query_labels, query.device), len(query), name="query_labels")
+        query_labels = check_labels(
+            _as_tensor(query_labels, query.device, "query_labels"), len(query), name="query_labels"
+        )
         reference_labels = check_labels(
-            _as_tensor(reference_labels, query.device), len(reference), query_labels.shape[1], name="reference_labels"
+            _as_tensor(reference_labels, query.device, "reference_labels"),
+            len(reference),
+            query_labels.shape[1],
+            name="reference_labels",
         )
         num_classes = query_labels.shape[1]
         if self.label_statistics is not None and self.label_statistics.num_classes != num_classes:
@@ -375,14 +393,23 @@ def _is_positive_integer(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
-def _as_tensor(array: Array, device: torch.device | None) -> Tensor:
+def _as_device(device: torch.device | str) -> torch.device:
+    try:
+        return torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(f"device must be one of torch's, as 'cpu' or 'cuda:0', got {device!r}") from error
+
+
+def _as_tensor(array: Array, device: torch.device | None, name: str) -> Tensor:
     """An array as a tensor, on the device; what is neither stays, for the checks to name."""
+    if isinstance(array, np.ndarray) and array.dtype.kind not in "biuf":
+        raise TypeError(f"{name} must be numbers, got an array of {array.dtype}; convert it with astype")
     tensor = torch.from_numpy(array) if isinstance(array, np.ndarray) else array
     return tensor.to(device) if isinstance(tensor, Tensor) else tensor
 
 
 def _as_embeddings(embeddings: Array, name: str, device: torch.device | None) -> Tensor:
-    tensor = _as_tensor(embeddings, device)
+    tensor = _as_tensor(embeddings, device, name)
     if not isinstance(tensor, Tensor):
         raise TypeError(f"{name} must be a torch.Tensor or numpy array, got {type(tensor).__name__}")
     if tensor.ndim != 2 or 0 in tensor.shape:

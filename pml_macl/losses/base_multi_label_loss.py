@@ -86,7 +86,9 @@ class BaseMultiLabelLoss(BaseMetricLossFunction):
 def check_reducer(reducer: BaseReducer) -> None:
     """Raise unless this is a PML reducer that can work on label sets."""
     if not isinstance(reducer, BaseReducer):
-        raise TypeError(f"reducer must be a pytorch_metric_learning reducer, got {type(reducer).__name__}")
+        raise TypeError(
+            f"reducer must be a pytorch_metric_learning reducer, got {type(reducer).__name__}; construct one"
+        )
     if any(isinstance(module, ClassWeightedReducer) for module in reducer.modules()):
         raise ValueError(
             "ClassWeightedReducer is not supported: it needs one class a row; use FrequencyWeightedReducer, which "

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from pytorch_metric_learning.distances import BaseDistance, CosineSimilarity
 from pytorch_metric_learning.reducers import BaseReducer, DivisorReducer, MultipleReducers
+from pytorch_metric_learning.regularizers import BaseRegularizer
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -83,6 +84,17 @@ class MultiLabelContrastiveLoss(BaseMultiLabelLoss):
         check_range("positive_threshold", positive_threshold, 0, 1)
         check_range("negative_threshold", negative_threshold, 0, 1)
         check_statistics(label_statistics)
+        if "temperature" in kwargs:
+            raise TypeError(
+                f"{type(self).__name__} takes no temperature: it is the distance's; give "
+                "distance=TemperatureScheduledSimilarity(temperature=...)"
+            )
+        regularizer = kwargs.get("embedding_regularizer")
+        if regularizer is not None and not isinstance(regularizer, BaseRegularizer):
+            raise TypeError(
+                "embedding_regularizer must be a pytorch_metric_learning regularizer, "
+                f"got {type(regularizer).__name__}; construct one"
+            )
         if kwargs.get("reducer") is not None:
             _check_reducer(kwargs["reducer"])
         super().__init__(**kwargs)

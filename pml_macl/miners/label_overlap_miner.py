@@ -6,7 +6,7 @@ import torch
 from pytorch_metric_learning.distances import CosineSimilarity
 from torch import Tensor
 
-from pml_macl.checks import check_choice, check_range
+from pml_macl.checks import check_choice, check_distance, check_range
 from pml_macl.functional import positive_negative_masks
 from pml_macl.labels import label_dtype, label_overlap
 from pml_macl.miners.base_multi_label_miner import BaseMultiLabelMiner
@@ -76,6 +76,7 @@ class LabelOverlapMiner(BaseMultiLabelMiner):
         check_choice("output", output, OUTPUTS)
         _check_limit("max_positives_per_anchor", max_positives_per_anchor)
         _check_limit("max_negatives_per_anchor", max_negatives_per_anchor)
+        check_distance(kwargs.get("distance"))
         super().__init__(**kwargs)
         self.positive_threshold = positive_threshold
         self.negative_threshold = negative_threshold
