@@ -59,7 +59,7 @@ def masks_from_indices(
         Two (N, M) boolean masks: positives, negatives.
 
     Raises:
-        ValueError: a pair is given as a positive and as a negative.
+        ValueError: a pair is given as a positive and as a negative; on a GPU a device-side assertion.
     """
     anchors, positives, *rest = (index.to(device) for index in indices_tuple)
     neg_anchors, negatives = rest if len(rest) == 2 else (anchors, rest[0])
@@ -67,6 +67,9 @@ def masks_from_indices(
     negative_mask = torch.zeros_like(positive_mask)
     positive_mask[anchors.long(), positives.long()] = True
     negative_mask[neg_anchors.long(), negatives.long()] = True
-    if (positive_mask & negative_mask).any():
+    contradict = (positive_mask & negative_mask).any()
+    if contradict.is_cuda:  # never waited for
+        torch._assert_async(~contradict, "indices_tuple holds a pair both as a positive and as a negative")
+    elif contradict:
         raise ValueError("indices_tuple holds a pair both as a positive and as a negative; each pair is one of them")
     return positive_mask, negative_mask

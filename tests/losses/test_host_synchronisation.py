@@ -1,0 +1,68 @@
+"""A training step on a GPU never waits for it: run on fake CUDA tensors, which have no values that could be read.
+
+``torch.cuda.set_sync_debug_mode`` would show the same on a real device, and does where there is one.
+"""
+
+import pytest
+import torch
+from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException, FakeTensorMode
+
+from pml_macl import LabelStatistics, losses
+from pml_macl.distances import LinearTemperature, TemperatureScheduledSimilarity
+from pml_macl.reducers import FrequencyWeightedReducer
+
+LOSSES = {
+    "macl": lambda: losses.MACLLoss(label_statistics=LabelStatistics(17)),
+    "macl, frequencies of the batch": lambda: losses.MACLLoss(),
+    "macl, learnt frequencies": lambda: losses.MACLLoss(17),
+    "macl, label level": lambda: losses.MACLLoss(
+        label_statistics=LabelStatistics(17), reducer=FrequencyWeightedReducer(level="label", anchor_power=1.0)
+    ),
+    "macl, thresholds": lambda: losses.MACLLoss(positive_threshold=0.5, negative_threshold=0.3),
+    "macl, schedule": lambda: losses.MACLLoss(
+        distance=TemperatureScheduledSimilarity(schedule=LinearTemperature(0.2, 0.1, 100))
+    ),
+    "supcon any": losses.SupConAnyLoss,
+    "supcon exact": losses.SupConExactLoss,
+    "multisupcon": losses.MultiSupConLoss,
+    "jaccard": losses.JaccardSupConLoss,
+    "mulsupcon": losses.MulSupConLoss,
+    "similarity-dissimilarity": losses.SimilarityDissimilarityLoss,
+}
+
+
+def batch(num_rows, dtype):
+    embeddings = torch.empty(num_rows, 4, device="cuda", requires_grad=True)
+    return embeddings, torch.empty(num_rows, 17, dtype=dtype, device="cuda")
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.long, torch.float32])
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_step_reads_nothing_back(name, dtype):
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        loss_fn = LOSSES[name]().to("cuda")
+        assert loss_fn(*batch(8, dtype)).device.type == "cuda"
+        ref_emb, ref_labels = batch(12, dtype)
+        assert loss_fn(*batch(8, dtype), ref_emb=ref_emb, ref_labels=ref_labels).shape == ()
+        pairs = tuple(torch.empty(5, dtype=torch.long, device="cuda") for _ in range(4))
+        assert loss_fn(*batch(8, dtype), pairs).shape == ()
+
+
+def test_reading_back_would_be_seen():
+    with FakeTensorMode(), pytest.raises((DataDependentOutputException, DynamicOutputShapeException)):
+        bool(torch.empty(3, device="cuda").any())
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_step_waits_for_no_gpu(name):
+    loss_fn = LOSSES[name]().cuda()
+    embeddings = torch.randn(8, 4, device="cuda", requires_grad=True)
+    labels = (torch.rand(8, 17, device="cuda") < 0.3).long()
+    loss_fn(embeddings, labels).backward()  # allocates and loads what is needed once
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        loss_fn(embeddings, labels).backward()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
