@@ -2,9 +2,9 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
-from pytorch_metric_learning.distances import BaseDistance
 from torch import Tensor
 
 from pml_macl.labels import check_labels
@@ -119,8 +119,10 @@ def check_indices_tuple(indices_tuple: Sequence[Tensor] | None, num_rows: int, n
             )
 
 
-def check_distance(distance: BaseDistance | None) -> None:
+def check_distance(distance: Any) -> None:
     """Raise unless this is a PML distance or None."""
+    from pytorch_metric_learning.distances import BaseDistance  # here, since the mathematics runs without PML
+
     if distance is not None and not isinstance(distance, BaseDistance):
         raise TypeError(
             f"distance must be a pytorch_metric_learning distance, got {type(distance).__name__}; construct one"

@@ -51,7 +51,7 @@ class PairTerms:
     dissimilarity: bool = False
 
 
-def fused_contrastive_loss(query: Tensor, reference: Tensor, terms: PairTerms) -> Tensor:
+def fused_contrastive_loss(query: Tensor, reference: Tensor | None, terms: PairTerms) -> Tensor:
     """Weighted mean of the losses of all positive pairs, with an analytic gradient.
 
     The same value and gradient as :func:`positive_pair_losses` and :func:`weighted_anchor_mean` on the logits, masks
@@ -59,7 +59,7 @@ def fused_contrastive_loss(query: Tensor, reference: Tensor, terms: PairTerms) -
 
     Args:
         query: (N, D) embeddings of the anchors, whose products are the similarities; float32 or float64.
-        reference: (M, D) embeddings of the references.
+        reference: (M, D) embeddings of the references; None is ``query``.
         terms: labels and settings of the pairs.
 
     Returns:
@@ -73,7 +73,7 @@ class _FusedContrastiveLoss(torch.autograd.Function):
     """Computes the gradient in the forward pass, where all that it needs is at hand."""
 
     @staticmethod
-    def forward(ctx: Any, query: Tensor, reference: Tensor, terms: PairTerms) -> Tensor:
+    def forward(ctx: Any, query: Tensor, reference: Tensor | None, terms: PairTerms) -> Tensor:
         with torch.autocast(query.device.type, enabled=False):
             loss, *gradients = _loss_and_gradients(query, reference, terms, ctx.needs_input_grad[:2])
         ctx.save_for_backward(*gradients)
@@ -89,8 +89,9 @@ class _FusedContrastiveLoss(torch.autograd.Function):
 
 
 def _loss_and_gradients(
-    query: Tensor, reference: Tensor, terms: PairTerms, needs_gradient: tuple[bool, ...]
+    query: Tensor, ref_emb: Tensor | None, terms: PairTerms, needs_gradient: tuple[bool, ...]
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    reference = query if ref_emb is None else ref_emb
     num_rows, num_references = len(query), len(reference)
     labels, ref_labels = terms.labels, terms.ref_labels
     # An empty set shares nothing, so its size does not matter, but 0 / 0 would.
@@ -106,7 +107,7 @@ def _loss_and_gradients(
     one = query.new_ones(())
     total, total_weight = query.new_zeros(()), query.new_zeros(())
     query_gradient = torch.zeros_like(query) if needs_gradient[0] else None
-    reference_gradient = torch.zeros_like(reference) if needs_gradient[1] else None
+    reference_gradient = torch.zeros_like(reference) if needs_gradient[ref_emb is not None] else None
     rows_at_once = max(_ROWS_AT_ONCE, _ELEMENTS_AT_ONCE // max(1, num_references))
     for start in range(0, num_rows if num_references else 0, rows_at_once):
         rows = slice(start, min(start + rows_at_once, num_rows))
@@ -131,9 +132,7 @@ def _loss_and_gradients(
 
         # What depends on the anchor alone is taken out of the temperatures, to where it costs a row and not a matrix.
         temperatures = torch.add(one, jaccard, alpha=terms.overlap_scale, out=jaccard)
-        floor = terms.min_temperature / anchor_temperatures[rows]
-        if query.is_cuda or (floor > 1).any():  # on a GPU asking would cost more
-            torch.maximum(temperatures, floor, out=temperatures)
+        torch.maximum(temperatures, terms.min_temperature / anchor_temperatures[rows], out=temperatures)
         anchors = query[rows] / anchor_temperatures[rows]
         logits = (anchors @ reference.T).div_(temperatures)
         if left_out is not None:
@@ -153,6 +152,8 @@ def _loss_and_gradients(
             query_gradient[rows] = (ascent @ reference).mul_(-scale / anchor_temperatures[rows])
         if reference_gradient is not None:
             reference_gradient.addmm_(ascent.T, anchors.mul_(-scale))
+    if ref_emb is None and query_gradient is not None and reference_gradient is not None:
+        query_gradient, reference_gradient = query_gradient.add_(reference_gradient), None
     divisor = torch.where(total_weight > 0, total_weight, 1)
     gradients = (None if g is None else g.div_(divisor) for g in (query_gradient, reference_gradient))
     return total / divisor, *gradients  # type: ignore[return-value]  # two gradients, as many as the names above

@@ -196,7 +196,7 @@ class MultiLabelContrastiveLoss(BaseMultiLabelLoss):
         statistics = self._statistics(labels)
         dtype = label_dtype(embeddings)
         query = normalize(embeddings.to(dtype))
-        reference = query if ref_emb is None else normalize(ref_emb.to(dtype))
+        reference = None if ref_emb is None else normalize(ref_emb.to(dtype))
         reducer = self._pair_reducer()
         frequencies = reducer.label_statistics or statistics
         terms = PairTerms(

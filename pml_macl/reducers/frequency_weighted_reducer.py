@@ -78,7 +78,8 @@ class FrequencyWeightedReducer(PairWeightedReducer):
 
     def weight_terms(self, labels: Tensor, ref_labels: Tensor | None, statistics: LabelStatistics) -> dict[str, Any]:
         """What :meth:`pair_weights` are made of, for the fused engine."""
-        counts = statistics.inverse_frequency() if self.level == "label" else statistics.inverse_cooccurrence()
+        by_label = self.level == "label" or self.power == 0
+        counts = statistics.inverse_frequency() if by_label else statistics.inverse_cooccurrence()
         return {"inverse_counts": counts, "power": self.power, "overlap_power": self.overlap_power}
 
     def anchor_weights(
