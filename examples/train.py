@@ -91,7 +91,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--weight-decay", type=float, default=1e-4)
     add("--seed", type=int, default=0)
     add("--device", type=torch.device, default="cuda" if torch.cuda.is_available() else "cpu")
-    add("--num-workers", type=int, default=0, help="processes that load images, and draw flips: other numbers, other flips")
+    add("--num-workers", type=int, default=0, help="processes that load and flip images (another number, other flips)")
     add = parser.add_argument_group("output").add_argument
     add("--output", type=Path, help="folder for the run (default: runs/<dataset>-<loss>-<time>)")
     add("--resume", action="store_true", help="go on with the run in --output")
