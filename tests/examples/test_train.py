@@ -123,6 +123,10 @@ def test_output_folders_that_do_not_fit(archive, tmp_path, run, change):
         train.main(argv)
 
 
+def add_line(path, line):
+    path.write_text(path.read_text() + line + "\n")
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
@@ -136,7 +140,7 @@ def test_output_folders_that_do_not_fit(archive, tmp_path, run, change):
             ),
             "07.png",
         ),
-        (lambda folder: (folder / "labels.csv").open("a").write("99,train" + ",0" * 12 + "\n"), "99"),
+        (lambda folder: add_line(folder / "labels.csv", "99,train" + ",0" * 12), "99"),
     ],
     ids=["no table", "no folder", "no image", "no image file", "truncated image", "row without image"],
 )
