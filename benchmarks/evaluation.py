@@ -10,13 +10,12 @@ the growth of the resident set to its peak (on a GPU, of the allocated memory). 
 
 import argparse
 import multiprocessing
-import resource
-import threading
 import time
 from pathlib import Path
 
 import faiss
 import torch
+from memory import PeakMemory
 from pytorch_metric_learning.utils.accuracy_calculator import AccuracyCalculator
 from pytorch_metric_learning.utils.inference import FaissKNN
 from torchmetrics.retrieval import RetrievalMAP, RetrievalPrecision, RetrievalRPrecision
@@ -25,7 +24,6 @@ from pml_macl.evaluation import MultiLabelAccuracyCalculator
 from pml_macl.evaluation.ranker import Ranker
 
 METRICS = ("precision_at_1", "r_precision", "mean_average_precision", "mean_average_precision_at_r")
-MIB = 2**20
 
 
 def make_data(num_rows, device, num_classes=17, size=128, seed=0):
@@ -80,46 +78,17 @@ def measure(name, num_rows, device, threads, repeats, settings):
     if threads:
         torch.set_num_threads(threads)
         faiss.omp_set_num_threads(threads)
-    run, is_cuda = RUNS[name], device == "cuda"
+    run = RUNS[name]
     run(*make_data(200, device), **settings)
     data = make_data(num_rows, device)
-    if is_cuda:
-        torch.cuda.synchronize()
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-    with PeakMemory() as peak:
+    with PeakMemory(device) as peak:
         values = run(*data, **settings)
     seconds = []
     for _ in range(repeats):  # timed without the sampling thread
         start = time.perf_counter()
         run(*data, **settings)  # gives Python floats, so the device has finished
         seconds.append(time.perf_counter() - start)
-    growth = (torch.cuda.max_memory_allocated() - before) / MIB if is_cuda else peak.growth
-    return min(seconds), growth, peak.total, values
-
-
-class PeakMemory:
-    """Resident memory of this process, sampled every few milliseconds: the peak and its growth, in MiB."""
-
-    def __enter__(self):
-        self.start = self.total = self.now()
-        self.done = threading.Event()
-        self.thread = threading.Thread(target=self.watch)
-        self.thread.start()
-        return self
-
-    def __exit__(self, *_):
-        self.done.set()
-        self.thread.join()
-        self.growth = self.total - self.start
-
-    def watch(self):
-        while not self.done.wait(0.002):
-            self.total = max(self.total, self.now())
-
-    @staticmethod
-    def now():
-        return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / MIB
+    return min(seconds), peak.growth, peak.total, values
 
 
 def in_fresh_process(*args):

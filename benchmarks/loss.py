@@ -1,81 +1,207 @@
-"""Time of MACL's engines against PML's SupConLoss and a floor, forward and backward, interleaved in one process.
+"""What the losses cost, forward and backward, against losses of PML and a floor, interleaved in one process.
 
-    python benchmarks/loss.py [--sizes 512 2048 4096] [--memory]
+    python benchmarks/loss.py run --output benchmarks/results/loss.jsonl
+    python benchmarks/loss.py report --output benchmarks/results/loss.jsonl --page docs/performance.md
 
-The floor normalises, multiplies once, takes a log-sum-exp and goes backward.
+The floor is what any contrastive loss must do: normalise, multiply once, take a log-sum-exp, go backward. Times are
+medians; memory is the growth of the resident set to its peak in a fresh process (on a GPU, of the allocated memory).
 """
 
 import argparse
-import resource
+import json
+import multiprocessing
+import platform
 import time
 from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from statistics import median
 
 import torch
-from pytorch_metric_learning.losses import SupConLoss
+from memory import PeakMemory
+from pytorch_metric_learning import losses as pml_losses
 from torch import Tensor
+from torch.nn.functional import normalize, one_hot
 
-from pml_macl import LabelStatistics
-from pml_macl.losses import MACLLoss
+from pml_macl import LabelStatistics, losses
+from pml_macl.miners import LabelOverlapMiner
 from pml_macl.reducers import FrequencyWeightedReducer
+from pml_macl.samplers import LabelBalancedSampler
+
+FLOOR, SUPCON = "floor", "PML SupCon"
+MACL, BY_LABEL = "MACL", "MACL, label weights"
+BASELINES = {
+    "SupCon any": losses.SupConAnyLoss,
+    "SupCon exact": losses.SupConExactLoss,
+    "MultiSupCon": losses.MultiSupConLoss,
+    "Jaccard SupCon": losses.JaccardSupConLoss,
+    "MulSupCon": losses.MulSupConLoss,
+    "Similarity-Dissimilarity": losses.SimilarityDissimilarityLoss,
+}
+PARTS = {
+    "LabelOverlapMiner, all pairs": "miner, all",
+    "LabelOverlapMiner, 16 hardest negatives": "miner, hard",
+    "LabelStatistics, one update": "statistics",
+    "LabelBalancedSampler, one batch": "sampler",
+}
+WITH_MEMORY = (FLOOR, SUPCON, MACL, BY_LABEL)
 
 
-def contenders(labels: Tensor, classes: Tensor) -> dict[str, Callable[[Tensor], Tensor]]:
-    """Each takes embeddings and gives a loss."""
-    statistics = LabelStatistics.from_labels(labels)
+@dataclass(frozen=True)
+class Case:
+    """Sizes of one measurement; 0 references are the batch itself."""
+
+    rows: int = 512
+    references: int = 0
+    size: int = 128
+    classes: int = 17
+
+
+CASES = [
+    *(Case(rows) for rows in (128, 512, 1024, 2048, 4096, 8192)),
+    *(Case(references=references) for references in (4096, 16384, 65536)),
+    *(Case(size=size) for size in (64, 512)),
+    *(Case(classes=classes) for classes in (80, 1000)),
+]
+
+
+def contenders(case: Case, device: str) -> tuple[Tensor, dict[str, Callable[[Tensor], object]]]:
+    """Embeddings, and what takes a leaf with their values: losses, which are gone backward through, and parts."""
+    generator = torch.Generator().manual_seed(0)
+
+    def multi_hot(rows: int) -> Tensor:
+        return (torch.rand(rows, case.classes, generator=generator) < 3.3 / case.classes).to(device)
+
+    embeddings = torch.randn(case.rows, case.size, generator=generator).to(device)
+    labels = multi_hot(case.rows)
+    classes = torch.randint(case.classes, (case.rows,), generator=generator).to(device)
+    reference: dict[str, Tensor] = {}
+    ref_classes: dict[str, Tensor] = {}
+    if case.references:
+        ref_emb = torch.randn(case.references, case.size, generator=generator).to(device)
+        reference = {"ref_emb": ref_emb, "ref_labels": multi_hot(case.references)}
+        ref_labels = torch.randint(case.classes, (case.references,), generator=generator).to(device)
+        ref_classes = {"ref_emb": ref_emb, "ref_labels": ref_labels}
+    statistics = LabelStatistics.from_labels(reference.get("ref_labels", labels))
+
+    def floor(leaf: Tensor) -> Tensor:
+        query = normalize(leaf)
+        others = normalize(ref_emb) if case.references else query
+        return (query @ others.T / 0.1).logsumexp(dim=1).mean()
+
+    def of_classes(loss: pml_losses.BaseMetricLossFunction) -> Callable[[Tensor], Tensor]:
+        return lambda leaf: loss(leaf, classes, **ref_classes)
+
+    def of_labels(loss: losses.MultiLabelContrastiveLoss) -> Callable[[Tensor], Tensor]:
+        return lambda leaf: loss.to(device)(leaf, labels, **reference)
+
     by_label = FrequencyWeightedReducer(level="label")
-    losses = {
-        "MACL fused, co-occurrence weights": MACLLoss(label_statistics=statistics),
-        "MACL fused, label weights": MACLLoss(label_statistics=statistics, reducer=by_label),
-        "MACL reference, co-occurrence weights": MACLLoss(label_statistics=statistics, engine="reference"),
-        "MACL reference, label weights": MACLLoss(label_statistics=statistics, reducer=by_label, engine="reference"),
+    found: dict[str, Callable[[Tensor], object]] = {
+        FLOOR: floor,
+        SUPCON: of_classes(pml_losses.SupConLoss()),
+        MACL: of_labels(losses.MACLLoss(label_statistics=statistics)),
+        BY_LABEL: of_labels(losses.MACLLoss(label_statistics=statistics, reducer=by_label)),
     }
-    supcon = SupConLoss()
-    return {
-        "PML SupCon": lambda embeddings: supcon(embeddings, classes),
-        **{name: lambda embeddings, loss=loss: loss(embeddings, labels) for name, loss in losses.items()},
-        "floor": floor,
-    }
+    if max(case.rows, case.references) <= 2048:
+        found["PML MultiSimilarity"] = of_classes(pml_losses.MultiSimilarityLoss())
+        if case.rows <= 128:  # it lays out every positive pair against every negative pair: 30 GB for 512 rows
+            found["PML NTXent"] = of_classes(pml_losses.NTXentLoss())
+        reference_engine = losses.MACLLoss(label_statistics=statistics, engine="reference")
+        found["MACL, reference engine"] = of_labels(reference_engine)
+        found |= {name: of_labels(make(label_statistics=statistics)) for name, make in BASELINES.items()}
+    if case in (Case(512), Case(2048)):
+        miner, hard = LabelOverlapMiner(), LabelOverlapMiner(neg_strategy="hard", max_negatives_per_anchor=16)
+        running = LabelStatistics(case.classes).to(device)
+        drawn = iter(LabelBalancedSampler(one_hot(classes).repeat(20, 1), case.rows))
+        parts = {
+            "miner, all": lambda leaf: miner(leaf, labels),
+            "miner, hard": lambda leaf: hard(leaf, labels),
+            "statistics": lambda leaf: running.update(labels),
+            "sampler": lambda leaf: [next(drawn) for _ in range(case.rows)],
+        }
+        found |= {name: parts[short] for name, short in PARTS.items()}
+    return embeddings, found
 
 
-def floor(embeddings: Tensor) -> Tensor:
-    """What any contrastive loss must do."""
-    normalized = torch.nn.functional.normalize(embeddings)
-    return (normalized @ normalized.T / 0.1).logsumexp(dim=1).mean()
+def step(part: Callable[[Tensor], object], embeddings: Tensor) -> float:
+    """Seconds of one forward and backward pass."""
+    leaf = embeddings.clone().requires_grad_()
+    if leaf.is_cuda:
+        torch.cuda.synchronize()
+    started = time.perf_counter()
+    loss = part(leaf)
+    if isinstance(loss, Tensor):
+        loss.backward()
+    if leaf.is_cuda:
+        torch.cuda.synchronize()
+    return time.perf_counter() - started
+
+
+def memory_growth(case: Case, name: str, device: str) -> float:
+    """Peak memory growth of one step, in MiB, in this process."""
+    warm_up, small = contenders(Case(size=case.size, classes=case.classes), device)
+    step(small[name], warm_up)
+    embeddings, found = contenders(case, device)
+    with PeakMemory(device) as peak:
+        step(found[name], embeddings)
+    return peak.growth
+
+
+def measure(case: Case, device: str, repeats: int) -> list[dict]:
+    """A line a contender."""
+    embeddings, found = contenders(case, device)
+    times: dict[str, list[float]] = {name: [] for name in found}
+    for _ in range(repeats + 1):
+        for name, part in found.items():
+            times[name].append(step(part, embeddings))
+    lines = []
+    for name, values in times.items():
+        line = {**asdict(case), "device": device, "name": name, "seconds": median(values[1:])}  # the first warms up
+        if name in WITH_MEMORY:
+            with multiprocessing.get_context("spawn").Pool(1) as pool:
+                line["memory"] = pool.apply(memory_growth, (case, name, device))
+        lines.append({**line, "torch": torch.__version__, "python": platform.python_version()})
+    return lines
+
+
+def run(args: argparse.Namespace) -> None:
+    """Measure every case and write the lines."""
+    args.output.parent.mkdir(parents=True, exist_ok=True)
+    lines = []
+    for case in CASES:
+        if max(case.rows, case.references) > args.largest:
+            continue
+        measured = measure(case, args.device, args.repeats)
+        lines += measured
+        base = {line["name"]: line["seconds"] for line in measured}
+        print(case)
+        for line in measured:
+            name, seconds = line["name"], line["seconds"]
+            memory = f"{line['memory']:9.0f} MiB" if "memory" in line else ""
+            ratios = f"{seconds / base[SUPCON]:8.2f}{seconds / base[FLOOR]:8.2f}"
+            print(f"  {name:42}{1e3 * seconds:10.1f} ms{ratios}{memory}", flush=True)
+    args.output.write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Print a table for each number of rows."""
+    """Run or report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sizes", type=int, nargs="+", default=[512, 2048, 4096])
-    parser.add_argument("--classes", type=int, default=17)
-    parser.add_argument("--repeats", type=int, default=9)
-    parser.add_argument("--memory", action="store_true", help="peak memory growth of fused MACL instead, largest size")
+    commands = parser.add_subparsers(dest="command", required=True)
+    runner = commands.add_parser("run", help="measure; print times and their ratios to PML SupCon and to the floor")
+    runner.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    runner.add_argument("--repeats", type=int, default=9)
+    runner.add_argument("--largest", type=int, default=65536, help="leave out cases with more rows or references")
+    report = commands.add_parser("report", help="write the page and its picture")
+    report.add_argument("--page", type=Path, required=True)
+    for command in (runner, report):
+        command.add_argument("--output", type=Path, required=True, help="lines of JSON")
     args = parser.parse_args(argv)
-    generator = torch.Generator().manual_seed(0)
-    for size in args.sizes if not args.memory else [max(args.sizes)]:
-        embeddings = torch.randn(size, 128, generator=generator)
-        labels = torch.rand(size, args.classes, generator=generator) < 3.3 / args.classes
-        losses = contenders(labels, torch.randint(args.classes, (size,), generator=generator))
-        if args.memory:
-            before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-            losses["MACL fused, co-occurrence weights"](embeddings.requires_grad_()).backward()
-            growth = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
-            print(f"{size} rows, {args.classes} classes: peak memory grew by {growth:.0f} MiB")
-            continue
-        times: dict[str, list[float]] = {name: [] for name in losses}
-        for _ in range(args.repeats + 1):
-            for name, loss in losses.items():
-                leaf = embeddings.clone().requires_grad_()
-                started = time.perf_counter()
-                loss(leaf).backward()
-                times[name].append(time.perf_counter() - started)
-        medians = {name: median(values[1:]) for name, values in times.items()}  # the first is a warm-up
-        print(f"{size} rows, {args.classes} classes: median ms, ratio to PML SupCon, ratio to the floor")
-        for name, value in medians.items():
-            print(
-                f"  {name:<40}{1e3 * value:>9.1f}{value / medians['PML SupCon']:>7.2f}{value / medians['floor']:>7.2f}"
-            )
+    if args.command == "run":
+        run(args)
+        return
+    from loss_report import write_page
+
+    write_page(args.output, args.page)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,147 @@
+"""The page and the picture of what the losses cost."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from loss import BASELINES, BY_LABEL, CASES, FLOOR, MACL, PARTS, SUPCON, Case
+
+from pml_macl.visualization import add_legend, line_style, new_plot
+
+Lines = dict[Case, dict[str, dict[str, Any]]]
+
+
+def write_page(path: Path, page: Path) -> None:
+    """Write the page from the lines of a run.
+
+    Args:
+        path: what ``loss.py run`` wrote.
+        page: the Markdown page; its picture goes beside it.
+    """
+    if not path.is_file():
+        raise SystemExit(f"error: {path} does not exist; run the benchmark first")
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    found: Lines = {}
+    for line in lines:
+        case = Case(*(line[name] for name in ("rows", "references", "size", "classes")))
+        found.setdefault(case, {})[line["name"]] = line
+    picture = page.parent / f"{page.stem}.png"
+    draw(found).savefig(picture, dpi=90)
+    first = lines[0]
+    parts = [
+        "# Performance",
+        "What a loss costs, forward and backward, as a ratio to PML's `SupConLoss` (on random class indices) and to a "
+        "floor: normalise, one matrix product, log-sum-exp, backward. Medians of interleaved runs in one process, on "
+        f"random embeddings and label sets of 3.3 labels; {'two CPU cores' if first['device'] == 'cpu' else 'a GPU'}, "
+        f"python {first['python']}, torch {first['torch']}. MACL has co-occurrence weights unless label weights are "
+        "said. Memory is the growth of the resident set to its peak in a fresh process. The commands:",
+        "```\n"
+        f"python benchmarks/loss.py run --output {path}\n"
+        f"python benchmarks/loss.py report --output {path} --page {page}\n"
+        "```",
+        NOTES,
+        "## MACL",
+        table_of_macl(found),
+        f"![Time and memory over the number of rows]({picture.name})",
+        "## Other losses",
+        table_of_losses(found),
+        "## Miner, statistics and sampler",
+        table_of_parts(found),
+        "## Evaluation",
+        EVALUATION,
+    ]
+    page.write_text("\n\n".join(parts) + "\n")
+
+
+NOTES = (
+    "Value and gradient of the fused engine are computed in one pass over row chunks, so memory grows with the larger "
+    "side of the batch and not with the product. Up to 24 classes (128 with label weights) sums over shared labels are "
+    "dense products; beyond, they are added up label by label, exactly, which on a GPU waits for the device once a "
+    "chunk. Nothing else in a training step waits for it: labels and indices there are checked by device-side "
+    "assertions. Under `torch.compile` a step is one graph with boolean labels and statistics that are given or learnt "
+    "(`num_classes`); integer labels and frequencies of the batch leave the graph and come back. No GPU was at hand: "
+    "that a step reads nothing back was seen on fake CUDA tensors, speed there was not measured."
+)
+EVALUATION = (
+    "`python benchmarks/evaluation.py compare` prints time and memory of `MultiLabelAccuracyCalculator` against PML's "
+    "calculator and torchmetrics, `scale` what 20,000 and 100,000 references take, and `approximate` what faiss "
+    "indices cost in recall and save in time."
+)
+
+
+def says(case: Case) -> str:
+    """The sizes of a case, where they are not the usual ones."""
+    words = [f"{case.rows} rows"]
+    words += [f"{case.references} references"] * bool(case.references)
+    words += [f"{case.size} dimensions"] * (case.size != Case().size)
+    words += [f"{case.classes} classes"] * (case.classes != Case().classes)
+    return ", ".join(words)
+
+
+def ratio(lines: dict[str, dict[str, Any]], name: str, base: str) -> str:
+    """Time of one as a multiple of the other's."""
+    return f"{lines[name]['seconds'] / lines[base]['seconds']:.2f}"
+
+
+def table_of_macl(found: Lines) -> str:
+    """A row a case: times and ratios of MACL, and peak memory."""
+    rows = [
+        "| | MACL, ms | to PML SupCon | to floor | label weights, ms | to PML SupCon | to floor "
+        "| MACL, MiB | PML SupCon, MiB |",
+        "|---|" + "---:|" * 8,
+    ]
+    for case in CASES:
+        if case not in found:
+            continue
+        lines = found[case]
+        cells = []
+        for name in (MACL, BY_LABEL):
+            cells += [f"{1e3 * lines[name]['seconds']:.1f}", ratio(lines, name, SUPCON), ratio(lines, name, FLOOR)]
+        cells += [f"{lines[name]['memory']:.0f}" for name in (MACL, SUPCON)]
+        rows.append(f"| {says(case)} | {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
+def table_of_losses(found: Lines) -> str:
+    """A row a loss, a column a batch size, as ratios to PML SupCon."""
+    cases = [case for case in (Case(128), Case(512), Case(2048)) if case in found]
+    names = ["MACL, reference engine", *BASELINES, "PML MultiSimilarity", "PML NTXent"]
+    rows = [f"| to PML SupCon | {' | '.join(map(says, cases))} |", "|---|" + "---:|" * len(cases)]
+    for name in names:
+        cells = [ratio(found[case], name, SUPCON) if name in found[case] else "" for case in cases]
+        rows.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
+def table_of_parts(found: Lines) -> str:
+    """A row a part, in milliseconds and as ratios to the floor."""
+    cases = [case for case in (Case(512), Case(2048)) if case in found]
+    heads = [head for case in cases for head in (f"{says(case)}, ms", "to floor")]
+    rows = [f"| | {' | '.join(heads)} |", "|---|" + "---:|" * len(heads)]
+    for name in PARTS:
+        cells = []
+        for case in cases:
+            cells += [f"{1e3 * found[case][name]['seconds']:.2f}", ratio(found[case], name, FLOOR)]
+        rows.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
+def draw(found: Lines) -> Any:
+    """Time and memory over the number of rows, and over that of references."""
+    title = "Forward and backward: time and peak memory"
+    figure, axes = new_plot(11, 3.8, title, columns=3)
+    in_batch = [case for case in CASES if case in found and case == Case(case.rows)]
+    bank = [case for case in CASES if case in found and case.references]
+    for axis, cases, column, scale in (
+        (axes[0], in_batch, "seconds", 1e3),
+        (axes[1], in_batch, "memory", 1),
+        (axes[2], bank, "memory", 1),
+    ):
+        for number, name in enumerate((MACL, BY_LABEL, SUPCON, FLOOR)):
+            sizes = [case.references or case.rows for case in cases]
+            values = [max(scale * found[case][name][column], 0.1) for case in cases]
+            axis.loglog(sizes, values, marker="o", label=name, **line_style(number))
+        axis.set(xlabel="references, for 512 rows" if cases is bank else "rows")
+        axis.set_ylabel("time [ms]" if column == "seconds" else "peak memory growth [MiB]")
+    add_legend(axes[0])
+    return figure

@@ -1,0 +1,46 @@
+"""Peak memory of a piece of code."""
+
+import resource
+import threading
+from pathlib import Path
+
+import torch
+
+MIB = 2**20
+
+
+class PeakMemory:
+    """Resident memory of this process, sampled every few milliseconds: the peak and its growth, in MiB.
+
+    On a GPU the growth is that of the memory that torch has allocated there.
+    """
+
+    def __init__(self, device="cpu"):
+        self.is_cuda = device == "cuda"
+
+    def __enter__(self):
+        self.start = self.total = self.now()
+        if self.is_cuda:
+            torch.cuda.synchronize()
+            torch.cuda.reset_peak_memory_stats()
+            self.allocated = torch.cuda.memory_allocated()
+        self.done = threading.Event()
+        self.thread = threading.Thread(target=self.watch)
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self.done.set()
+        self.thread.join()
+        if self.is_cuda:
+            self.growth = (torch.cuda.max_memory_allocated() - self.allocated) / MIB
+        else:
+            self.growth = self.total - self.start
+
+    def watch(self):
+        while not self.done.wait(0.002):
+            self.total = max(self.total, self.now())
+
+    @staticmethod
+    def now():
+        return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / MIB
