@@ -76,20 +76,21 @@ class Ranker:
     @staticmethod
     def _sort(keys: Tensor, k: int) -> Tensor:
         """The first k of each row in stable order, by sorting it all; the keys are overwritten."""
-        if keys.device.type != "cpu" or keys.dtype is not torch.float32:
+        if keys.device.type != "cpu":
             return keys.sort(dim=1, stable=True).indices[:, :k]
-        # On a CPU numpy sorts whole numbers in place several times faster than torch argsorts. A key and its index make
-        # one: the key's bits, mended so that they are ordered as the keys are (-0.0 and 0.0 equal), above the index.
-        bits = keys.view(torch.int32)
-        is_negative = bits >> 31  # 0 or -1
-        bits ^= is_negative & 0x7FFFFFFF
-        bits -= is_negative
-        numbers = bits.long()
-        numbers <<= 32
-        numbers |= torch.arange(keys.shape[1])
-        _sort_rows(numbers)
-        numbers &= 0xFFFFFFFF
-        return numbers[:, :k]
+        # On a CPU numpy's radix sort of 16-bit digits, the lowest first, is several times faster than torch's sort. The
+        # bits of a negative number are mended so that they are ordered as the keys are. No key is -0.0: half_squares
+        # has none, and a sum is -0.0 only if both its parts are.
+        num_bits = 8 * keys.element_size()
+        bits = keys.view(torch.int32 if num_bits == 32 else torch.int64)
+        bits ^= (bits >> (num_bits - 1)).bitwise_and_(~(-1 << (num_bits - 1)))
+        order = _stable_argsort(bits.to(torch.int16), np.uint16)
+        for shift in range(16, num_bits, 16):
+            is_last = shift + 16 == num_bits
+            digits = (bits >> shift).to(torch.int16).gather(1, order)
+            by_digit = _stable_argsort(digits, np.int16 if is_last else np.uint16)
+            order = order.gather(1, by_digit[:, :k] if is_last else by_digit)
+        return order
 
     @staticmethod
     def _origin(reference: Tensor) -> Tensor:
@@ -102,8 +103,12 @@ class Ranker:
         return torch.where(is_far, reference[0], 0.0)
 
 
-def _sort_rows(numbers: Tensor) -> None:
-    """Sort each row in place, the rows spread over torch's number of threads."""
-    parts: list[NDArray[Any]] = np.array_split(numbers.numpy(), torch.get_num_threads())
-    with ThreadPoolExecutor(len(parts)) as pool:
-        list(pool.map(lambda part: part.sort(axis=1), parts))
+def _stable_argsort(digits: Tensor, dtype: type) -> Tensor:
+    """Argsort of each row of 16-bit numbers, the rows spread over torch's number of threads."""
+    num_threads = torch.get_num_threads()
+    rows: NDArray[Any] = digits.numpy().view(dtype)
+    if num_threads == 1:
+        return torch.from_numpy(rows.argsort(axis=1, kind="stable"))
+    with ThreadPoolExecutor(num_threads) as pool:
+        orders = pool.map(lambda part: part.argsort(axis=1, kind="stable"), np.array_split(rows, num_threads))
+        return torch.cat([torch.from_numpy(order) for order in orders])
