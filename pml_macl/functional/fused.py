@@ -93,70 +93,111 @@ def _loss_and_gradients(
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     reference = query if ref_emb is None else ref_emb
     num_rows, num_references = len(query), len(reference)
-    labels, ref_labels = terms.labels, terms.ref_labels
-    # An empty set shares nothing, so its size does not matter, but 0 / 0 would.
-    sizes = labels.sum(dim=1, keepdim=True, dtype=query.dtype).clamp(min=1)
-    ref_sizes = ref_labels.sum(dim=1, dtype=query.dtype)
-    counts = SharedSums(labels, ref_labels, query.new_ones(labels.shape[1]))
-    rarities = None
-    if terms.power and terms.inverse_counts is not None:
-        rarities = SharedSums(labels, ref_labels, terms.inverse_counts.to(query))
-    # Below this bound a temperature is the smallest one whatever the overlap, and the anchor's may be 0.
-    bound = terms.min_temperature / max(1.0, 1 + terms.overlap_scale)
-    anchor_temperatures = terms.anchor_temperatures.clamp(min=bound)[:, None]
-    one = query.new_ones(())
+    pairs = _Pairs(query, reference, terms)
     total, total_weight = query.new_zeros(()), query.new_zeros(())
     query_gradient = torch.zeros_like(query) if needs_gradient[0] else None
     reference_gradient = torch.zeros_like(reference) if needs_gradient[ref_emb is not None] else None
     rows_at_once = max(_ROWS_AT_ONCE, _ELEMENTS_AT_ONCE // max(1, num_references))
     for start in range(0, num_rows if num_references else 0, rows_at_once):
         rows = slice(start, min(start + rows_at_once, num_rows))
-        shared = counts[rows]
-        jaccard = torch.div(shared, (sizes[rows] + ref_sizes).sub_(shared))
-        positives, left_out = _masks(terms, rows, shared, jaccard)
-        weights = _weights(terms, rows, rarities, jaccard)
-        if terms.dissimilarity:
-            weights.mul_(shared).div_(ref_sizes.clamp(min=1)).div_((1 + sizes[rows]) - shared)
-        if positives is not None:
-            weights.mul_(positives)
-        own = torch.arange(start, rows.stop, device=query.device)[:, None] if terms.exclude_self else None
-        if own is not None:
-            weights.scatter_(1, own, 0)
-        row_weights = weights.sum(dim=1)
-        sums = row_weights
-        if terms.divide_by_count:
-            counted = shared >= 1 if positives is None else positives
-            sums = (counted if own is None else counted.scatter_(1, own, False)).sum(dim=1, dtype=query.dtype)
-        used = terms.anchor_weights[rows] * (sums > 0)
-        scale = (used / torch.where(sums > 0, sums, 1))[:, None]
-
-        # What depends on the anchor alone is taken out of the temperatures, to where it costs a row and not a matrix.
-        temperatures = torch.add(one, jaccard, alpha=terms.overlap_scale, out=jaccard)
-        torch.maximum(temperatures, terms.min_temperature / anchor_temperatures[rows], out=temperatures)
-        anchors = query[rows] / anchor_temperatures[rows]
-        logits = (anchors @ reference.T).div_(temperatures)
-        if left_out is not None:
-            logits.masked_fill_(left_out, torch.finfo(logits.dtype).min)
-        if own is not None:
-            logits.scatter_(1, own, torch.finfo(logits.dtype).min)
-        logits.sub_(logits.amax(dim=1, keepdim=True))
-        weighted = torch.bmm(weights[:, None], logits[:, :, None])[:, 0]
-        likelihoods = logits.exp_()
-        denominators = likelihoods.sum(dim=1)
-        total += (scale * ((row_weights * denominators.log())[:, None] - weighted)).sum()
+        losses, used, scale, descent = pairs.chunk(rows)
+        total += losses.sum()
         total_weight += used.sum()
-        if query_gradient is None and reference_gradient is None:
-            continue
-        ascent = weights.addcmul_(likelihoods, (row_weights / denominators)[:, None], value=-1).div_(temperatures)
+        scale = scale / pairs.anchor_temperatures[rows]
         if query_gradient is not None:
-            query_gradient[rows] = (ascent @ reference).mul_(-scale / anchor_temperatures[rows])
+            query_gradient[rows] = (descent @ reference).mul_(-scale)
         if reference_gradient is not None:
-            reference_gradient.addmm_(ascent.T, anchors.mul_(-scale))
+            reference_gradient.addmm_(descent.T, query[rows] * -scale)
+        del descent  # before the next chunk needs its memory
     if ref_emb is None and query_gradient is not None and reference_gradient is not None:
         query_gradient, reference_gradient = query_gradient.add_(reference_gradient), None
     divisor = torch.where(total_weight > 0, total_weight, 1)
     gradients = (None if g is None else g.div_(divisor) for g in (query_gradient, reference_gradient))
     return total / divisor, *gradients  # type: ignore[return-value]  # two gradients, as many as the names above
+
+
+class _Pairs:
+    """What the losses of a chunk of anchors are computed from."""
+
+    def __init__(self, query: Tensor, reference: Tensor, terms: PairTerms) -> None:
+        self.query, self.reference, self.terms = query, reference, terms
+        labels, ref_labels = terms.labels, terms.ref_labels
+        # An empty set shares nothing, so its size does not matter, but 0 / 0 would.
+        self.sizes = labels.sum(dim=1, keepdim=True, dtype=query.dtype).clamp(min=1)
+        self.ref_sizes = ref_labels.sum(dim=1, dtype=query.dtype)
+        self.counts = SharedSums(labels, ref_labels, query.new_ones(labels.shape[1]))
+        self.rarities = None
+        if terms.power and terms.inverse_counts is not None:
+            self.rarities = SharedSums(labels, ref_labels, terms.inverse_counts.to(query))
+        # Below this bound a temperature is the smallest one whatever the overlap, and the anchor's may be 0.
+        bound = terms.min_temperature / max(1.0, 1 + terms.overlap_scale)
+        self.anchor_temperatures = terms.anchor_temperatures.clamp(min=bound)[:, None]
+
+    def chunk(self, rows: slice) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Losses and weights of n anchors, (n,), and what their gradient is made of.
+
+        Returns:
+            The (n,) losses times the anchors' weights, the (n,) weights, the (n, 1) factor and the (n, M) descent:
+            their product is the negative gradient in the logits, times the pair's share of the temperature.
+        """
+        weights, jaccard, left_out, counts = self._weights(rows)
+        row_weights = weights.sum(dim=1)
+        sums = row_weights if counts is None else counts
+        used = self.terms.anchor_weights[rows] * (sums > 0)
+        scale = (used / torch.where(sums > 0, sums, 1))[:, None]
+        row_weights = row_weights[:, None]
+
+        # What depends on the anchor alone is taken out of the temperatures, to where it costs a row and not a matrix.
+        anchor_temperatures = self.anchor_temperatures[rows]
+        temperatures = torch.add(jaccard.new_ones(()), jaccard, alpha=self.terms.overlap_scale, out=jaccard)
+        torch.maximum(temperatures, self.terms.min_temperature / anchor_temperatures, out=temperatures)
+        logits = ((self.query[rows] / anchor_temperatures) @ self.reference.T).div_(temperatures)
+        if left_out is not None:
+            logits.masked_fill_(left_out, torch.finfo(logits.dtype).min)
+        if self.terms.exclude_self:
+            logits.scatter_(1, _own(rows, logits), torch.finfo(logits.dtype).min)
+        logits.sub_(logits.amax(dim=1, keepdim=True))
+        weighted = torch.bmm(weights[:, None], logits[:, :, None])[:, 0]
+        likelihoods = logits.exp_()
+        denominators = likelihoods.sum(dim=1, keepdim=True)
+        losses = scale * (row_weights * denominators.log() - weighted)
+        descent = weights.addcmul_(likelihoods, row_weights / denominators, value=-1).div_(temperatures)
+        return losses[:, 0], used, scale, descent
+
+    def _weights(self, rows: slice) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+        """Weights and Jaccard similarities, what is neither positive nor negative, and the positives of each row.
+
+        The last two are None where nothing is left out and where the weights are not divided by a count.
+        """
+        terms = self.terms
+        shared = self.counts[rows]
+        union = (self.sizes[rows] + self.ref_sizes).sub_(shared)
+        jaccard = torch.div(shared, union, out=union)
+        positives, left_out = _masks(terms, rows, shared, jaccard)
+        weights = torch.ones_like(jaccard) if self.rarities is None else self.rarities[rows]
+        if terms.power not in (0, 1):
+            weights.pow_(terms.power)
+        if terms.overlap_power == 1:
+            weights.mul_(jaccard)
+        elif terms.overlap_power != 0:
+            weights.mul_(jaccard**terms.overlap_power)
+        if terms.dissimilarity:
+            weights.mul_(shared).div_(self.ref_sizes.clamp(min=1)).div_((1 + self.sizes[rows]) - shared)
+        if positives is not None:
+            weights.mul_(positives)
+        if terms.exclude_self:
+            weights.scatter_(1, _own(rows, weights), 0)
+        if not terms.divide_by_count:
+            return weights, jaccard, left_out, None
+        counted = shared >= 1 if positives is None else positives
+        if terms.exclude_self:
+            counted = counted.scatter(1, _own(rows, weights), False)
+        return weights, jaccard, left_out, counted.sum(dim=1, dtype=weights.dtype)
+
+
+def _own(rows: slice, like: Tensor) -> Tensor:
+    """(n, 1) column of each row's pair with itself."""
+    return torch.arange(rows.start, rows.stop, device=like.device)[:, None]
 
 
 def _masks(terms: PairTerms, rows: slice, shared: Tensor, jaccard: Tensor) -> tuple[Tensor | None, Tensor | None]:
@@ -172,18 +213,3 @@ def _masks(terms: PairTerms, rows: slice, shared: Tensor, jaccard: Tensor) -> tu
         left_out = ~positives & (jaccard > terms.negative_threshold) if terms.negative_threshold < 1 else None
         return positives, left_out
     return (shared >= 1 if terms.power == terms.overlap_power == terms.dissimilarity == 0 else None), None
-
-
-def _weights(terms: PairTerms, rows: slice, rarities: SharedSums | None, jaccard: Tensor) -> Tensor:
-    """Weights of a chunk's pairs, in a tensor of their own; 0 where nothing is shared, unless both powers are 0."""
-    if rarities is None:
-        weights = torch.ones_like(jaccard)
-    else:
-        weights = rarities[rows]
-        if terms.power != 1:
-            weights.pow_(terms.power)
-    if terms.overlap_power == 1:
-        weights.mul_(jaccard)
-    elif terms.overlap_power != 0:
-        weights.mul_(jaccard**terms.overlap_power)
-    return weights

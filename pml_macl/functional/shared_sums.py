@@ -39,7 +39,7 @@ class SharedSums:
                 self.left = labels * values
         elif self.is_dense:
             first, second = torch.triu_indices(num_classes, num_classes, device=labels.device)
-            self.table = (self.by_label[first] & self.by_label[second]).to(values)
+            self.table = self.by_label[first].logical_and_(self.by_label[second]).to(values)
             self.left = (labels[:, first] & labels[:, second]) * values[first, second]
 
     def __getitem__(self, rows: slice) -> Tensor:
