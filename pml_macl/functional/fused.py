@@ -8,7 +8,7 @@ from torch import Tensor
 
 from pml_macl.functional.shared_sums import SharedSums
 
-_ELEMENTS_AT_ONCE = 2**18  # of a chunk's matrices, which then stay in a processor's cache,
+_ELEMENTS_AT_ONCE = 2**20  # of a chunk's matrices: enough work for all threads, little memory,
 _ROWS_AT_ONCE = 32  # but at least so many rows: products of fewer are slow
 
 

@@ -33,14 +33,25 @@ class SharedSums:
         self.by_label = ref_labels.T.contiguous()
         self.values = values
         self.is_dense = num_classes <= (_DENSE_LABELS_UP_TO if values.ndim == 1 else _DENSE_PAIRS_UP_TO)
-        if values.ndim == 1:
+        if self.is_dense:
+            self.table = self._columns(self.by_label)
+            own = self.table if labels is ref_labels else self._columns(labels.T.contiguous())
+            upper = values if values.ndim == 1 else values[self._pairs()]
+            self.left = own.T * upper
+        elif values.ndim == 1:
             self.table = self.by_label.to(values)
-            if self.is_dense:
-                self.left = labels * values
-        elif self.is_dense:
-            first, second = torch.triu_indices(num_classes, num_classes, device=labels.device)
-            self.table = self.by_label[first].logical_and_(self.by_label[second]).to(values)
-            self.left = (labels[:, first] & labels[:, second]) * values[first, second]
+
+    def _columns(self, by_label: Tensor) -> Tensor:
+        """(K, rows) which rows carry which label or pair of labels, as numbers."""
+        if self.values.ndim == 2:
+            first, second = self._pairs()
+            by_label = by_label[first].logical_and_(by_label[second])
+        return by_label.to(self.values)
+
+    def _pairs(self) -> tuple[Tensor, Tensor]:
+        num_classes = len(self.values)
+        first, second = torch.triu_indices(num_classes, num_classes, device=self.values.device)
+        return first, second
 
     def __getitem__(self, rows: slice) -> Tensor:
         """(n, M) sums of some anchors."""
