@@ -72,7 +72,7 @@ def write_page(folder: Path, page: Path) -> None:
     intervals = [json.loads(line) for line in comparisons.read_text().splitlines()] if comparisons.is_file() else []
     runs = test_runs(lines)
     page.parent.mkdir(parents=True, exist_ok=True)
-    parts = [introduction(lines, page)]
+    parts = [introduction(lines, page, folder.name)]
     for data, by_loss in runs.items():
         picture, curves = (page.parent / f"{page.stem}-{name}.png" for name in (data, f"{data}-training"))
         draw(by_loss, data).savefig(picture, dpi=110)
@@ -98,18 +98,24 @@ def test_runs(lines: list[dict[str, Any]]) -> Runs:
     return runs
 
 
-def introduction(lines: list[dict[str, Any]], page: Path) -> str:
+def introduction(lines: list[dict[str, Any]], page: Path, folder: str) -> str:
     first = lines[0]
     versions = ", ".join(f"{name} {version}" for name, version in first["versions"].items())
     chosen = dict(first["settings"])
     protocol = chosen.pop("protocol")
     said = ", ".join(f"{name} {value}" for name, value in chosen.items())
-    seeds = len({run["seed"] for run in lines if run["stage"] == "test"})
+    counts = {data: len(next(iter(by_loss.values()))) for data, by_loss in test_runs(lines).items()}
+    seeds = ", ".join(f"{count} seeds on {data}" for data, count in counts.items())
     is_tuned = any(run["stage"] == "tune" for run in lines)
-    options = "" if protocol == "head" else f" --protocol {protocol} --tuned HEAD_FOLDER"
+    title = options = ""
+    if protocol == "finetune":
+        backbone, weights = chosen["backbone"], "" if chosen["pretrained"] else " with random weights"
+        title = f": the whole network, {backbone}{weights}"
+        options = f" --protocol finetune --backbone {backbone} --tuned HEAD_FOLDER"
+        options += "" if chosen["pretrained"] else " --no-pretrained"
     return (
-        f"# Results{'' if protocol == 'head' else f', protocol {protocol}'}\n\n"
-        f"Protocol `{protocol}`: {PROTOCOLS[protocol]}; {said}; {seeds} seeds. Percent on the test split, each image "
+        f"# Results{title}\n\n"
+        f"Protocol `{protocol}`: {PROTOCOLS[protocol]}; {said}; {seeds}. Percent on the test split, each image "
         "queried against the others (mean ± standard deviation over seeds); best **bold**, second best *italic*. "
         f"{TUNED[is_tuned]}\n\n"
         f"{LIMITS[protocol]}\n\n"
@@ -119,8 +125,8 @@ def introduction(lines: list[dict[str, Any]], page: Path) -> str:
         "python examples/benchmark.py compare --output FOLDER\n"
         f"python examples/benchmark.py report --output FOLDER --page docs/{page.name}\n"
         "```\n\n"
-        f"The runs behind this page are `benchmarks/results/{protocol}/runs.jsonl`, a line a run; the last command "
-        f"makes the page from them with `--output benchmarks/results/{protocol}`."
+        f"The runs behind this page are `benchmarks/results/{folder}/runs.jsonl`, a line a run; the last command "
+        f"makes the page from them with `--output benchmarks/results/{folder}`."
     )
 
 
@@ -140,7 +146,8 @@ def table(by_loss: dict[str, list[dict[str, Any]]]) -> str:
         for metric in METRICS:
             values = [100 * run["metrics"][metric] for run in runs]
             mark = marks[metric].get(loss, "")
-            cells.append(f"{mark}{mean(values):.1f}{mark} ± {stdev(values) if len(values) > 1 else 0:.1f}")
+            spread = f" ± {stdev(values):.1f}" if len(values) > 1 else ""
+            cells.append(f"{mark}{mean(values):.1f}{mark}{spread}")
         rows.append(f"| {loss} | {' | '.join(cells)} |")
     return "\n".join(rows)
 
