@@ -31,11 +31,24 @@ LOSSES = {
 }
 
 
+def fakes_cuda():
+    """Whether this release of torch makes fake CUDA tensors where there is no driver; old ones do not."""
+    try:
+        with FakeTensorMode():
+            return torch.empty(1, device="cuda").add(1).is_cuda
+    except (RuntimeError, AssertionError):
+        return False
+
+
+needs_fake_cuda = pytest.mark.skipif(not fakes_cuda(), reason="this torch makes no fake CUDA tensors without a driver")
+
+
 def batch(num_rows, dtype):
     embeddings = torch.empty(num_rows, 4, device="cuda", requires_grad=True)
     return embeddings, torch.empty(num_rows, 17, dtype=dtype, device="cuda")
 
 
+@needs_fake_cuda
 @pytest.mark.parametrize("dtype", [torch.bool, torch.long, torch.float32])
 @pytest.mark.parametrize("name", LOSSES)
 def test_a_step_reads_nothing_back(name, dtype):
@@ -48,6 +61,7 @@ def test_a_step_reads_nothing_back(name, dtype):
         assert loss_fn(*batch(8, dtype), pairs).shape == ()
 
 
+@needs_fake_cuda
 def test_reading_back_would_be_seen():
     with FakeTensorMode(), pytest.raises((DataDependentOutputException, DynamicOutputShapeException)):
         bool(torch.empty(3, device="cuda").any())
