@@ -15,6 +15,7 @@ from pml_macl.evaluation.anmrr import anmrr
 from pml_macl.evaluation.average_precision import AP_DENOMINATORS, average_precision
 from pml_macl.evaluation.average_precision_at_r import average_precision_at_r
 from pml_macl.evaluation.distinct_rows import distinct_label_sets
+from pml_macl.evaluation.in_threads import in_threads
 from pml_macl.evaluation.label_mean_average_precision_by_frequency import frequency_thirds
 from pml_macl.evaluation.label_retrieval import hamming_loss, label_f1, label_precision, label_recall
 from pml_macl.evaluation.metric_accumulator import MetricAccumulator
@@ -323,8 +324,11 @@ class MultiLabelAccuracyCalculator(AccuracyCalculator):
             bytes_per_query = (
                 _BYTES_PER_REFERENCE * len(reference) + _BYTES_PER_RANK * k + _BYTES_PER_CLASS * num_classes
             )
+            on_cpu = query.device.type == "cpu"
+            budget //= torch.get_num_threads() if on_cpu else 1  # a chunk for each thread at a time
             rows_at_once = self.query_batch_size or max(1, budget // bytes_per_query)
-            for rows in torch.split(set_of_query.argsort(stable=True), rows_at_once):
+
+            def measure(rows: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
                 ranking = RankedQueries(
                     rank(rows),
                     query_labels[rows],
@@ -337,14 +341,20 @@ class MultiLabelAccuracyCalculator(AccuracyCalculator):
                     ap_denominator=self.ap_denominator,
                     max_elements=budget // _BYTES_PER_RANK,
                 )
+                return rows, {name: self._values(name, ranking) for name in metrics}
+
+            chunks = torch.split(set_of_query.argsort(stable=True), rows_at_once)
+            for rows, values in in_threads(measure, chunks) if on_cpu else map(measure, chunks):
                 for name, metric in metrics.items():
-                    values = self.curr_function_dict[name](ranking)
-                    if values.ndim == 1:  # one a query: those without a relevant reference are left out
-                        values = values.masked_fill(ranking.num_relevant == 0, torch.nan)
-                    metric.add(rows, values, ranking.labels)
+                    metric.add(rows, values[name], query_labels[rows])
         if self.return_per_class:
             return {name: metric.label_means().tolist() for name, metric in metrics.items()}
         return {name: metric.mean() for name, metric in metrics.items()}
+
+    def _values(self, name: str, ranking: RankedQueries) -> Tensor:
+        """A metric's values; where it has one a query, those without a relevant reference are left out."""
+        values: Tensor = self.curr_function_dict[name](ranking)
+        return values.masked_fill(ranking.num_relevant == 0, torch.nan) if values.ndim == 1 else values
 
     def _ranker(self, query: Tensor, reference: Tensor, k: int, ref_includes_query: bool) -> Callable[[Tensor], Tensor]:
         """A function that ranks the references for some of the queries, given by index."""

@@ -1,6 +1,5 @@
 """Exact ranking of a reference set by Euclidean distance."""
 
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -104,11 +103,6 @@ class Ranker:
 
 
 def _stable_argsort(digits: Tensor, dtype: type) -> Tensor:
-    """Argsort of each row of 16-bit numbers, the rows spread over torch's number of threads."""
-    num_threads = torch.get_num_threads()
+    """Argsort of each row of 16-bit numbers."""
     rows: NDArray[Any] = digits.numpy().view(dtype)
-    if num_threads == 1:
-        return torch.from_numpy(rows.argsort(axis=1, kind="stable"))
-    with ThreadPoolExecutor(num_threads) as pool:
-        orders = pool.map(lambda part: part.argsort(axis=1, kind="stable"), np.array_split(rows, num_threads))
-        return torch.cat([torch.from_numpy(order) for order in orders])
+    return torch.from_numpy(rows.argsort(axis=1, kind="stable"))
