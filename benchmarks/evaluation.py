@@ -9,6 +9,7 @@ the growth of the resident set to its peak (on a GPU, of the allocated memory). 
 """
 
 import argparse
+import json
 import multiprocessing
 import time
 from pathlib import Path
@@ -115,6 +116,13 @@ def compare(args):
                 f"{growth / max(our_growth, 1):7.1f}  {difference:.1e}",
                 flush=True,
             )
+    if args.lines:
+        lines = [
+            {"rows": rows, "name": name, "seconds": seconds, "memory": memory}
+            for name, points in costs.items()
+            for rows, (seconds, memory) in zip(args.sizes, points, strict=True)
+        ]
+        args.lines.write_text("".join(json.dumps(line) + "\n" for line in lines))
     if args.output:
         plot(args.sizes, costs, args.output)
 
@@ -242,6 +250,7 @@ def main():
     parser.add_argument("--threads", type=int, default=0, help="of torch and faiss; 0 leaves their defaults")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--output", type=Path, help="where compare writes its plot, a PNG")
+    parser.add_argument("--lines", type=Path, help="where compare writes lines of JSON")
     args = parser.parse_args()
     if "pml_macl" not in args.runs:
         parser.error("--runs needs pml_macl, which the others are compared with")
