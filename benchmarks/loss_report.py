@@ -31,8 +31,9 @@ def write_page(path: Path, page: Path) -> None:
     parts = [
         "# Performance",
         "What a loss costs, forward and backward, as a ratio to PML's `SupConLoss` (on random class indices) and to a "
-        "floor: normalise, one matrix product, log-sum-exp, backward. Medians of interleaved runs in one process, on "
-        f"random embeddings and label sets of 3.3 labels; {'two CPU cores' if first['device'] == 'cpu' else 'a GPU'}, "
+        "floor: normalise, one matrix product, log-sum-exp, backward. Medians of runs in one process in which MACL, "
+        "PML SupCon and the floor take turns, then the others, on random embeddings and label sets of 3.3 labels; "
+        f"{'two CPU cores' if first['device'] == 'cpu' else 'a GPU'}, "
         f"python {first['python']}, torch {first['torch']}. MACL has co-occurrence weights unless label weights are "
         "said. Memory is the growth of the resident set to its peak in a fresh process. The commands:",
         "```\n"
