@@ -1,6 +1,7 @@
 import json
 from pathlib import Path
 
+import ablation
 import benchmark
 import numpy as np
 import pytest
@@ -39,7 +40,7 @@ def test_runs_are_written_once_and_reported(data, tmp_path):
     benchmark.main(["report", "--output", str(output), "--page", str(page)])
     text = page.read_text()
     assert "| MACL | " in text
-    assert "2 seeds" in text
+    assert "2 seeds on scenes" in text
     assert "95 % interval" in text
     assert (page.parent / "results-scenes.png").stat().st_size > 1000
 
@@ -62,11 +63,24 @@ def test_missing_files_are_named(data, tmp_path, lost, named):
         benchmark.main(["run", "--data", str(data), "--output", str(tmp_path), *FEW])
 
 
-def test_the_results_page_and_readme_say_what_the_runs_say(tmp_path):
-    page = tmp_path / "results.md"
-    benchmark.main(["report", "--output", str(ROOT / "benchmarks" / "results" / "head"), "--page", str(page)])
+RESULTS = ROOT / "benchmarks" / "results"
+
+
+@pytest.mark.parametrize(
+    ("script", "runs", "name"),
+    [
+        (benchmark, "head", "results.md"),
+        (benchmark, "finetune", "results-finetune.md"),
+        (ablation, "ablation", "ablation.md"),
+    ],
+)
+def test_pages_say_what_the_runs_say(script, runs, name, tmp_path):
+    script.main(["report", "--output", str(RESULTS / runs), "--page", str(tmp_path / name)])
+    assert (tmp_path / name).read_text(encoding="utf-8") == (ROOT / "docs" / name).read_text(encoding="utf-8")
+
+
+def test_readme_says_what_the_results_page_says():
     text = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
-    assert page.read_text(encoding="utf-8") == text
     rows = {
         row.split(" | ")[0]: row.replace("*", "").removesuffix(" |")
         for row in reversed(text.splitlines())
