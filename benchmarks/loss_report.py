@@ -162,8 +162,11 @@ def draw(found: Lines) -> Any:
     ):
         for number, name in enumerate((MACL, BY_LABEL, SUPCON, FLOOR)):
             sizes = [case.references or case.rows for case in cases]
-            values = [max(scale * found[case][name][column], 0.1) for case in cases]
+            least = 0 if column == "seconds" else 1  # MiB: less is not seen from outside
+            values = [max(scale * found[case][name][column], least) for case in cases]
             axis.loglog(sizes, values, marker="o", label=name, **line_style(number))
+        axis.set_xticks(sizes, list(map(str, sizes)), rotation=30)
+        axis.minorticks_off()
         axis.set(xlabel="references, for 512 rows" if cases is bank else "rows")
         axis.set_ylabel("time [ms]" if column == "seconds" else "peak memory growth [MiB]")
     add_legend(axes[0])
