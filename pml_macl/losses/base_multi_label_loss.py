@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import torch
 from pytorch_metric_learning.losses import BaseMetricLossFunction
 from pytorch_metric_learning.reducers import BaseReducer, ClassWeightedReducer, PerAnchorReducer
 from torch import Tensor
@@ -70,9 +69,10 @@ class BaseMultiLabelLoss(BaseMetricLossFunction):
 
         It has none, and normalising would give it a gradient of the order of 1e12, which float16 cannot hold.
         """
-        if not (embeddings.requires_grad and self.distance.normalize_embeddings):
+        if not (embeddings.requires_grad and self.distance.normalize_embeddings and embeddings.numel()):
             return embeddings
-        return torch.where(embeddings.any(dim=1, keepdim=True), embeddings, 0)
+        largest = embeddings.detach().abs().amax(dim=1, keepdim=True)
+        return embeddings * (largest > 0)  # the gradient, too
 
     def check_references(self, num_rows: int, num_references: int, given: bool) -> None:
         """Raise where a part of the loss cannot take these references."""
