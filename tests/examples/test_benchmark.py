@@ -71,6 +71,7 @@ RESULTS = ROOT / "benchmarks" / "results"
     [
         (benchmark, "head", "results.md"),
         (benchmark, "finetune", "results-finetune.md"),
+        (benchmark, "resnet18", "results-resnet18.md"),
         (ablation, "ablation", "ablation.md"),
     ],
 )
