@@ -105,7 +105,7 @@ def introduction(lines: list[dict[str, Any]], page: Path, folder: str) -> str:
     protocol = chosen.pop("protocol")
     said = ", ".join(f"{name} {value}" for name, value in chosen.items())
     counts = {data: len(next(iter(by_loss.values()))) for data, by_loss in test_runs(lines).items()}
-    seeds = ", ".join(f"{count} seeds on {data}" for data, count in counts.items())
+    seeds = ", ".join(f"{count} seed{'s' * (count > 1)} on {data}" for data, count in counts.items())
     is_tuned = any(run["stage"] == "tune" for run in lines)
     title = options = ""
     if protocol == "finetune":
