@@ -68,6 +68,7 @@ def main(argv: list[str] | None = None) -> None:
     dist.init_process_group("nccl" if on_gpus else "gloo", timeout=timedelta(minutes=5))
     try:
         train(args, device)
+        dist.barrier()  # a process that leaves while another still works may abort as its connections go
     finally:
         dist.destroy_process_group()
 
