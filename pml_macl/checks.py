@@ -46,9 +46,8 @@ def check_batch(
         raise ValueError(
             f"ref_emb must be on the device of embeddings, {embeddings.device}, got {ref_emb.device}; move it with to()"
         )
-    return checked, check_labels(ref_labels, len(ref_emb), checked.shape[1], "ref_labels", wait=False).to(
-        ref_emb.device
-    )
+    ref_checked = check_labels(ref_labels, len(ref_emb), checked.shape[1], "ref_labels", wait=False)
+    return checked, ref_checked.to(embeddings.device)
 
 
 def check_embeddings(embeddings: Tensor, embedding_size: int | None = None, name: str = "embeddings") -> None:

@@ -36,8 +36,7 @@ class SharedSums:
         if self.is_dense:
             self.table = self._columns(self.by_label)
             own = self.table if labels is ref_labels else self._columns(labels.T.contiguous())
-            upper = values if values.ndim == 1 else values[self._pairs()]
-            self.left = own.T * upper
+            self.left = own.T * (values if values.ndim == 1 else values[self._pairs()])
         elif values.ndim == 1:
             self.table = self.by_label.to(values)
 
