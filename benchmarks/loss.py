@@ -94,7 +94,8 @@ def contenders(case: Case, device: str) -> tuple[Tensor, dict[str, Callable[[Ten
         return lambda leaf: loss(leaf, classes, **ref_classes)
 
     def of_labels(loss: losses.MultiLabelContrastiveLoss) -> Callable[[Tensor], Tensor]:
-        return lambda leaf: loss.to(device)(leaf, labels, **reference)
+        loss.to(device)
+        return lambda leaf: loss(leaf, labels, **reference)
 
     by_label = FrequencyWeightedReducer(level="label")
     found: dict[str, Callable[[Tensor], object]] = {

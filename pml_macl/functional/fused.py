@@ -157,7 +157,7 @@ class _Pairs:
         if self.terms.exclude_self:
             logits.scatter_(1, _own(rows, logits), torch.finfo(logits.dtype).min)
         logits.sub_(logits.amax(dim=1, keepdim=True))
-        weighted = torch.bmm(weights[:, None], logits[:, :, None])[:, 0]
+        weighted = torch.linalg.vecdot(weights, logits)[:, None]
         likelihoods = logits.exp_()
         denominators = likelihoods.sum(dim=1, keepdim=True)
         losses = scale * (row_weights * denominators.log() - weighted)
