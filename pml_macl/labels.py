@@ -119,7 +119,8 @@ def label_overlap(labels: Tensor, ref_labels: Tensor, dtype: torch.dtype) -> tup
 def count_product(left: Tensor, right: Tensor) -> Tensor:
     """Product of two boolean matrices as float32 counts, exact up to 2**24 and whatever autocast is active."""
     with torch.autocast(left.device.type, enabled=False):
-        return left.float() @ right.float()
+        # As bytes, which torch turns into floats far faster than booleans.
+        return left.view(torch.uint8).float() @ right.view(torch.uint8).float()
 
 
 def label_dtype(embeddings: Tensor) -> torch.dtype:

@@ -30,12 +30,12 @@ class SharedSums:
     def __init__(self, labels: Tensor, ref_labels: Tensor, values: Tensor) -> None:
         num_classes = labels.shape[1]
         self.labels = labels
-        self.by_label = ref_labels.T.contiguous()
+        self.by_label = _by_label(ref_labels)
         self.values = values
         self.is_dense = num_classes <= (_DENSE_LABELS_UP_TO if values.ndim == 1 else _DENSE_PAIRS_UP_TO)
         if self.is_dense:
             self.table = self._columns(self.by_label)
-            own = self.table if labels is ref_labels else self._columns(labels.T.contiguous())
+            own = self.table if labels is ref_labels else self._columns(_by_label(labels))
             self.left = own.T * (values if values.ndim == 1 else values[self._pairs()])
         elif values.ndim == 1:
             self.table = self.by_label.to(values)
@@ -44,7 +44,7 @@ class SharedSums:
         """(K, rows) which rows carry which label or pair of labels, as numbers."""
         if self.values.ndim == 2:
             first, second = self._pairs()
-            by_label = by_label[first].logical_and_(by_label[second])
+            by_label = by_label.index_select(0, first).bitwise_and_(by_label.index_select(0, second))
         return by_label.to(self.values)
 
     def _pairs(self) -> tuple[Tensor, Tensor]:
@@ -68,8 +68,14 @@ class SharedSums:
         # Each pair of labels that an anchor carries is a row of a table of the references that carry both.
         num_classes = len(self.values)
         codes, position = torch.unique(first * num_classes + second, return_inverse=True)
-        table = self.by_label[codes // num_classes] & self.by_label[codes % num_classes]
+        carry = self.by_label.index_select(0, codes // num_classes)
+        table = carry.bitwise_and_(self.by_label.index_select(0, codes % num_classes))
         return _sum_rows(table.to(self.values), position, counts, self.values[first, second])
+
+
+def _by_label(labels: Tensor) -> Tensor:
+    """(C, rows) which rows carry which label, as bytes: torch turns them into floats far faster than booleans."""
+    return labels.T.contiguous().view(torch.uint8)
 
 
 def _pairs_of_rows(anchors: Tensor, classes: Tensor, counts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
