@@ -8,9 +8,10 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
 from tqdm import tqdm
 
-from pml_macl.datasets import MultiLabelImageDataset, SyntheticScenes
+from pml_macl.datasets import MultiLabelImageDataset, SyntheticScenes, stratified_split
 
 SPLITS = ("train", "val", "test")
+FRACTIONS = (0.6, 0.2, 0.2)
 
 
 @dataclass
@@ -63,13 +64,11 @@ def load_csv(args: argparse.Namespace) -> tuple[dict[str, Split], list[str]]:
     if args.split_column is not None:
         parts = {name: dataset(transforms[name], name) for name in SPLITS}
         return {name: Split(part, part.labels) for name, part in parts.items()}, everything.classes
-    # No published split: 60 % train, 20 % val, 20 % test at random.
-    order = torch.randperm(len(everything), generator=torch.Generator().manual_seed(args.data_seed))
-    borders = [0, int(0.6 * len(order)), int(0.8 * len(order)), len(order)]
+    part = stratified_split(everything.labels, FRACTIONS, args.data_seed)  # no published split
     splits = {}
     for number, name in enumerate(SPLITS):
-        indices = order[borders[number] : borders[number + 1]].sort().values
-        splits[name] = Split(Subset(dataset(transforms[name]), indices.tolist()), everything.labels[indices])
+        rows = (part == number).nonzero().flatten()
+        splits[name] = Split(Subset(dataset(transforms[name]), rows.tolist()), everything.labels[rows])
     return splits, everything.classes
 
 

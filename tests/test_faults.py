@@ -20,10 +20,8 @@ import data
 import pytest
 import torch
 import train
-from PIL import Image
+from archives import assert_same_state, write_archive
 from records import mark_records, trim_records
-
-from pml_macl.datasets import SyntheticScenes
 
 CPU = torch.device("cpu")
 PRELOAD = ["train", "torchvision.transforms.v2", "torch.utils.tensorboard", "torch._dynamo", "PIL.PngImagePlugin"]
@@ -31,18 +29,7 @@ PRELOAD = ["train", "torchvision.transforms.v2", "torch.utils.tensorboard", "tor
 
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory):
-    """Forty-eight scenes of 16 pixels as an image folder with a label table."""
-    folder = tmp_path_factory.mktemp("archive")
-    scenes = SyntheticScenes(48, 16, seed=3)
-    (folder / "images").mkdir()
-    lines = ["image,part," + ",".join(scenes.classes)]
-    for row, (image, labels) in enumerate(scenes):
-        pixels = (255 * image).byte().permute(1, 2, 0).numpy()
-        Image.fromarray(pixels).save(folder / "images" / f"{row:02}.png")
-        part = ("train", "train", "train", "val", "test")[row % 5]
-        lines.append(f"{row:02},{part}," + ",".join(str(int(x)) for x in labels))
-    (folder / "labels.csv").write_text("\n".join(lines) + "\n")
-    return folder
+    return write_archive(tmp_path_factory.mktemp("archive"), num_images=48, image_size=16, seed=3)
 
 
 @pytest.fixture
@@ -66,21 +53,6 @@ def arguments(archive, output, *more, epochs):
         "epochs": epochs,
     }
     return [str(part) for name, value in options.items() for part in (f"--{name}", value)] + list(more)
-
-
-def flat(state, prefix=""):
-    if isinstance(state, (dict, list)):
-        items = state.items() if isinstance(state, dict) else enumerate(state)
-        return {k: v for name, part in items for k, v in flat(part, f"{prefix}/{name}").items()}
-    return {prefix: state}
-
-
-def assert_same_state(first, second):
-    first, second = (flat(torch.load(path, weights_only=True)) for path in (first, second))
-    assert first.keys() == second.keys()
-    for name, value in first.items():
-        other = second[name]
-        assert torch.equal(value, other) if isinstance(value, torch.Tensor) else repr(value) == repr(other), name
 
 
 def assert_same_run(first, second):

@@ -61,7 +61,7 @@ class Ranker:
     @staticmethod
     def _nearest(keys: Tensor, k: int) -> Tensor:
         """The first k of each row without sorting the rest."""
-        values, indices = keys.topk(k + 1, dim=1, largest=False, sorted=True)
+        values, indices = keys.topk(k + 1, dim=1, largest=False, sorted=False)
         # topk chooses freely among equal values, so order the chosen by index first, then stably by value.
         indices, by_index = indices.sort(dim=1)
         values, by_value = values.gather(1, by_index).sort(dim=1, stable=True)

@@ -58,7 +58,7 @@ class ReferenceLabels:
         """(N, S) whether the references that carry a distinct set are relevant to (N, C) label sets."""
         if self.relevance_threshold == 0:
             return shared >= 1
-        return (shared >= 1) & (self.jaccard(labels, shared) >= self.relevance_threshold)
+        return self.jaccard(labels, shared) >= self.relevance_threshold
 
     def count_relevant(self, labels: Tensor) -> Tensor:
         """(N,) int64 number of references that are relevant to (N, C) label sets."""

@@ -24,6 +24,10 @@ def test_r_precision_divides_by_the_ranks_given_where_they_are_fewer():
     assert r_precision(relevance, torch.tensor([0, 1])).nan_to_num(-1).tolist() == [-1, 0]
 
 
+def test_r_precision_of_no_ranks_at_all_is_nan():
+    assert r_precision(torch.ones(2, 0), torch.tensor([0, 3])).isnan().all()
+
+
 def test_reciprocal_rank_is_that_of_the_first_hit():
     relevance = torch.tensor([[0, 0, 1, 1], [1, 1, 1, 1], [0, 0, 0, 0]])
     assert reciprocal_rank(relevance).tolist() == pytest.approx([1 / 3, 1, 0])

@@ -58,6 +58,12 @@ def test_far_from_the_origin_digits_are_kept(device, generator):
     assert (found == expected).float().mean() > 0.99
 
 
+def test_the_origin_moves_to_data_that_are_far_from_it(device, generator):
+    reference = torch.randn(200, 8, generator=generator).to(device)
+    assert Ranker._origin(reference).equal(torch.zeros(8, device=device))
+    assert Ranker._origin(reference + 3).equal(reference[0] + 3)
+
+
 def test_autocast_does_not_coarsen_the_ranking(device, generator):
     reference, query = torch.randn(300, 16, generator=generator), torch.randn(20, 16, generator=generator)
     expected = Ranker(reference.to(device))(query.to(device), 300)

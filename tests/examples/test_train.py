@@ -2,54 +2,21 @@ import json
 import sqlite3
 
 import pytest
-import torch
 import train
-
-from pml_macl.datasets import SyntheticScenes
+from archives import assert_same_state, write_archive
 
 FIGURES = ["training_curves.png", "label_average_precision.png", "retrieval_grid.png"]
 
 
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory):
-    """Sixty synthetic scenes as an image folder with a label table."""
-    from PIL import Image
-
-    folder = tmp_path_factory.mktemp("archive")
-    scenes = SyntheticScenes(60, seed=5)
-    (folder / "images").mkdir()
-    lines = ["image,part," + ",".join(scenes.classes)]
-    for row, (image, labels) in enumerate(scenes):
-        pixels = (255 * image).byte().permute(1, 2, 0).numpy()
-        Image.fromarray(pixels).save(folder / "images" / f"{row:02}.png")
-        part = ("train", "train", "train", "val", "test")[row % 5]
-        lines.append(f"{row:02},{part}," + ",".join(str(int(x)) for x in labels))
-    (folder / "labels.csv").write_text("\n".join(lines) + "\n")
-    return folder
+    return write_archive(tmp_path_factory.mktemp("archive"), num_images=60, image_size=32, seed=5)
 
 
 def arguments(archive, output, *more):
     paths = ["--images", str(archive / "images"), "--labels", str(archive / "labels.csv"), "--output", str(output)]
     options = ["--split-column", "part", "--image-size", "32", "--batch-size", "12", "--device", "cpu"]
     return ["--dataset", "csv", *paths, *options, *more]
-
-
-def flat(state, prefix=""):
-    """Tensors of nested dictionaries and lists by their path."""
-    if isinstance(state, (dict, list)):
-        items = state.items() if isinstance(state, dict) else enumerate(state)
-        return {k: v for name, part in items for k, v in flat(part, f"{prefix}/{name}").items()}
-    return {prefix: state}
-
-
-def assert_same_state(first, second):
-    first, second = (flat(torch.load(path, weights_only=True)) for path in (first, second))
-    assert first.keys() == second.keys()
-    for name, value in first.items():
-        same = (
-            torch.equal(value, second[name]) if isinstance(value, torch.Tensor) else repr(value) == repr(second[name])
-        )
-        assert same, name
 
 
 @pytest.mark.parametrize(
@@ -174,9 +141,9 @@ def test_too_large_a_batch(archive, tmp_path):
         train.main(arguments(archive, tmp_path / "run", "--batch-size", "500"))
 
 
-def test_a_random_split_without_a_split_column(archive, tmp_path, capsys):
+def test_a_stratified_split_without_a_split_column(archive, tmp_path, capsys):
     argv = arguments(archive, tmp_path / "run", "--epochs", "1", "--backbone", "resnet18", "--loss", "supcon-any")
     start = argv.index("--split-column")
     del argv[start : start + 2]
     train.main([*argv, "--ignore-columns", "part"])
-    assert "36 train, 12 val, 12 test images, 12 labels" in capsys.readouterr().out
+    assert "36 train, 13 val, 11 test images, 12 labels" in capsys.readouterr().out

@@ -1,0 +1,36 @@
+"""An archive to train on, and the comparison of what two runs have saved."""
+
+import torch
+from PIL import Image
+
+from pml_macl.datasets import SyntheticScenes
+
+
+def write_archive(folder, num_images, image_size, seed):
+    """Synthetic scenes as an image folder with a label table, whose column ``part`` splits them."""
+    scenes = SyntheticScenes(num_images, image_size, seed=seed)
+    (folder / "images").mkdir()
+    lines = ["image,part," + ",".join(scenes.classes)]
+    for row, (image, labels) in enumerate(scenes):
+        pixels = (255 * image).byte().permute(1, 2, 0).numpy()
+        Image.fromarray(pixels).save(folder / "images" / f"{row:02}.png")
+        part = ("train", "train", "train", "val", "test")[row % 5]
+        lines.append(f"{row:02},{part}," + ",".join(str(int(x)) for x in labels))
+    (folder / "labels.csv").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+def flat(state, prefix=""):
+    """The leaves of nested dictionaries and lists by their path."""
+    if isinstance(state, (dict, list)):
+        items = state.items() if isinstance(state, dict) else enumerate(state)
+        return {k: v for name, part in items for k, v in flat(part, f"{prefix}/{name}").items()}
+    return {prefix: state}
+
+
+def assert_same_state(first, second):
+    first, second = (flat(torch.load(path, weights_only=True)) for path in (first, second))
+    assert first.keys() == second.keys()
+    for name, value in first.items():
+        other = second[name]
+        assert torch.equal(value, other) if isinstance(value, torch.Tensor) else repr(value) == repr(other), name
