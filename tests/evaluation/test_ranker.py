@@ -40,6 +40,17 @@ def test_a_negative_zero_is_a_zero(device):
     assert Ranker(reference)(torch.ones(1, 2, device=device), 3).tolist() == [[0, 1, 2]]
 
 
+def test_references_that_differ_in_the_sign_of_a_zero_share_a_column(device, generator):
+    reference = torch.randn(149, 31, generator=generator).to(device)
+    reference[:, 0] = 0
+    other_sign = reference.clone()
+    other_sign[:, 0] = -0.0
+    ranker = Ranker(torch.cat([reference, other_sign]))
+    assert len(ranker.half_squares) == 149
+    order = ranker(reference[:17] + 0.1, 298)
+    assert order[:, 1::2].equal(order[:, ::2] + 149)
+
+
 def test_top_k_is_the_head_of_the_full_ranking(device, generator):
     reference = torch.randint(-3, 4, (500, 2), generator=generator).float().to(device)
     query = torch.randint(-3, 4, (40, 2), generator=generator).float().to(device)
