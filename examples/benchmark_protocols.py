@@ -98,7 +98,6 @@ def make_models(args: argparse.Namespace, splits: dict[str, Split]) -> tuple[dic
         trunk, num_features = nn.Identity(), splits["train"].dataset[0][0].numel()
     else:
         trunk, num_features = make_backbone(args.backbone, args.pretrained)
-        trunk = trunk.to(memory_format=torch.channels_last)  # more than twice as fast on a CPU
     head = make_head(num_features, 512, 128, args.dropout)
     rates = {"trunk": args.lr / 3 if args.pretrained else args.lr, "embedder": args.lr}
     models = {"trunk": trunk, "embedder": head}

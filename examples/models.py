@@ -36,7 +36,7 @@ def make_backbone(name: str, pretrained: bool = False) -> tuple[nn.Module, int]:
         weights = torchvision.models.ResNet18_Weights.IMAGENET1K_V1 if pretrained else None
         network = torchvision.models.resnet18(weights=weights)
         num_features, network.fc = network.fc.in_features, nn.Identity()
-        return nn.Sequential(Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)), network), num_features
+        return normalized(network, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)), num_features
     if name == "efficientnet-lite0":
         from efficientnet_lite_pytorch import EfficientNet
 
@@ -48,8 +48,13 @@ def make_backbone(name: str, pretrained: bool = False) -> tuple[nn.Module, int]:
             network.load_state_dict(torch.load(path, weights_only=True, map_location="cpu"))
         num_features, network._fc = network._fc.in_features, nn.Identity()
         # Inputs of this network are (0..255 - 127) / 128.
-        return nn.Sequential(Normalize((127 / 255,) * 3, (128 / 255,) * 3), network), num_features
+        return normalized(network, (127 / 255,) * 3, (128 / 255,) * 3), num_features
     raise ValueError(f"backbone must be one of {', '.join(BACKBONES)}, got {name!r}")
+
+
+def normalized(network: nn.Module, mean: tuple[float, ...], std: tuple[float, ...]) -> nn.Module:
+    """The network behind a normalisation, with its channels last in memory: on a CPU up to twice as fast."""
+    return nn.Sequential(Normalize(mean, std), network).to(memory_format=torch.channels_last)
 
 
 def small_cnn() -> nn.Module:
