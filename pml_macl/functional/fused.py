@@ -209,7 +209,7 @@ def _masks(terms: PairTerms, rows: slice, shared: Tensor, jaccard: Tensor) -> tu
         positives, negatives = (mask[rows] for mask in terms.masks)
         return positives, ~(positives | negatives)
     if terms.positive_threshold > 0:
-        positives = (shared >= 1) & (jaccard >= terms.positive_threshold)
+        positives = jaccard >= terms.positive_threshold  # so it shares a label
         left_out = ~positives & (jaccard > terms.negative_threshold) if terms.negative_threshold < 1 else None
         return positives, left_out
     return (shared >= 1 if terms.power == terms.overlap_power == terms.dissimilarity == 0 else None), None

@@ -60,6 +60,18 @@ def test_top_k_is_the_head_of_the_full_ranking(device, generator):
         assert ranker(query, k).equal(full[:, :k])
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_sorting_of_numbers_of_every_size(dtype, device, generator):
+    exponents = 120 * torch.rand(50, 400, dtype=torch.float64, generator=generator) - 60
+    keys = (torch.randn(50, 400, dtype=torch.float64, generator=generator) * 2.0**exponents).to(dtype)
+    neighbours = torch.nextafter(keys[:, :100], torch.tensor(-torch.inf, dtype=dtype))  # differ in the last bit
+    keys = torch.cat([keys, neighbours, keys[:, 100:150], torch.full((50, 1), torch.inf, dtype=dtype)], dim=1)
+    keys[:, 7] = 0
+    expected = keys.argsort(dim=1, stable=True)
+    for k in (1, 60, keys.shape[1]):
+        assert Ranker._sort(keys.clone().to(device), k).cpu().equal(expected[:, :k])
+
+
 def test_far_from_the_origin_digits_are_kept(device, generator):
     offsets = torch.randn(200, 8, dtype=torch.float64, generator=generator)
     reference = (1000 + offsets).float()
