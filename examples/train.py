@@ -351,6 +351,7 @@ def train(
         # Each epoch has a seed of its own, so a resumed run sees what the uninterrupted one would have seen.
         torch.manual_seed(1000 * args.seed + epoch)
         trainer.train(start_epoch=epoch, num_epochs=epoch)
+    trainer.dataloader_iter = None  # ends its workers, for whom the garbage collector would wait five seconds
 
 
 def evaluate(tester: MultiLabelEmbeddingSpaceTester, split: Split, models: dict[str, nn.Module]) -> dict[str, Any]:
