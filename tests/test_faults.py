@@ -13,6 +13,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import checkpoint
@@ -68,9 +69,8 @@ def assert_same_run(first, second):
     assert len(csvs[0]) > 3
     dumps = []
     for folder in records:
-        with sqlite3.connect(folder / "logs.db") as database:
+        with closing(sqlite3.connect(folder / "logs.db")) as database:
             dumps.append(sorted(database.iterdump()))
-        database.close()
     assert dumps[0] == dumps[1]
 
 

@@ -1,5 +1,6 @@
 import json
 import sqlite3
+from contextlib import closing
 
 import pytest
 import train
@@ -55,7 +56,7 @@ def test_everything_is_written(run):
 
 def test_records_hold_what_a_person_would_plot(run):
     output, _, _ = run
-    with sqlite3.connect(output / "records" / "logs.db") as database:
+    with closing(sqlite3.connect(output / "records" / "logs.db")) as database:
         database.row_factory = sqlite3.Row
         tables = [row["name"] for row in database.execute("SELECT name FROM sqlite_master WHERE type='table'")]
 

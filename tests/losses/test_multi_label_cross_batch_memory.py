@@ -1,5 +1,6 @@
 import copy
 import sqlite3
+from contextlib import closing
 
 import pytest
 import torch
@@ -485,6 +486,6 @@ def test_pml_trainer_and_its_records(tmp_path):
     assert memory.num_enqueued == 96
     assert memory.loss.label_statistics.num_samples == 96
     records.save_records()
-    with sqlite3.connect(tmp_path / "records" / "logs.db") as database:
+    with closing(sqlite3.connect(tmp_path / "records" / "logs.db")) as database:
         rows = database.execute("SELECT queue_idx FROM metric_loss_MultiLabelCrossBatchMemory").fetchall()
     assert rows == [(12,), (24,), (4,), (16,), (28,), (8,), (20,), (0,)]
