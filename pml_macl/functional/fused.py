@@ -95,15 +95,21 @@ def _loss_and_gradients(
     num_rows, num_references = len(query), len(reference)
     pairs = _Pairs(query, reference, terms)
     total, total_weight = query.new_zeros(()), query.new_zeros(())
-    query_gradient = torch.zeros_like(query) if needs_gradient[0] else None
-    reference_gradient = torch.zeros_like(reference) if needs_gradient[ref_emb is not None] else None
     rows_at_once = max(_ROWS_AT_ONCE, _ELEMENTS_AT_ONCE // max(1, num_references))
+    # Where one chunk holds each row as anchor and as reference, one product gives both parts of its gradient.
+    is_joint = ref_emb is None and num_rows <= rows_at_once
+    query_gradient = torch.zeros_like(query) if needs_gradient[0] else None
+    needs_reference = needs_gradient[ref_emb is not None] and not is_joint
+    reference_gradient = torch.zeros_like(reference) if needs_reference else None
     for start in range(0, num_rows if num_references else 0, rows_at_once):
         rows = slice(start, min(start + rows_at_once, num_rows))
         losses, used, scale, descent = pairs.chunk(rows)
         total += losses.sum()
         total_weight += used.sum()
         scale = scale / pairs.anchor_temperatures[rows]
+        if is_joint:
+            descent = descent.mul_(scale) + descent.T
+            scale = torch.ones_like(scale)
         if query_gradient is not None:
             query_gradient[rows] = (descent @ reference).mul_(-scale)
         if reference_gradient is not None:
