@@ -97,11 +97,10 @@ def conclusion(better: list[str]) -> str:
 
 def price_of_any_label(rows: dict[str, Runs]) -> str:
     """What the setting that is best where any shared label counts gains there, and what it gives up elsewhere."""
-    default, *others = rows.values()
-    best = max(others, key=lambda runs: average(runs, ANY_LABEL))
-    name = next(name for name, runs in rows.items() if runs is best)
-    gain = average(best, ANY_LABEL) - average(default, ANY_LABEL)
-    cost = mean(of_all_metrics(best)) - mean(of_all_metrics(default))
+    default, *others = rows
+    name = max(others, key=lambda answer: average(rows[answer], ANY_LABEL))
+    gain = average(rows[name], ANY_LABEL) - average(rows[default], ANY_LABEL)
+    cost = mean(of_all_metrics(rows[name])) - mean(of_all_metrics(rows[default]))
     return (
         f"{METRICS[ANY_LABEL]}, is what MACL may lose to losses that treat every shared label alike. The setting that "
         f"does best there is {name}: {gain:+.2f} points, and {cost:+.2f} on the mean of all metrics."
