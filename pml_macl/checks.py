@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from pml_macl.labels import check_labels
-from pml_macl.statistics import LabelStatistics
 
 
 def check_batch(
@@ -118,20 +117,24 @@ def check_indices_tuple(indices_tuple: Sequence[Tensor] | None, num_rows: int, n
             )
 
 
-def check_distance(distance: Any) -> None:
-    """Raise unless this is a PML distance or None."""
-    from pytorch_metric_learning.distances import BaseDistance  # here, since the mathematics runs without PML
-
-    if distance is not None and not isinstance(distance, BaseDistance):
-        raise TypeError(
-            f"distance must be a pytorch_metric_learning distance, got {type(distance).__name__}; construct one"
-        )
+def check_instance(name: str, value: Any, kind: type, description: str) -> None:
+    """Raise unless ``value`` is None or an instance of ``kind``."""
+    if value is not None and not isinstance(value, kind):
+        raise TypeError(f"{name} must be {description}, got {type(value).__name__}; construct one")
 
 
-def check_statistics(label_statistics: LabelStatistics | None) -> None:
-    """Raise unless these are label statistics or None."""
-    if label_statistics is not None and not isinstance(label_statistics, LabelStatistics):
-        raise TypeError(f"label_statistics must be a LabelStatistics, got {type(label_statistics).__name__}")
+def check_integer(name: str, value: int, low: int = 1) -> None:
+    """Raise unless ``value`` is an integer of at least ``low``; True and False are none."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be an integer, got {value!r}")
+    if value < low:
+        raise ValueError(f"{name} must be at least {low}, got {value}")
+
+
+def check_bool(name: str, value: bool) -> None:
+    """Raise unless ``value`` is True or False."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be True or False, got {value!r}")
 
 
 def check_range(name: str, value: float, low: float, high: float = math.inf) -> None:

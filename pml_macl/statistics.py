@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from pml_macl.checks import check_bool, check_integer
 from pml_macl.labels import check_labels, count_product
 
 _ROWS_EXACT_IN_FLOAT32 = 2**24
@@ -29,8 +30,8 @@ class LabelStatistics(nn.Module):
         cooccurrence: (C, C) int64, images that carry both labels, :math:`n_{lm}` with :math:`n_{ll} = n_l`.
 
     Raises:
-        TypeError: ``synchronize`` is not a bool.
-        ValueError: ``num_classes`` is not a positive integer.
+        TypeError: ``num_classes`` is not an integer or ``synchronize`` not a bool.
+        ValueError: ``num_classes`` is below 1.
 
     Example:
         >>> statistics = LabelStatistics.from_labels(torch.tensor([[1, 1, 0], [1, 0, 0], [1, 1, 1]]))
@@ -46,10 +47,8 @@ class LabelStatistics(nn.Module):
 
     def __init__(self, num_classes: int, synchronize: bool = False) -> None:
         super().__init__()
-        if not isinstance(num_classes, int) or isinstance(num_classes, bool) or num_classes < 1:
-            raise ValueError(f"num_classes must be a positive integer, got {num_classes!r}")
-        if not isinstance(synchronize, bool):
-            raise TypeError(f"synchronize must be True or False, got {synchronize!r}")
+        check_integer("num_classes", num_classes)
+        check_bool("synchronize", synchronize)
         self.num_classes = num_classes
         self.synchronize = synchronize
         self.register_buffer("num_samples", torch.zeros((), dtype=torch.long))
@@ -110,6 +109,12 @@ class LabelStatistics(nn.Module):
 
     def extra_repr(self) -> str:
         return f"num_classes={self.num_classes}, synchronize={self.synchronize}"
+
+
+def check_statistics(label_statistics: LabelStatistics | None) -> None:
+    """Raise unless these are label statistics or None."""
+    if label_statistics is not None and not isinstance(label_statistics, LabelStatistics):
+        raise TypeError(f"label_statistics must be a LabelStatistics, got {type(label_statistics).__name__}")
 
 
 def _sum_over_processes(cooccurrence: Tensor, num_samples: Tensor) -> tuple[Tensor, Tensor]:

@@ -186,8 +186,8 @@ BAD_CALLS = {
         lambda w: w.loss(w.x, w.y, pairs([0], [1], [0], [1])), ValueError, ("indices_tuple", "as a positive and as a")
     ),
     # Constructors of losses.
-    "num_classes: zero": BadCall(lambda w: MACLLoss(num_classes=0), ValueError, ("num_classes", "positive", "got 0")),
-    "num_classes: text": BadCall(lambda w: MACLLoss(num_classes="3"), ValueError, ("num_classes", "got '3'")),
+    "num_classes: zero": BadCall(lambda w: MACLLoss(num_classes=0), ValueError, ("num_classes", "at least 1", "got 0")),
+    "num_classes: text": BadCall(lambda w: MACLLoss(num_classes="3"), TypeError, ("num_classes", "got '3'")),
     "num_classes: other": BadCall(
         lambda w: MACLLoss(4, w.statistics), ValueError, ("num_classes", "label_statistics", "got 4", "[3]")
     ),
@@ -320,7 +320,7 @@ BAD_CALLS = {
         lambda w: TemperatureScheduledSimilarity(schedule=0.1), TypeError, ("schedule", "temperature schedule", "float")
     ),
     "schedule: end": BadCall(lambda w: LinearTemperature(0.1, 0, 5), ValueError, ("end", "above 0", "got 0")),
-    "schedule: steps": BadCall(lambda w: CosineTemperature(0.2, 0.1, 0), ValueError, ("num_steps", "positive", "0")),
+    "schedule: steps": BadCall(lambda w: CosineTemperature(0.2, 0.1, 0), ValueError, ("num_steps", "at least 1", "0")),
     "schedule: constant": BadCall(lambda w: ConstantTemperature("a"), TypeError, ("value", "number", "got str")),
     "similarity: labels of the references": BadCall(
         lambda w: w.similarity(w.x, w.x, None, w.y), ValueError, ("ref_labels", "without labels", "give both")
@@ -332,7 +332,7 @@ BAD_CALLS = {
     ),
     "reducer: columns": BadCall(lambda w: w.reduce(w.y[:, :2]), ValueError, ("labels", "(3)", "got 2 columns")),
     "statistics: no classes": BadCall(
-        lambda w: LabelStatistics.from_labels(w.y[:, :0]), ValueError, ("num_classes", "positive", "got 0")
+        lambda w: LabelStatistics.from_labels(w.y[:, :0]), ValueError, ("num_classes", "at least 1", "got 0")
     ),
     "statistics: synchronize": BadCall(
         lambda w: LabelStatistics(3, "yes"), TypeError, ("synchronize", "True or False", "'yes'")

@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
-from pml_macl.checks import check_positive
+from pml_macl.checks import check_integer, check_positive
 
 
 class ScheduledTemperature(nn.Module, ABC):
@@ -29,8 +29,7 @@ class ScheduledTemperature(nn.Module, ABC):
         super().__init__()
         check_positive("start", start)
         check_positive("end", end)
-        if not isinstance(num_steps, int) or isinstance(num_steps, bool) or num_steps < 1:
-            raise ValueError(f"num_steps must be a positive integer, got {num_steps!r}")
+        check_integer("num_steps", num_steps)
         self.start, self.end, self.num_steps = start, end, num_steps
         self.register_buffer("step", torch.zeros((), dtype=torch.long))
 

@@ -6,12 +6,12 @@ import torch
 from pytorch_metric_learning.distances import BaseDistance, CosineSimilarity
 from torch import Tensor
 
-from pml_macl.checks import check_batch, check_distance, check_positive, check_range, check_statistics
+from pml_macl.checks import check_batch, check_instance, check_positive, check_range
 from pml_macl.distances.constant_temperature import ConstantTemperature
 from pml_macl.distances.scheduled_temperature import ScheduledTemperature
 from pml_macl.functional import mean_over_labels, pairwise_temperatures
 from pml_macl.labels import check_labels, label_dtype, label_overlap
-from pml_macl.statistics import LabelStatistics
+from pml_macl.statistics import LabelStatistics, check_statistics
 
 
 class TemperatureScheduledSimilarity(BaseDistance):
@@ -69,7 +69,7 @@ class TemperatureScheduledSimilarity(BaseDistance):
         min_temperature: float = 0.01,
         **kwargs: Any,
     ) -> None:
-        check_distance(distance)
+        check_instance("distance", distance, BaseDistance, "a pytorch_metric_learning distance")
         distance = CosineSimilarity() if distance is None else distance
         if isinstance(distance, TemperatureScheduledSimilarity):
             raise TypeError(

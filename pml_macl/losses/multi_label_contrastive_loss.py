@@ -9,7 +9,7 @@ from pytorch_metric_learning.regularizers import BaseRegularizer
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from pml_macl.checks import check_choice, check_range, check_statistics
+from pml_macl.checks import check_choice, check_range
 from pml_macl.distances import TemperatureScheduledSimilarity
 from pml_macl.functional import (
     PairTerms,
@@ -26,7 +26,7 @@ from pml_macl.reducers import (
     PairWeightedReducer,
     SimilarityDissimilarityReducer,
 )
-from pml_macl.statistics import LabelStatistics
+from pml_macl.statistics import LabelStatistics, check_statistics
 
 ENGINES = ("auto", "fused", "reference")
 FUSED_REDUCERS = (FrequencyWeightedReducer, MulSupConReducer, SimilarityDissimilarityReducer)

@@ -9,7 +9,7 @@ from pytorch_metric_learning.utils import common_functions as c_f
 from pytorch_metric_learning.utils import loss_and_miner_utils as lmu
 from torch import Tensor, nn
 
-from pml_macl.checks import check_batch, check_embeddings, check_indices_tuple
+from pml_macl.checks import check_batch, check_embeddings, check_indices_tuple, check_integer
 from pml_macl.functional import positive_negative_masks
 from pml_macl.labels import label_dtype, label_overlap
 
@@ -79,10 +79,7 @@ class MultiLabelCrossBatchMemory(CrossBatchMemory):
     ) -> None:
         sizes = (("embedding_size", embedding_size), ("num_classes", num_classes), ("memory_size", memory_size))
         for name, value in sizes:
-            if not isinstance(value, int) or isinstance(value, bool):
-                raise TypeError(f"{name} must be an integer, got {value!r}")
-            if value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
+            check_integer(name, value)
         _check_part("loss", loss, BaseMetricLossFunction, "MultiLabelLossWrapper")
         if miner is not None:
             _check_part("miner", miner, BaseMiner, "MultiLabelMinerWrapper")

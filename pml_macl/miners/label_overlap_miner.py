@@ -3,10 +3,10 @@
 from typing import Any
 
 import torch
-from pytorch_metric_learning.distances import CosineSimilarity
+from pytorch_metric_learning.distances import BaseDistance, CosineSimilarity
 from torch import Tensor
 
-from pml_macl.checks import check_choice, check_distance, check_range
+from pml_macl.checks import check_choice, check_instance, check_range
 from pml_macl.functional import positive_negative_masks
 from pml_macl.labels import label_dtype, label_overlap
 from pml_macl.miners.base_multi_label_miner import BaseMultiLabelMiner
@@ -76,7 +76,7 @@ class LabelOverlapMiner(BaseMultiLabelMiner):
         check_choice("output", output, OUTPUTS)
         _check_limit("max_positives_per_anchor", max_positives_per_anchor)
         _check_limit("max_negatives_per_anchor", max_negatives_per_anchor)
-        check_distance(kwargs.get("distance"))
+        check_instance("distance", kwargs.get("distance"), BaseDistance, "a pytorch_metric_learning distance")
         super().__init__(**kwargs)
         self.positive_threshold = positive_threshold
         self.negative_threshold = negative_threshold

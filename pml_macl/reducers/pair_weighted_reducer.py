@@ -7,10 +7,9 @@ import torch
 from pytorch_metric_learning.reducers import BaseReducer
 from torch import Tensor
 
-from pml_macl.checks import check_statistics
 from pml_macl.functional import weighted_anchor_mean
 from pml_macl.labels import check_labels, label_dtype
-from pml_macl.statistics import LabelStatistics
+from pml_macl.statistics import LabelStatistics, check_statistics
 
 
 class PairWeightedReducer(BaseReducer, ABC):

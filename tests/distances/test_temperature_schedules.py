@@ -30,15 +30,15 @@ def test_position_survives_a_round_trip_and_half():
 
 
 @pytest.mark.parametrize(
-    ("make", "message"),
+    ("make", "error", "message"),
     [
-        (lambda: LinearTemperature(0, 0.1, 4), "start must be above 0"),
-        (lambda: CosineTemperature(0.1, -1, 4), "end must be >= 0"),
-        (lambda: CosineTemperature(0.1, 0.1, 0), "num_steps must be a positive integer, got 0"),
-        (lambda: LinearTemperature(0.1, 0.1, 2.5), "num_steps must be a positive integer, got 2.5"),
-        (lambda: ConstantTemperature(math.inf), "value must be"),
+        (lambda: LinearTemperature(0, 0.1, 4), ValueError, "start must be above 0"),
+        (lambda: CosineTemperature(0.1, -1, 4), ValueError, "end must be >= 0"),
+        (lambda: CosineTemperature(0.1, 0.1, 0), ValueError, "num_steps must be at least 1, got 0"),
+        (lambda: LinearTemperature(0.1, 0.1, 2.5), TypeError, "num_steps must be an integer, got 2.5"),
+        (lambda: ConstantTemperature(math.inf), ValueError, "value must be"),
     ],
 )
-def test_bad_arguments(make, message):
-    with pytest.raises(ValueError, match=message):
+def test_bad_arguments(make, error, message):
+    with pytest.raises(error, match=message):
         make()

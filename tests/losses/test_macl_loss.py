@@ -408,7 +408,7 @@ def test_bad_calls_are_refused_and_change_nothing(name):
         ({"positive_threshold": 1.5}, ValueError, "positive_threshold must be in \\[0, 1\\], got 1.5"),
         ({"negative_threshold": -0.1}, ValueError, "negative_threshold"),
         ({"positive_threshold": "0.5"}, TypeError, "positive_threshold must be a number, got str"),
-        ({"num_classes": 0}, ValueError, "num_classes must be a positive integer, got 0"),
+        ({"num_classes": 0}, ValueError, "num_classes must be at least 1, got 0"),
         ({"label_statistics": torch.ones(3)}, TypeError, "label_statistics must be a LabelStatistics"),
         ({"reducer": torch.nn.Identity()}, TypeError, "reducer must be"),
         ({"distance": torch.nn.Identity()}, TypeError, "distance must be"),
