@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pml_macl.deferred_check import DeferredCheck
 from pml_macl.labels import check_labels
 
 
@@ -16,6 +17,7 @@ def check_batch(
     ref_emb: Tensor | None = None,
     ref_labels: Tensor | None = None,
     num_classes: int | None = None,
+    deferred: DeferredCheck | None = None,
 ) -> tuple[Tensor, Tensor | None]:
     """Validate a batch of embeddings and label sets, and its references if there are any.
 
@@ -24,7 +26,8 @@ def check_batch(
         labels: (N, C) multi-hot label sets.
         ref_emb: (M, D) embeddings of the references, or None.
         ref_labels: (M, C) multi-hot label sets; given exactly where ``ref_emb`` is.
-        num_classes: C that is asked for; None takes any.
+        num_classes: the C that the labels must have; None accepts any.
+        deferred: checks label values without waiting for a GPU; None waits.
 
     Returns:
         ``labels`` and ``ref_labels`` as booleans on the devices of their embeddings.
@@ -34,7 +37,7 @@ def check_batch(
         ValueError: a shape, type or value does not fit.
     """
     check_embeddings(embeddings)
-    checked = check_labels(labels, len(embeddings), num_classes, wait=False).to(embeddings.device)
+    checked = check_labels(labels, len(embeddings), num_classes, deferred=deferred).to(embeddings.device)
     if (ref_emb is None) != (ref_labels is None):
         given, missing = ("ref_labels", "ref_emb") if ref_emb is None else ("ref_emb", "ref_labels")
         raise ValueError(f"{given} was given without {missing}; give both or neither")
@@ -45,7 +48,7 @@ def check_batch(
         raise ValueError(
             f"ref_emb must be on the device of embeddings, {embeddings.device}, got {ref_emb.device}; move it with to()"
         )
-    ref_checked = check_labels(ref_labels, len(ref_emb), checked.shape[1], "ref_labels", wait=False)
+    ref_checked = check_labels(ref_labels, len(ref_emb), checked.shape[1], "ref_labels", deferred)
     return checked, ref_checked.to(embeddings.device)
 
 
@@ -75,13 +78,19 @@ def in_float32(embeddings: Tensor) -> Tensor:
     return embeddings.to(torch.promote_types(embeddings.dtype, torch.float32))
 
 
-def check_indices_tuple(indices_tuple: Sequence[Tensor] | None, num_rows: int, num_references: int) -> None:
+def check_indices_tuple(
+    indices_tuple: Sequence[Tensor] | None,
+    num_rows: int,
+    num_references: int,
+    deferred: DeferredCheck | None = None,
+) -> None:
     """Raise unless these are pairs (a1, p, a2, n) or triplets (a, p, n) of rows that exist.
 
     Args:
         indices_tuple: a miner's output, or None for no choice of pairs.
         num_rows: number of anchors.
         num_references: number of rows that positives and negatives are taken from.
+        deferred: checks the indices without waiting for a GPU; None waits.
 
     Raises:
         TypeError: the tuple, or a part of it, is of another type.
@@ -94,27 +103,37 @@ def check_indices_tuple(indices_tuple: Sequence[Tensor] | None, num_rows: int, n
         if isinstance(indices_tuple, (tuple, list)):
             found += f" of {', '.join(type(x).__name__ for x in indices_tuple)}"
         raise TypeError(f"indices_tuple must be a tuple of tensors, as miners return it, got {found}")
-    if len(indices_tuple) not in (3, 4):
+    groups: tuple[tuple[Tensor, ...], ...]
+    anchors: tuple[Tensor, ...]
+    if len(indices_tuple) == 4:
+        a1, p, a2, n = indices_tuple
+        groups, anchors, others = ((a1, p), (a2, n)), (a1, a2), (p, n)
+    elif len(indices_tuple) == 3:
+        a, p, n = indices_tuple
+        groups, anchors, others = ((a, p, n),), (a,), (p, n)
+    else:
         raise ValueError(
             f"indices_tuple must be pairs (a1, p, a2, n) or triplets (a, p, n), got {len(indices_tuple)} tensors"
         )
-    first, second = indices_tuple[:2], indices_tuple[2:]
-    for group in (first, second) if len(indices_tuple) == 4 else (indices_tuple,):
+    for group in groups:
         shapes = {tuple(x.shape) for x in group}
         if len(shapes) != 1 or group[0].ndim != 1:
             raise ValueError(f"indices_tuple must hold 1-D tensors of equal length, got shapes {sorted(shapes)}")
-    limits = (num_rows, num_references, num_rows, num_references)
-    if len(indices_tuple) == 3:
-        limits = (num_rows, num_references, num_references, 0)
-    for index, limit in zip(indices_tuple, limits, strict=False):
-        if index.numel() and (index.is_floating_point() or index.dtype is torch.bool):
-            raise TypeError(f"indices_tuple must hold integers, got {index.dtype}")
-        if index.is_cuda:  # never waited for: indexing checks the upper limit there, this the lower
-            torch._assert_async((index >= 0).all(), "indices_tuple must hold rows from 0")
-        elif index.numel() and (int(index.min()) < 0 or int(index.max()) >= limit):
-            raise ValueError(
-                f"indices_tuple must hold rows from 0 to {limit - 1}, got {int(index.min())} to {int(index.max())}"
-            )
+    for indices, limit in ((anchors, num_rows), (others, num_references)):
+        for index in indices:
+            _check_index(index, limit, deferred)
+
+
+def _check_index(index: Tensor, limit: int, deferred: DeferredCheck | None) -> None:
+    if not index.numel():
+        return
+    if index.is_floating_point() or index.dtype is torch.bool:
+        raise TypeError(f"indices_tuple must hold integers, got {index.dtype}")
+    must = f"indices_tuple must hold rows from 0 to {limit - 1}"
+    if deferred is not None and index.device.type != "cpu":
+        deferred(((index < 0) | (index >= limit)).any(), must)
+    elif int(index.min()) < 0 or int(index.max()) >= limit:
+        raise ValueError(f"{must}, got {int(index.min())} to {int(index.max())}")
 
 
 def check_instance(name: str, value: Any, kind: type, description: str) -> None:

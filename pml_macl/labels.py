@@ -3,24 +3,26 @@
 import torch
 from torch import Tensor
 
+from pml_macl.deferred_check import DeferredCheck
+
 
 def check_labels(
     labels: Tensor,
     num_rows: int | None = None,
     num_classes: int | None = None,
     name: str = "labels",
-    wait: bool = True,
+    deferred: DeferredCheck | None = None,
 ) -> Tensor:
     """Validate multi-hot labels and return them as booleans.
 
     Args:
         labels: (N, C) multi-hot label sets: ``torch.bool`` (used as it is), or integers or floats that hold
             only 0 and 1, as PML's trainers and testers deliver them.
-        num_rows: N that is asked for; None takes any.
-        num_classes: C that is asked for; None takes any.
-        name: what the messages call the argument.
-        wait: ask a GPU whether the values are right and raise here. Without, which is for training steps, it goes on
-            and stops itself by a device-side assertion if they are not; ``torch.bool`` needs neither.
+        num_rows: the N that the labels must have; None accepts any.
+        num_classes: the C that the labels must have; None accepts any.
+        name: name of the argument in messages.
+        deferred: checks the values without waiting for a GPU, in training steps; None waits. ``torch.bool`` needs no
+            check of its values.
 
     Returns:
         (N, C) ``torch.bool`` on the device of ``labels``; boolean input is returned itself.
@@ -41,22 +43,21 @@ def check_labels(
     if labels.layout is not torch.strided:
         raise ValueError(f"{name} must be a dense tensor, got {labels.layout}; convert it with to_dense()")
     if labels.ndim != 2:
-        mend = " (one-hot encode class indices with torch.nn.functional.one_hot)" if labels.ndim == 1 else ""
-        raise ValueError(f"{name} must be multi-hot of shape (rows, classes), got {tuple(labels.shape)}{mend}")
+        hint = "; one-hot encode class indices with torch.nn.functional.one_hot" if labels.ndim == 1 else ""
+        raise ValueError(f"{name} must be multi-hot of shape (rows, classes), got {tuple(labels.shape)}{hint}")
     if num_rows is not None and labels.shape[0] != num_rows:
-        raise ValueError(f"{name} must have one row an embedding ({num_rows}), got {labels.shape[0]} rows")
+        raise ValueError(f"{name} must have one row per embedding ({num_rows}), got {labels.shape[0]} rows")
     if num_classes is not None and labels.shape[1] != num_classes:
-        raise ValueError(f"{name} must have one column a class ({num_classes}), got {labels.shape[1]} columns")
+        raise ValueError(f"{name} must have one column per class ({num_classes}), got {labels.shape[1]} columns")
     if labels.dtype is torch.bool:
         return labels
     present = labels == 1
     wrong = ~(present | (labels == 0))
-    if labels.is_cuda and not wait:
-        torch._assert_async(~wrong.any(), f"{name} must hold only 0 and 1")
+    must = f"{name} must hold only 0 and 1"
+    if deferred is not None and labels.device.type != "cpu":
+        deferred(wrong.any(), must)
     elif wrong.any():
-        raise ValueError(
-            f"{name} must hold only 0 and 1, got {labels[wrong][0].item()}; threshold scores or counts first"
-        )
+        raise ValueError(f"{must}, got {labels[wrong][0].item()}; threshold scores or counts first")
     return present
 
 

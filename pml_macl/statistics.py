@@ -23,6 +23,7 @@ class LabelStatistics(nn.Module):
         num_classes: number of classes C, >= 1.
         synchronize: sum the counts of each update over all processes. It can be set later too, as on the statistics
             that a loss has made: ``loss.label_statistics.synchronize = True``.
+        device: where the counts are; None is torch's default device.
 
     Attributes:
         num_samples: () int64, images counted so far.
@@ -45,25 +46,28 @@ class LabelStatistics(nn.Module):
     counts: Tensor
     cooccurrence: Tensor
 
-    def __init__(self, num_classes: int, synchronize: bool = False) -> None:
+    def __init__(self, num_classes: int, synchronize: bool = False, device: torch.device | str | None = None) -> None:
         super().__init__()
         check_integer("num_classes", num_classes)
         check_bool("synchronize", synchronize)
         self.num_classes = num_classes
         self.synchronize = synchronize
-        self.register_buffer("num_samples", torch.zeros((), dtype=torch.long))
-        self.register_buffer("counts", torch.zeros(num_classes, dtype=torch.long))
-        self.register_buffer("cooccurrence", torch.zeros(num_classes, num_classes, dtype=torch.long))
+        self.register_buffer("num_samples", torch.zeros((), dtype=torch.long, device=device))
+        self.register_buffer("counts", torch.zeros(num_classes, dtype=torch.long, device=device))
+        self.register_buffer("cooccurrence", torch.zeros((num_classes, num_classes), dtype=torch.long, device=device))
 
     @classmethod
     def from_labels(cls, labels: Tensor, synchronize: bool = False) -> "LabelStatistics":
         """Statistics of one set of labels, (N, C) multi-hot, on the device of the labels."""
-        labels = check_labels(labels)
-        statistics = cls(labels.shape[1], synchronize).to(labels.device)
-        statistics.update(labels)
+        return cls.from_checked_labels(check_labels(labels), synchronize)
+
+    @classmethod
+    def from_checked_labels(cls, labels: Tensor, synchronize: bool = False) -> "LabelStatistics":
+        """Statistics of (N, C) boolean label sets that have been checked already."""
+        statistics = cls(labels.shape[1], synchronize, labels.device)
+        statistics._add(labels)
         return statistics
 
-    @torch.no_grad()
     def update(self, labels: Tensor) -> None:
         """Count more images.
 
@@ -73,7 +77,11 @@ class LabelStatistics(nn.Module):
         Raises:
             TypeError, ValueError: as :func:`~pml_macl.labels.check_labels`; nothing is counted then.
         """
-        labels = check_labels(labels, num_classes=self.num_classes).to(self.counts.device)
+        self._add(check_labels(labels, num_classes=self.num_classes))
+
+    @torch.no_grad()
+    def _add(self, labels: Tensor) -> None:
+        labels = labels.to(self.counts.device)
         cooccurrence = torch.zeros_like(self.cooccurrence)
         for rows in torch.split(labels, _ROWS_EXACT_IN_FLOAT32):
             cooccurrence += count_product(rows.T, rows).long()
@@ -84,28 +92,31 @@ class LabelStatistics(nn.Module):
         self.counts.copy_(self.cooccurrence.diagonal())
         self.num_samples += num_samples
 
-    def label_rarity(self) -> Tensor:
+    def label_rarity(self, dtype: torch.dtype = torch.float64) -> Tensor:
         r"""Log-rarity of each label, 0 for the most frequent and 1 for the rarest.
 
         .. math:: \log(n_{max} / n_l) / \log(n_{max} / n_{min})
 
         A label that was never seen counts as seen once. Where all labels are equally frequent, all are 0.
 
+        Args:
+            dtype: floating-point type of the computation and of the result.
+
         Returns:
-            (C,) float64 in [0, 1].
+            (C,) in [0, 1].
         """
-        rarity = self.inverse_frequency().log()
+        rarity = self.inverse_frequency(dtype).log()
         rarest = rarity.max()
         return torch.where(rarest > 0, rarity / rarest, 0.0)
 
-    def inverse_frequency(self) -> Tensor:
-        r"""(C,) float64 :math:`n_{max} / n_l` of each label; a label that was never seen counts as seen once."""
-        counts = self.counts.clamp(min=1).double()
-        return counts.max() / counts
+    def inverse_frequency(self, dtype: torch.dtype = torch.float64) -> Tensor:
+        r"""(C,) :math:`n_{max} / n_l` of each label; a label that was never seen counts as seen once."""
+        counts = self.counts.clamp(min=1)
+        return counts.max().to(dtype) / counts.to(dtype)
 
-    def inverse_cooccurrence(self) -> Tensor:
-        r"""(C, C) float64 :math:`n_{max} / n_{lm}` of each pair of labels; an unseen pair counts as seen once."""
-        return self.counts.max().clamp(min=1).double() / self.cooccurrence.clamp(min=1).double()
+    def inverse_cooccurrence(self, dtype: torch.dtype = torch.float64) -> Tensor:
+        r"""(C, C) :math:`n_{max} / n_{lm}` of each pair of labels; an unseen pair counts as seen once."""
+        return self.counts.max().clamp(min=1).to(dtype) / self.cooccurrence.clamp(min=1).to(dtype)
 
     def extra_repr(self) -> str:
         return f"num_classes={self.num_classes}, synchronize={self.synchronize}"

@@ -8,3 +8,8 @@ Each name says what it limits; the comment says why this value and which command
 BLOCK_ELEMENTS = 2**20
 # But at least so many anchors, since a matrix product of fewer rows is slow.
 BLOCK_ROWS = 32
+# Up to so many classes, sums over shared labels (over shared pairs of labels) are one matrix product with a row per
+# label (per pair of labels). With more classes, label sets are sparse and adding up the rows of each anchor is faster:
+# 80 and 1000 classes in benchmarks/loss.py.
+DENSE_LABELS = 128
+DENSE_LABEL_PAIRS = 24

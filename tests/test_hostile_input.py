@@ -135,9 +135,9 @@ BAD_CALLS = {
     "labels: sparse": BadCall(
         lambda w: w.miner(w.x, w.y.to_sparse()), ValueError, ("labels", "sparse_coo", "to_dense()")
     ),
-    "labels: rows": BadCall(lambda w: w.miner(w.x, w.y[:5]), ValueError, ("labels", "one row an embedding (6)", "5")),
+    "labels: rows": BadCall(lambda w: w.miner(w.x, w.y[:5]), ValueError, ("labels", "one row per embedding (6)", "5")),
     "labels: columns": BadCall(
-        lambda w: w.loss(w.x, w.y[:, :2]), ValueError, ("labels", "one column a class (3)", "2 columns")
+        lambda w: w.loss(w.x, w.y[:, :2]), ValueError, ("labels", "one column per class (3)", "2 columns")
     ),
     "labels: two": BadCall(lambda w: w.wrapper(w.x, 2 * w.y), ValueError, ("labels", "0 and 1", "got 2", "threshold")),
     "labels: minus one": BadCall(lambda w: w.wrapped_miner(w.x, -w.y), ValueError, ("labels", "0 and 1", "got -1")),
@@ -215,7 +215,7 @@ BAD_CALLS = {
     "reducer: by class": BadCall(
         lambda w: MACLLoss(reducer=pml_reducers.ClassWeightedReducer(torch.ones(3))),
         ValueError,
-        ("ClassWeightedReducer", "one class a row", "use FrequencyWeightedReducer"),
+        ("ClassWeightedReducer", "one class per row", "use FrequencyWeightedReducer"),
     ),
     "reducer: divisor": BadCall(
         lambda w: MACLLoss(reducer=pml_reducers.DivisorReducer()), ValueError, ("DivisorReducer", "no divisor", "use")

@@ -191,7 +191,7 @@ def test_bad_arguments():
         LabelSets(torch.arange(3))
     with pytest.raises(ValueError, match="only 0 and 1, got 2"):
         LabelSets(torch.full((2, 2), 2))
-    with pytest.raises(ValueError, match=r"ref_labels must have one column a class \(2\), got 3"):
+    with pytest.raises(ValueError, match=r"ref_labels must have one column per class \(2\), got 3"):
         LabelSets.with_references(torch.ones(2, 2), torch.ones(2, 3))
 
 

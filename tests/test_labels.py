@@ -52,11 +52,11 @@ def test_booleans_are_returned_as_they_are():
         (
             torch.tensor([0, 1]),
             ValueError,
-            "got \\(2,\\) \\(one-hot encode class indices with torch.nn.functional.one_hot",
+            "got \\(2,\\); one-hot encode class indices with torch.nn.functional.one_hot",
         ),
         (torch.zeros(1, 2, 3), ValueError, "got \\(1, 2, 3\\)"),
-        (torch.zeros(2, 3), ValueError, "one row an embedding \\(4\\), got 2 rows"),
-        (torch.zeros(4, 2), ValueError, "one column a class \\(3\\), got 2 columns"),
+        (torch.zeros(2, 3), ValueError, "one row per embedding \\(4\\), got 2 rows"),
+        (torch.zeros(4, 2), ValueError, "one column per class \\(3\\), got 2 columns"),
         (torch.full((4, 3), 2), ValueError, "only 0 and 1, got 2"),
         (torch.full((4, 3), -1), ValueError, "only 0 and 1, got -1"),
         (torch.full((4, 3), 0.5), ValueError, "only 0 and 1, got 0.5"),
@@ -69,7 +69,7 @@ def test_other_input_is_refused(labels, error, message):
 
 
 def test_reference_labels_are_checked_too():
-    with pytest.raises(ValueError, match="ref_labels must have one column a class"):
+    with pytest.raises(ValueError, match="ref_labels must have one column per class"):
         shared_label_counts(torch.zeros(2, 3), torch.zeros(2, 4))
     with pytest.raises(ValueError, match="ref_labels must hold only 0 and 1"):
         jaccard_similarity(torch.zeros(2, 3), torch.full((2, 3), 7))

@@ -128,7 +128,11 @@ def test_grid_with_labels_that_look_like_formulas(images):
     ("changes", "error", "message"),
     [
         ({"query_labels": [[1, 0, 1]]}, TypeError, "query_labels must be a multi-hot torch.Tensor"),
-        ({"query_labels": QUERY_LABELS[:, :2]}, ValueError, r"query_labels must have one column a class \(3\), got 2"),
+        (
+            {"query_labels": QUERY_LABELS[:, :2]},
+            ValueError,
+            r"query_labels must have one column per class \(3\), got 2",
+        ),
         ({"query_labels": QUERY_LABELS * 2}, ValueError, "query_labels must hold only 0 and 1, got 2"),
         ({"query_labels": QUERY_LABELS[:1]}, ValueError, r"with 1 queries and nothing empty, got \(2, 2, 3\)"),
         ({"retrieved_labels": [[[1]]]}, TypeError, r"retrieved_labels must be a torch.Tensor, got list"),

@@ -1,12 +1,13 @@
 """A temperature that does not change."""
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from pml_macl.checks import check_positive
+from pml_macl.distances.temperature_schedule import TemperatureSchedule
 
 
-class ConstantTemperature(nn.Module):
+class ConstantTemperature(TemperatureSchedule):
     """The same temperature at every step.
 
     Args:
@@ -25,12 +26,9 @@ class ConstantTemperature(nn.Module):
         check_positive("value", value)
         self.value = value
 
-    def forward(self) -> Tensor:
-        """Return the temperature, a () float64 tensor on the CPU."""
-        return torch.tensor(self.value, dtype=torch.float64)
-
-    def advance(self) -> None:
-        """Do nothing: every step is the same."""
+    def forward(self, dtype: torch.dtype = torch.float64) -> Tensor:
+        """Return the temperature, a () tensor on the CPU."""
+        return torch.tensor(self.value, dtype=dtype)
 
     def extra_repr(self) -> str:
         return f"value={self.value}"

@@ -14,7 +14,7 @@ class LinearTemperature(ScheduledTemperature):
         num_steps: number of steps :math:`T`, >= 1.
 
     Raises:
-        TypeError, ValueError: a temperature is not a positive number or ``num_steps`` not a positive integer.
+        TypeError, ValueError: a temperature is not a positive number, or ``num_steps`` is not an integer of at least 1.
 
     Example:
         >>> schedule = LinearTemperature(0.2, 0.1, num_steps=2)

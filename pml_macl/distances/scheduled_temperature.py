@@ -1,26 +1,27 @@
-"""What the temperature schedules have in common."""
+"""What the temperatures that change from step to step have in common."""
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from pml_macl.checks import check_integer, check_positive
+from pml_macl.distances.temperature_schedule import TemperatureSchedule
 
 
-class ScheduledTemperature(nn.Module, ABC):
+class ScheduledTemperature(TemperatureSchedule):
     """A temperature that goes from ``start`` to ``end`` in ``num_steps`` steps and stays there.
 
-    The position is an integer buffer: it is saved with ``state_dict``, so a resumed run goes on where it was.
-    Subclasses say with :meth:`interpolate` which way it goes.
+    The position is an integer buffer: ``state_dict`` saves it, so a resumed run continues where it was. Subclasses
+    define the curve by :meth:`interpolate`.
 
     Args:
         start: temperature at the first step, > 0.
         end: temperature after ``num_steps`` steps, > 0.
-        num_steps: number of steps, >= 1; a step is a differentiable call of the distance in training mode.
+        num_steps: number of steps, >= 1; see ``auto_advance`` of :class:`TemperatureScheduledSimilarity`.
 
     Raises:
-        TypeError, ValueError: a temperature is not a positive number or ``num_steps`` not a positive integer.
+        TypeError, ValueError: a temperature is not a positive number, or ``num_steps`` is not an integer of at least 1.
     """
 
     step: Tensor
@@ -33,16 +34,15 @@ class ScheduledTemperature(nn.Module, ABC):
         self.start, self.end, self.num_steps = start, end, num_steps
         self.register_buffer("step", torch.zeros((), dtype=torch.long))
 
-    def forward(self) -> Tensor:
-        """Return the temperature at the present step, a () float64 tensor."""
-        return self.interpolate((self.step.double() / self.num_steps).clamp(max=1))
+    def forward(self, dtype: torch.dtype = torch.float64) -> Tensor:
+        return self.interpolate((self.step.to(dtype) / self.num_steps).clamp(max=1))
 
     @abstractmethod
     def interpolate(self, progress: Tensor) -> Tensor:
         """Temperature at ``progress``, which goes from 0 to 1."""
 
     def advance(self) -> None:
-        """Go on by one step."""
+        """Go to the next step."""
         self.step += 1
 
     def extra_repr(self) -> str:

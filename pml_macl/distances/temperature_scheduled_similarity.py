@@ -3,14 +3,15 @@
 from typing import Any
 
 import torch
-from pytorch_metric_learning.distances import BaseDistance, CosineSimilarity
-from torch import Tensor
+from pytorch_metric_learning.distances import BaseDistance, CosineSimilarity, DotProductSimilarity
+from torch import Tensor, nn
 
-from pml_macl.checks import check_batch, check_instance, check_positive, check_range
+from pml_macl.checks import check_batch, check_bool, check_instance, check_positive, check_range
 from pml_macl.distances.constant_temperature import ConstantTemperature
-from pml_macl.distances.scheduled_temperature import ScheduledTemperature
+from pml_macl.distances.temperature_schedule import TemperatureSchedule
 from pml_macl.functional import mean_over_labels, pairwise_temperatures
-from pml_macl.labels import check_labels, label_dtype, label_overlap
+from pml_macl.labels import check_labels, label_dtype
+from pml_macl.pairs import PairBlock, Pairs
 from pml_macl.statistics import LabelStatistics, check_statistics
 
 
@@ -27,19 +28,23 @@ class TemperatureScheduledSimilarity(BaseDistance):
     with the Jaccard similarity :math:`J_{ij}` and the mean log-rarity :math:`r_i` of the anchor's labels. The
     temperature rises with overlap, because a contrastive loss equalises :math:`s_{ip} / \tau_{ip}` over the
     positives: pairs with more labels in common end up closer. Without labels only :math:`\tau(t)` applies, so the
-    class stands wherever PML takes a distance.
+    class works wherever PML takes a distance.
 
-    The schedule advances by one on each call in training mode with gradients enabled.
+    For temperatures of your own override :meth:`pair_temperatures`.
 
     Args:
         temperature: :math:`\tau`, > 0, where no ``schedule`` is given.
         overlap_scale: growth of the temperature from no overlap to equal label sets, >= 0.
         rarity_scale: fall of the temperature from the most frequent to the rarest labels, in [0, 1].
-        schedule: :math:`\tau(t)`, e.g. :class:`LinearTemperature`; it replaces ``temperature``.
+        schedule: :math:`\tau(t)`, such as :class:`LinearTemperature`, or :class:`LearnableTemperature` to train it; it
+            replaces ``temperature``.
         distance: PML distance that gives :math:`s_{ij}`, negated unless it is inverted; None is ``CosineSimilarity``.
         label_statistics: frequencies that the rarity is computed from; None takes those of the loss that calls, and
             those of ``labels`` where there is none.
         min_temperature: :math:`\tau_{min}`, > 0.
+        auto_advance: advance the schedule by one step on each call in training mode with gradients enabled. Set it to
+            False if a call is not an optimizer step, as with gradient accumulation or several views, and call
+            :meth:`advance` after each ``optimizer.step()``.
         **kwargs: for PML's ``BaseDistance``: ``collect_stats``.
 
     Raises:
@@ -63,10 +68,11 @@ class TemperatureScheduledSimilarity(BaseDistance):
         temperature: float = 0.1,
         overlap_scale: float = 1.0,
         rarity_scale: float = 0.3,
-        schedule: ConstantTemperature | ScheduledTemperature | None = None,
+        schedule: TemperatureSchedule | None = None,
         distance: BaseDistance | None = None,
         label_statistics: LabelStatistics | None = None,
         min_temperature: float = 0.01,
+        auto_advance: bool = True,
         **kwargs: Any,
     ) -> None:
         check_instance("distance", distance, BaseDistance, "a pytorch_metric_learning distance")
@@ -75,8 +81,17 @@ class TemperatureScheduledSimilarity(BaseDistance):
             raise TypeError(
                 "distance must not be a TemperatureScheduledSimilarity itself: the temperatures would multiply"
             )
-        if schedule is not None and not isinstance(schedule, (ConstantTemperature, ScheduledTemperature)):
-            raise TypeError(f"schedule must be a temperature schedule, got {type(schedule).__name__}")
+        check_instance("schedule", schedule, TemperatureSchedule, "a temperature schedule")
+        if isinstance(temperature, nn.Parameter):
+            raise TypeError(
+                "temperature must be a number, got a Parameter; train it with schedule=LearnableTemperature(initial)"
+            )
+        if type(self).forward is not TemperatureScheduledSimilarity.forward:
+            raise TypeError(
+                f"{type(self).__name__} must not override forward, which losses do not call; override "
+                "pair_temperatures or logits"
+            )
+        check_bool("auto_advance", auto_advance)
         check_statistics(label_statistics)
         check_positive("temperature", temperature)
         check_positive("min_temperature", min_temperature)
@@ -96,6 +111,7 @@ class TemperatureScheduledSimilarity(BaseDistance):
         self.overlap_scale = overlap_scale
         self.rarity_scale = rarity_scale
         self.min_temperature = min_temperature
+        self.auto_advance = auto_advance
         self.schedule = ConstantTemperature(temperature) if schedule is None else schedule
         self.distance = distance
         self.label_statistics = label_statistics
@@ -106,9 +122,10 @@ class TemperatureScheduledSimilarity(BaseDistance):
 
     @property
     def temperature(self) -> Tensor:
-        r""":math:`\tau(t)` at the present step, a () float64 tensor."""
-        temperature: Tensor = self.schedule()
-        return temperature
+        r""":math:`\tau(t)` at the present step, a () float64 tensor (float32 on MPS) without a gradient."""
+        on_mps = any(x.device.type == "mps" for x in (*self.schedule.buffers(), *self.schedule.parameters()))
+        temperature: Tensor = self.schedule(torch.float32 if on_mps else torch.float64)
+        return temperature.detach()
 
     def forward(
         self,
@@ -136,31 +153,61 @@ class TemperatureScheduledSimilarity(BaseDistance):
         self.reset_stats()
         if labels is not None:
             labels, ref_labels = check_batch(query_emb, labels, ref_emb, ref_labels)
+            pairs = Pairs(labels, ref_labels, statistics=label_statistics, dtype=label_dtype(query_emb))
+            temperatures = self.pair_temperatures(pairs[:])
+            if self.collect_stats and len(pairs) and pairs.num_references:
+                values = (temperatures.min(), temperatures.mean(), temperatures.max())
+                self.set_temperature_stats(*(value.item() for value in values))
         elif ref_labels is not None:
             raise ValueError("ref_labels was given without labels; give both or neither")
-        similarities = self._signed(self.distance(query_emb, ref_emb))
-        if labels is None:
-            logits = similarities / self.temperature
         else:
-            temperatures = self._temperatures(labels, ref_labels, label_statistics, label_dtype(query_emb))
-            self._set_stats(temperatures)
-            logits = similarities / temperatures
-        self.advance()
+            temperatures = self._scheduled(query_emb)
+        logits = self.logits(query_emb, ref_emb, temperatures)
+        self.advance_after_call()
         return logits
 
-    def advance(self) -> None:
-        """Let the schedule go on by one step, in training mode with gradients enabled."""
-        if self.training and torch.is_grad_enabled():
-            self.schedule.advance()
+    def logits(self, query_emb: Tensor, ref_emb: Tensor | None, temperatures: Tensor) -> Tensor:
+        """Similarity of each pair, divided by its temperature; the schedule does not advance.
 
-    def compute_mat(self, query_emb: Tensor, ref_emb: Tensor) -> Tensor:
-        return self._signed(self.distance.compute_mat(query_emb, ref_emb)) / self.temperature
+        Args:
+            query_emb: (N, D) embeddings.
+            ref_emb: (M, D) embeddings; None is ``query_emb``.
+            temperatures: temperatures of a shape that broadcasts to (N, M).
 
-    def pairwise_distance(self, query_emb: Tensor, ref_emb: Tensor) -> Tensor:
-        return self._signed(self.distance.pairwise_distance(query_emb, ref_emb)) / self.temperature
+        Returns:
+            (N, M) logits.
+        """
+        return self._signed(self.distance(query_emb, ref_emb)) / temperatures
+
+    def pair_temperatures(self, block: PairBlock) -> Tensor:
+        r"""Temperature :math:`\tau_{ij}` of each pair of some anchors.
+
+        Override it for temperatures of your own: losses call it, whatever their engine. Parameters that it uses get
+        gradients.
+
+        Args:
+            block: n anchors against M references.
+
+        Returns:
+            Temperatures > 0 of the shape (n, M), or (n, 1) or () where they do not depend on the references.
+
+        Raises:
+            ValueError: the statistics are of another number of classes.
+        """
+        pairs = block.pairs
+        temperature = self.schedule(pairs.dtype)
+        rarity = block.sizes.new_zeros(1)
+        if self.rarity_scale:
+            statistics = self.label_statistics or pairs.statistics
+            check_labels(block.labels, num_classes=statistics.num_classes)
+            rarity = mean_over_labels(block.labels, statistics.label_rarity(pairs.dtype).to(block.labels.device))
+        jaccard = block.jaccard if self.overlap_scale else block.sizes.new_zeros(1, 1)
+        return pairwise_temperatures(
+            jaccard, rarity, temperature, self.overlap_scale, self.rarity_scale, self.min_temperature
+        )
 
     def temperatures(self, labels: Tensor, ref_labels: Tensor | None = None) -> Tensor:
-        r"""Temperature :math:`\tau_{ij}` of each pair at the present step; nothing advances.
+        r"""Temperature :math:`\tau_{ij}` of each pair at the present step; the schedule does not advance.
 
         Args:
             labels: (N, C) multi-hot label sets of the anchors.
@@ -175,51 +222,64 @@ class TemperatureScheduledSimilarity(BaseDistance):
         labels = check_labels(labels)
         if ref_labels is not None:
             ref_labels = check_labels(ref_labels, num_classes=labels.shape[1], name="ref_labels")
-        return self._temperatures(labels, ref_labels, None, torch.get_default_dtype())
+        pairs = Pairs(labels, ref_labels, dtype=torch.get_default_dtype())
+        return self.pair_temperatures(pairs[:]).detach().expand(len(pairs), pairs.num_references)
 
-    @torch.no_grad()
-    def anchor_temperatures(
-        self, labels: Tensor, label_statistics: LabelStatistics | None, dtype: torch.dtype
-    ) -> Tensor:
-        r"""Temperature :math:`\tau(t) (1 - \text{rarity_scale} r_i)` of each anchor, without overlap.
+    def advance(self) -> None:
+        """Advance the schedule by one step."""
+        self.schedule.advance()
+
+    def advance_after_call(self) -> None:
+        """Advance the schedule if ``auto_advance`` is set, in training mode with gradients enabled."""
+        if self.auto_advance and self.training and torch.is_grad_enabled():
+            self.advance()
+
+    def compute_mat(self, query_emb: Tensor, ref_emb: Tensor) -> Tensor:
+        return self._signed(self.distance.compute_mat(query_emb, ref_emb)) / self._scheduled(query_emb)
+
+    def pairwise_distance(self, query_emb: Tensor, ref_emb: Tensor) -> Tensor:
+        return self._signed(self.distance.pairwise_distance(query_emb, ref_emb)) / self._scheduled(query_emb)
+
+    def _scheduled(self, embeddings: Tensor) -> Tensor:
+        r""":math:`\tau(t)` in the type that goes with the embeddings."""
+        temperature: Tensor = self.schedule(label_dtype(embeddings))
+        return temperature
+
+    def why_no_inner_products(self) -> str | None:
+        """What keeps :meth:`inner_products` from giving the similarities of :meth:`logits`; None if nothing does."""
+        similarity = self.distance
+        if type(self).logits is not TemperatureScheduledSimilarity.logits:
+            return f"the logits of {type(self).__name__}"
+        if (
+            getattr(type(similarity), "compute_mat", None) is not DotProductSimilarity.compute_mat
+            or type(similarity).forward is not BaseDistance.forward
+        ):
+            return f"the distance {type(similarity).__name__}"
+        return None if similarity.power == 1 else "a power of the similarity"
+
+    def inner_products(self, query_emb: Tensor, ref_emb: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Embeddings whose inner products are the similarities, for a loss that keeps no (N, M) matrix of them.
 
         Args:
-            labels: (N, C) boolean label sets.
-            label_statistics: frequencies to use where the distance has none of its own.
-            dtype: floating-point type of the result.
+            query_emb: (N, D) embeddings.
+            ref_emb: (M, D) embeddings; None is ``query_emb``.
 
         Returns:
-            (N,) temperatures, not clamped.
-
-        Raises:
-            ValueError: the statistics are of another number of classes.
+            (N, D) and (M, D) embeddings; None in the place of the latter if ``ref_emb`` is None.
         """
-        rarity = self._anchor_rarity(labels, label_statistics)
-        return (self.temperature * (1 - self.rarity_scale * rarity)).to(dtype)
-
-    @torch.no_grad()
-    def _temperatures(
-        self,
-        labels: Tensor,
-        ref_labels: Tensor | None,
-        label_statistics: LabelStatistics | None,
-        dtype: torch.dtype,
-    ) -> Tensor:
-        rarity = self._anchor_rarity(labels, label_statistics)
-        _, jaccard = label_overlap(labels, labels if ref_labels is None else ref_labels, dtype)
-        return pairwise_temperatures(
-            jaccard, rarity, self.temperature, self.overlap_scale, self.rarity_scale, self.min_temperature
+        similarity = self.distance
+        similarity.reset_stats()
+        query = similarity.maybe_normalize(query_emb)
+        reference = None if ref_emb is None else similarity.maybe_normalize(ref_emb)
+        similarity.set_default_stats(
+            query_emb, query_emb if ref_emb is None else ref_emb, query, query if reference is None else reference
         )
+        return query, reference
 
-    def _anchor_rarity(self, labels: Tensor, label_statistics: LabelStatistics | None) -> Tensor:
-        statistics = self.label_statistics or label_statistics or LabelStatistics.from_labels(labels)
-        check_labels(labels, num_classes=statistics.num_classes)
-        return mean_over_labels(labels, statistics.label_rarity().to(labels.device))
+    def set_temperature_stats(self, smallest: float, mean: float, largest: float) -> None:
+        """Record the smallest, mean and largest temperature of the pairs of a batch if ``collect_stats`` is set."""
+        if self.collect_stats:
+            self.min_pair_temperature, self.mean_pair_temperature, self.max_pair_temperature = smallest, mean, largest
 
     def _signed(self, distances: Tensor) -> Tensor:
         return distances if self.distance.is_inverted else -distances
-
-    def _set_stats(self, temperatures: Tensor) -> None:
-        if self.collect_stats and temperatures.numel():
-            values = torch.stack([temperatures.min(), temperatures.mean(), temperatures.max()]).tolist()
-            self.min_pair_temperature, self.mean_pair_temperature, self.max_pair_temperature = values

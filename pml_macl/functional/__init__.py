@@ -1,26 +1,19 @@
-"""The mathematics of the parts, on plain tensors and without state or PML."""
+"""The formulas of the parts, on plain tensors and without state or PML."""
 
 from pml_macl.functional.contrastive import positive_pair_losses, weighted_anchor_mean
-from pml_macl.functional.fused import PairTerms, fused_contrastive_loss
 from pml_macl.functional.pair_masks import masks_from_indices, positive_negative_masks
 from pml_macl.functional.pair_temperatures import pairwise_temperatures
-from pml_macl.functional.pair_weights import (
-    anchor_weights,
-    mean_over_labels,
-    pairwise_label_weights,
-)
-from pml_macl.functional.shared_sums import SharedSums
+from pml_macl.functional.pair_weights import anchor_weights, mean_over_labels, pairwise_label_weights
+from pml_macl.label_table import sum_over_shared_labels
 
 __all__ = [
-    "PairTerms",
-    "SharedSums",
     "anchor_weights",
-    "fused_contrastive_loss",
     "masks_from_indices",
     "mean_over_labels",
     "pairwise_label_weights",
     "pairwise_temperatures",
     "positive_negative_masks",
     "positive_pair_losses",
+    "sum_over_shared_labels",
     "weighted_anchor_mean",
 ]

@@ -5,10 +5,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from pml_macl.deferred_check import DeferredCheck
+
 
 def positive_negative_masks(
     shared: Tensor,
-    jaccard: Tensor,
+    jaccard: Tensor | None,
     positive_threshold: float = 0.0,
     negative_threshold: float = 0.0,
     exclude_self: bool = False,
@@ -19,25 +21,37 @@ def positive_negative_masks(
         P(i) = \{j : |S_{ij}| \ge 1, J_{ij} \ge \text{positive_threshold}\}, \quad
         N(i) = \{j \notin P(i) : J_{ij} \le \text{negative_threshold}\}
 
-    Pairs in between are in neither.
+    Pairs between the two thresholds are ignored: they are in neither mask.
 
     Args:
         shared: (N, M) number of shared labels.
-        jaccard: (N, M) Jaccard similarity.
+        jaccard: (N, M) Jaccard similarity; may be None if ``positive_threshold`` is 0, where all pairs that share no
+            label are negatives.
         positive_threshold: smallest Jaccard similarity of a positive pair, in [0, 1].
         negative_threshold: largest Jaccard similarity of a negative pair, in [0, 1].
-        exclude_self: the references are the anchors themselves, so the diagonal is in neither.
+        exclude_self: the references are the anchors themselves, so the diagonal is in neither mask.
 
     Returns:
         Two (N, M) boolean masks: positives, negatives.
+
+    Raises:
+        ValueError: ``jaccard`` is missing.
 
     Example:
         >>> shared, jaccard = torch.tensor([[1, 2, 0]]), torch.tensor([[0.2, 1.0, 0.0]])
         >>> positive_negative_masks(shared, jaccard, positive_threshold=0.5)
         (tensor([[False,  True, False]]), tensor([[False, False,  True]]))
     """
-    positives = (shared >= 1) & (jaccard >= positive_threshold)
-    negatives = ~positives & (jaccard <= negative_threshold)
+    if positive_threshold == 0:
+        positives = shared >= 1
+        negatives = ~positives
+    elif jaccard is None:
+        raise ValueError("jaccard must be given for a positive_threshold above 0, got None")
+    else:
+        positives = jaccard >= positive_threshold  # above 0, so the pair shares a label
+        negatives = ~positives
+        if negative_threshold < 1:
+            negatives &= jaccard <= negative_threshold
     if exclude_self:
         positives.fill_diagonal_(False)
         negatives.fill_diagonal_(False)
@@ -45,31 +59,37 @@ def positive_negative_masks(
 
 
 def masks_from_indices(
-    indices_tuple: Sequence[Tensor], num_rows: int, num_references: int, device: torch.device
+    indices_tuple: Sequence[Tensor],
+    num_rows: int,
+    num_references: int,
+    device: torch.device,
+    deferred: DeferredCheck | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Positives and negatives that a miner has chosen.
 
     Args:
-        indices_tuple: pairs (a1, p, a2, n) or triplets (a, p, n); a pair counts once however often it stands there.
+        indices_tuple: pairs (a1, p, a2, n) or triplets (a, p, n); a pair counts once however often it occurs.
         num_rows: N, number of anchors.
         num_references: M, number of references.
         device: where the masks are made.
+        deferred: checks the masks without waiting for a GPU; None waits.
 
     Returns:
         Two (N, M) boolean masks: positives, negatives.
 
     Raises:
-        ValueError: a pair is given as a positive and as a negative; on a GPU a device-side assertion.
+        ValueError: a pair is given both as a positive and as a negative.
     """
-    anchors, positives, *rest = (index.to(device) for index in indices_tuple)
+    anchors, positives, *rest = (index.to(device).long() for index in indices_tuple)
     neg_anchors, negatives = rest if len(rest) == 2 else (anchors, rest[0])
+    if device.type != "cpu":  # indices may not have been checked yet, and a GPU would abort the process
+        anchors, neg_anchors = (index.clamp(0, num_rows - 1) for index in (anchors, neg_anchors))
+        positives, negatives = (index.clamp(0, num_references - 1) for index in (positives, negatives))
     positive_mask = torch.zeros(num_rows, num_references, dtype=torch.bool, device=device)
     negative_mask = torch.zeros_like(positive_mask)
-    positive_mask[anchors.long(), positives.long()] = True
-    negative_mask[neg_anchors.long(), negatives.long()] = True
+    positive_mask[anchors, positives] = True
+    negative_mask[neg_anchors, negatives] = True
     contradict = (positive_mask & negative_mask).any()
-    if contradict.is_cuda:  # never waited for
-        torch._assert_async(~contradict, "indices_tuple holds a pair both as a positive and as a negative")
-    elif contradict:
-        raise ValueError("indices_tuple holds a pair both as a positive and as a negative; each pair is one of them")
+    check = DeferredCheck() if deferred is None else deferred
+    check(contradict, "indices_tuple must hold each pair as a positive or as a negative, not as both")
     return positive_mask, negative_mask

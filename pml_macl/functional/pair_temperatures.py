@@ -1,5 +1,6 @@
 """Dynamic temperature scaling (DTS)."""
 
+import torch
 from torch import Tensor
 
 
@@ -30,9 +31,8 @@ def pairwise_temperatures(
         (N, M) temperatures in the type of ``jaccard``.
 
     Example:
-        >>> import torch
         >>> pairwise_temperatures(torch.tensor([[0.0, 0.5, 1.0]]), torch.tensor([1.0]), 0.1, 1.0, 0.3, 0.01)
         tensor([[0.0700, 0.1050, 0.1400]])
     """
-    base = temperature * (1 - rarity_scale * anchor_rarity)
-    return (base.to(jaccard.dtype)[:, None] * (1 + overlap_scale * jaccard)).clamp(min=min_temperature)
+    base = (temperature * (1 - rarity_scale * anchor_rarity)).to(jaccard.dtype)[:, None]
+    return torch.addcmul(base, base * overlap_scale, jaccard).clamp(min=min_temperature)

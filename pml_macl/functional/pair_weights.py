@@ -3,18 +3,11 @@
 import torch
 from torch import Tensor
 
-from pml_macl.functional.shared_sums import SharedSums
-
 
 def pairwise_label_weights(
-    labels: Tensor,
-    ref_labels: Tensor,
-    jaccard: Tensor,
-    inverse_counts: Tensor,
-    power: float = 1.0,
-    overlap_power: float = 0.0,
-) -> Tensor:
-    r"""Weight of each pair by the rarity of the labels that it shares, before division per anchor.
+    rarity: Tensor | float, jaccard: Tensor | float, power: float = 1.0, overlap_power: float = 0.0
+) -> Tensor | float:
+    r"""Weight of each pair by the rarity of the labels that it shares, before the division per anchor.
 
     .. math::
         w_{ij} = J_{ij}^{\text{overlap_power}} \Bigl(\sum_{l \le m \in S_{ij}} n_{max} / n_{lm}\Bigr)^{\text{power}}
@@ -22,30 +15,23 @@ def pairwise_label_weights(
     The formula is this package's; the paper (arXiv 2512.16294) says that rare co-occurrences weigh more.
 
     Args:
-        labels: (N, C) boolean label sets of the anchors.
-        ref_labels: (M, C) boolean label sets of the references.
-        jaccard: (N, M) Jaccard similarity; its type is that of the result.
-        inverse_counts: :math:`n_{max} / n_{lm}`, (C, C), or (C,) :math:`n_{max} / n_l` to
-            sum over single labels only.
+        rarity: (N, M) the sum above, or the sum of :math:`n_{max} / n_l` over single labels; not used if ``power`` is
+            0. :func:`sum_over_shared_labels` computes it.
+        jaccard: (N, M) Jaccard similarity; not used if ``overlap_power`` is 0.
         power: 0 switches the frequencies off.
         overlap_power: power of the Jaccard similarity.
 
     Returns:
-        (N, M) weights, >= 0.
+        (N, M) weights, >= 0; the number 1 if both powers are 0.
 
     Example:
-        >>> labels, jaccard = torch.tensor([[True, True]]), torch.ones(1, 1)
-        >>> pairwise_label_weights(labels, labels, jaccard, torch.tensor([1.0, 3.0]))
-        tensor([[4.]])
-        >>> pairwise_label_weights(labels, labels, jaccard, torch.tensor([[1.0, 6.0], [6.0, 3.0]]))
-        tensor([[10.]])
+        >>> pairwise_label_weights(torch.tensor([[4.0]]), torch.tensor([[0.5]]), power=0.5, overlap_power=1.0)
+        tensor([[1.]])
     """
-    weights = torch.ones_like(jaccard)
-    if power != 0:
-        weights = SharedSums(labels, ref_labels, inverse_counts.to(jaccard))[:] ** power
-    if overlap_power != 0:
-        weights = weights * jaccard**overlap_power
-    return weights
+    weights = 1.0 if power == 0 else rarity if power == 1 else rarity**power
+    if overlap_power == 0:
+        return weights
+    return weights * (jaccard if overlap_power == 1 else jaccard**overlap_power)
 
 
 def anchor_weights(labels: Tensor, inverse_frequency: Tensor, anchor_power: float, dtype: torch.dtype) -> Tensor:

@@ -1,17 +1,18 @@
-"""What the losses on multi-hot labels have in common."""
+"""What all losses on multi-hot labels have in common."""
 
 from typing import Any
 
 from pytorch_metric_learning.losses import BaseMetricLossFunction
-from pytorch_metric_learning.reducers import BaseReducer, ClassWeightedReducer, PerAnchorReducer
+from pytorch_metric_learning.reducers import BaseReducer, ClassWeightedReducer, MultipleReducers, PerAnchorReducer
 from torch import Tensor
 
 from pml_macl.checks import check_batch, check_indices_tuple, in_float32
+from pml_macl.deferred_check import DeferredCheck
 from pml_macl.reducers import PairWeightedReducer
 
 
 class BaseMultiLabelLoss(BaseMetricLossFunction):
-    """A PML loss whose labels are multi-hot: the checks of its input, and reducers that see label sets.
+    """A PML loss whose labels are multi-hot: it checks its input, and its reducers see label sets.
 
     Subclasses implement ``compute_loss``, as for PML's ``BaseMetricLossFunction``. It gets boolean label sets, and
     ``ref_emb`` and ``ref_labels`` as they were given: None where the batch is compared with itself.
@@ -19,13 +20,20 @@ class BaseMultiLabelLoss(BaseMetricLossFunction):
 
     num_classes: int | None = None
 
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.deferred_check = DeferredCheck()
+
     def set_reducer(self, reducer: BaseReducer | None) -> None:
         super().set_reducer(reducer)
-        # PML deep-copies the reducer; statistics that it was given must stay the ones that were given.
-        if isinstance(reducer, PairWeightedReducer) and reducer.label_statistics is not None:
-            for module in self.reducer.modules():
-                if isinstance(module, PairWeightedReducer):
-                    module.label_statistics = reducer.label_statistics
+        if reducer is None or self.reducer is reducer:
+            return
+        # PML deep-copies the reducer, once for each sub-loss. Statistics that were given must stay the same object.
+        made_by_pml = isinstance(self.reducer, MultipleReducers) and not isinstance(reducer, MultipleReducers)
+        for copied in self.reducer.reducers.values() if made_by_pml else [self.reducer]:
+            for original, copy in zip(reducer.modules(), copied.modules(), strict=True):
+                if isinstance(original, PairWeightedReducer):
+                    copy.label_statistics = original.label_statistics
 
     def forward(
         self,
@@ -41,7 +49,7 @@ class BaseMultiLabelLoss(BaseMetricLossFunction):
             embeddings: (N, D) embeddings of the anchors.
             labels: (N, C) multi-hot label sets.
             indices_tuple: pairs (a1, p, a2, n) or triplets (a, p, n) of a miner; None takes them from the labels.
-            ref_emb: (M, D) embeddings to take positives and negatives from; None takes them from the batch. Where it is
+            ref_emb: (M, D) embeddings to take positives and negatives from; None takes them from the batch. If it is
                 given, nothing counts as a pair of a row with itself.
             ref_labels: (M, C) multi-hot label sets, needed with ``ref_emb``.
 
@@ -51,15 +59,28 @@ class BaseMultiLabelLoss(BaseMetricLossFunction):
         Raises:
             TypeError, ValueError: shapes, types or values do not fit; the state stays as it was.
         """
+        return self._check_and_compute(embeddings, labels, indices_tuple, ref_emb, ref_labels)
+
+    def _check_and_compute(
+        self,
+        embeddings: Tensor,
+        labels: Tensor,
+        indices_tuple: tuple[Tensor, ...] | None,
+        ref_emb: Tensor | None,
+        ref_labels: Tensor | None,
+        **options: Any,
+    ) -> Any:
+        """As :meth:`forward`, with options for ``compute_loss``."""
         self.reset_stats()
-        labels, ref_labels = check_batch(embeddings, labels, ref_emb, ref_labels, self.num_classes)
+        check = self.deferred_check
+        labels, ref_labels = check_batch(embeddings, labels, ref_emb, ref_labels, self.num_classes, check)
         num_references = len(embeddings) if ref_emb is None else len(ref_emb)
-        check_indices_tuple(indices_tuple, len(embeddings), num_references)
+        check_indices_tuple(indices_tuple, len(embeddings), num_references, check)
         self.check_references(len(embeddings), num_references, ref_emb is not None)
         embeddings = in_float32(embeddings)
         rows = self.without_zero_rows(embeddings)
         references = None if ref_emb is None else self.without_zero_rows(in_float32(ref_emb))
-        loss_dict = self.compute_loss(rows, labels, indices_tuple, references, ref_labels)
+        loss_dict = self.compute_loss(rows, labels, indices_tuple, references, ref_labels, **options)
         if len(embeddings):  # regularizers average over rows
             self.add_embedding_regularization_to_loss_dict(loss_dict, embeddings)
         return self.reducer(loss_dict, embeddings, labels)
@@ -91,6 +112,6 @@ def check_reducer(reducer: BaseReducer) -> None:
         )
     if any(isinstance(module, ClassWeightedReducer) for module in reducer.modules()):
         raise ValueError(
-            "ClassWeightedReducer is not supported: it needs one class a row; use FrequencyWeightedReducer, which "
+            "ClassWeightedReducer is not supported: it needs one class per row; use FrequencyWeightedReducer, which "
             "weighs by the labels that a pair shares"
         )

@@ -1,10 +1,10 @@
 """Jaccard-weighted SupCon."""
 
-from pml_macl.losses.base_baseline_loss import BaseBaselineLoss
+from pml_macl.losses.single_temperature_loss import SingleTemperatureLoss
 from pml_macl.reducers import FrequencyWeightedReducer
 
 
-class JaccardSupConLoss(BaseBaselineLoss):
+class JaccardSupConLoss(SingleTemperatureLoss):
     r"""SupCon in which images that share any label are positives, weighted by their Jaccard similarity.
 
     Audibert et al., Exploring Contrastive Learning for Long-Tailed Multi-Label Text Classification, arXiv 2404.08720

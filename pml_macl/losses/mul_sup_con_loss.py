@@ -1,10 +1,10 @@
 """MulSupCon."""
 
-from pml_macl.losses.base_baseline_loss import BaseBaselineLoss
+from pml_macl.losses.single_temperature_loss import SingleTemperatureLoss
 from pml_macl.reducers import MulSupConReducer
 
 
-class MulSupConLoss(BaseBaselineLoss):
+class MulSupConLoss(SingleTemperatureLoss):
     r"""SupCon once for each label of the anchor.
 
     Zhang and Wu, Multi-Label Supervised Contrastive Learning, AAAI 2024:

@@ -1,35 +1,27 @@
 """The contrastive loss on label sets."""
 
+import logging
 from typing import Any
 
 import torch
-from pytorch_metric_learning.distances import BaseDistance, CosineSimilarity
+from pytorch_metric_learning.distances import BaseDistance
 from pytorch_metric_learning.reducers import BaseReducer, DivisorReducer, MultipleReducers
 from pytorch_metric_learning.regularizers import BaseRegularizer
 from torch import Tensor
-from torch.nn.functional import normalize
 
 from pml_macl.checks import check_choice, check_range
 from pml_macl.distances import TemperatureScheduledSimilarity
-from pml_macl.functional import (
-    PairTerms,
-    fused_contrastive_loss,
-    masks_from_indices,
-    positive_negative_masks,
-    positive_pair_losses,
-)
-from pml_macl.labels import label_dtype, label_overlap
+from pml_macl.engine import Terms, contrastive_loss
+from pml_macl.functional import positive_pair_losses
+from pml_macl.labels import label_dtype
 from pml_macl.losses.base_multi_label_loss import BaseMultiLabelLoss, check_reducer
-from pml_macl.reducers import (
-    FrequencyWeightedReducer,
-    MulSupConReducer,
-    PairWeightedReducer,
-    SimilarityDissimilarityReducer,
-)
+from pml_macl.pair_observer import PairObserver, PairStats
+from pml_macl.pairs import Pairs
+from pml_macl.reducers import FrequencyWeightedReducer, PairWeightedReducer
 from pml_macl.statistics import LabelStatistics, check_statistics
 
 ENGINES = ("auto", "fused", "reference")
-FUSED_REDUCERS = (FrequencyWeightedReducer, MulSupConReducer, SimilarityDissimilarityReducer)
+LOGGER = logging.getLogger(__name__)
 
 
 class MultiLabelContrastiveLoss(BaseMultiLabelLoss):
@@ -53,14 +45,20 @@ class MultiLabelContrastiveLoss(BaseMultiLabelLoss):
         positive_threshold: smallest Jaccard similarity of a positive pair, in [0, 1]; 0 takes any shared label.
         negative_threshold: largest Jaccard similarity of a negative pair, in [0, 1]; 0 takes no shared label, 1 keeps
             every row that is not a positive.
-        engine: ``"fused"`` computes value and gradient in one pass over row chunks and keeps no (N, M) matrix for
-            backward; ``"reference"`` takes one readable step after the other and serves every distance and reducer;
-            ``"auto"`` is fused where that is possible: cosine similarity under ``TemperatureScheduledSimilarity``,
-            one of this package's reducers, no collected stats. The fused gradient cannot be differentiated again.
+        engine: how the gradient is computed. ``"fused"`` takes one block of anchors after the other, computes value and
+            analytic gradient together and keeps no (N, M) matrix for the backward pass. It needs a similarity that is a
+            matrix product (``CosineSimilarity``, ``DotProductSimilarity``) and a ``PairWeightedReducer``, which all
+            reducers of this package are; subclasses may override their terms. It has no second derivatives.
+            ``"reference"`` passes the loss of each positive pair to the reducer and lets torch differentiate, for any
+            distance and reducer. ``"auto"`` is fused where that is possible; :attr:`fallback` says why it is not.
         **kwargs: for PML's ``BaseMetricLossFunction``: ``distance`` (a ``TemperatureScheduledSimilarity``, or any PML
             distance, which is then the similarity under the default temperature), ``reducer`` (any of PML's but for
             ``DivisorReducer`` and ``ClassWeightedReducer``), ``embedding_regularizer``, ``embedding_reg_weight``,
             ``collect_stats``.
+
+    Attributes:
+        fallback: what made the last call use the reference engine; None if it was fused. A change is also logged at
+            the level DEBUG.
 
     Raises:
         TypeError: an argument is of the wrong type.
@@ -69,6 +67,7 @@ class MultiLabelContrastiveLoss(BaseMultiLabelLoss):
     """
 
     distance: TemperatureScheduledSimilarity
+    fallback: str | None = None
     label_statistics: LabelStatistics | None
 
     def __init__(
@@ -130,6 +129,37 @@ class MultiLabelContrastiveLoss(BaseMultiLabelLoss):
     def get_default_reducer(self) -> PairWeightedReducer:
         return FrequencyWeightedReducer(power=0)
 
+    def forward(
+        self,
+        embeddings: Tensor,
+        labels: Tensor,
+        indices_tuple: tuple[Tensor, ...] | None = None,
+        ref_emb: Tensor | None = None,
+        ref_labels: Tensor | None = None,
+        own: Tensor | None = None,
+    ) -> Any:
+        """Compute the loss of a batch.
+
+        Args:
+            embeddings: (N, D) embeddings of the anchors.
+            labels: (N, C) multi-hot label sets.
+            indices_tuple: pairs (a1, p, a2, n) or triplets (a, p, n) of a miner; None takes them from the labels.
+            ref_emb: (M, D) embeddings to take positives and negatives from; None takes them from the batch. If it is
+                given, nothing counts as a pair of a row with itself, unless ``own`` says so.
+            ref_labels: (M, C) multi-hot label sets, needed with ``ref_emb``.
+            own: (N,) int64, the row of ``ref_emb`` that is the anchor's own copy, for example in a memory; that pair is
+                left out. Only with ``ref_emb``.
+
+        Returns:
+            What the reducer makes of the losses: a () tensor, or PML's dictionary with ``DoNothingReducer``.
+
+        Raises:
+            TypeError, ValueError: shapes, types or values do not fit; the state stays as it was.
+        """
+        if own is not None:
+            _check_own(own, embeddings, ref_emb)
+        return self._check_and_compute(embeddings, labels, indices_tuple, ref_emb, ref_labels, own=own)
+
     def compute_loss(
         self,
         embeddings: Tensor,
@@ -137,28 +167,72 @@ class MultiLabelContrastiveLoss(BaseMultiLabelLoss):
         indices_tuple: tuple[Tensor, ...] | None,
         ref_emb: Tensor | None,
         ref_labels: Tensor | None,
+        own: Tensor | None = None,
     ) -> dict[str, Any]:
-        reason = self._not_fused()
-        if self.engine == "fused" and reason is not None:
-            raise ValueError(f'engine="fused" is not possible with {reason}; take engine="auto" or "reference"')
-        if self.engine != "reference" and reason is None:
-            return self._fused_loss(embeddings, labels, indices_tuple, ref_emb, ref_labels)
-        positives, negatives = self._pairs(embeddings, labels, indices_tuple, ref_emb, ref_labels)
-        statistics = self._statistics(labels)
-        logits = self.distance(embeddings, ref_emb, labels, ref_labels, statistics)
-        losses, anchors, indices = positive_pair_losses(logits, positives, negatives)
+        fallback = "the choice of engine" if self.engine == "reference" else self._why_not_fused()
+        if self.engine == "fused" and fallback is not None:
+            raise ValueError(f'engine="fused" is not possible with {fallback}; use engine="auto" or "reference"')
+        self._show_fallback(fallback)
+        pairs = Pairs(
+            labels,
+            ref_labels,
+            own,
+            indices_tuple,
+            self.positive_threshold,
+            self.negative_threshold,
+            self.label_statistics,
+            label_dtype(embeddings),
+            self.deferred_check,
+        )
+        if self.learns_statistics and self.label_statistics and self.training and torch.is_grad_enabled():
+            self.label_statistics.update(labels)
+        differentiate = self._by_blocks if fallback is None else self._by_autograd
+        entry = differentiate(embeddings, ref_emb, pairs)
+        self.distance.advance_after_call()
+        return {"loss": entry}
+
+    def _by_blocks(self, embeddings: Tensor, ref_emb: Tensor | None, pairs: Pairs) -> dict[str, Any]:
+        """The loss, reduced by the engine with the weights of the reducer."""
+        query, reference = self.distance.inner_products(
+            embeddings.to(pairs.dtype), None if ref_emb is None else ref_emb.to(pairs.dtype)
+        )
+        reducer = self._pair_reducer()
+        observer = PairObserver() if any(part.collect_stats for part in (self, self.distance, reducer)) else None
+        terms = Terms(
+            temperatures=self.distance.pair_temperatures,
+            weights=reducer.pair_weights,
+            anchor_weights=reducer.anchor_weights(pairs),
+            divide_by_count=reducer.divide_by_count,
+            parameters=[parameter for parameter in self.distance.parameters() if parameter.requires_grad],
+            observe=observer,
+        )
+        loss = contrastive_loss(query, reference, pairs, terms)
+        entry = {"losses": loss, "indices": None, "reduction_type": "already_reduced"}
+        return entry if observer is None else {**entry, "num_losses": self._set_stats(observer.stats(len(pairs)))}
+
+    def _by_autograd(self, embeddings: Tensor, ref_emb: Tensor | None, pairs: Pairs) -> dict[str, Any]:
+        """The losses of all positive pairs, for any distance and any reducer."""
+        temperatures = self.distance.pair_temperatures(pairs[:])
+        logits = self.distance.logits(embeddings, ref_emb, temperatures)
+        block = pairs[:]
+        if self.collect_stats or self.distance.collect_stats:
+            observer = PairObserver()
+            if pairs.num_references and len(pairs):
+                observer(block, temperatures)
+            self._set_stats(observer.stats(len(pairs)))
+        losses, anchors, indices = positive_pair_losses(logits, block.positives, block.negatives)
         if len(losses) == 0:
-            zero_losses: dict[str, Any] = self.zero_losses()
-            return zero_losses
-        return {
-            "loss": {
-                "losses": losses,
-                "indices": (anchors, indices),
-                "reduction_type": "pos_pair",
-                "ref_labels": ref_labels,
-                "label_statistics": statistics,
-            }
-        }
+            return dict(self.zero_loss())
+        return {"losses": losses, "indices": (anchors, indices), "reduction_type": "pos_pair", "pairs": pairs}
+
+    def _set_stats(self, stats: PairStats) -> int:
+        """Record what this loss and its distance collect; returns the number of positive pairs."""
+        if self.collect_stats:
+            self.num_pos_pairs, self.num_neg_pairs = stats.num_positives, stats.num_negatives
+            self.anchors_without_positives = stats.anchors_without_positives
+            self.mean_positive_overlap = stats.mean_positive_overlap
+        self.distance.set_temperature_stats(stats.min_temperature, stats.mean_temperature, stats.max_temperature)
+        return stats.num_positives
 
     def _pair_reducer(self) -> BaseReducer:
         """The reducer of the pair losses, where others reduce the regularizer's."""
@@ -167,94 +241,33 @@ class MultiLabelContrastiveLoss(BaseMultiLabelLoss):
         named: dict[str, BaseReducer] = dict(self.reducer.reducers)  # torch's ModuleDict has no get
         return named.get("loss", self.reducer.default_reducer)
 
-    def _not_fused(self) -> str | None:
-        """What asks for the reference engine, or None."""
+    def _why_not_fused(self) -> str | None:
+        """What needs the reference engine, or None."""
         reducer = self._pair_reducer()
-        similarity = self.distance.distance
-        if type(reducer) not in FUSED_REDUCERS:  # a subclass may weigh in its own way
+        if (
+            not isinstance(reducer, PairWeightedReducer)
+            or type(reducer).pos_pair_reduction is not PairWeightedReducer.pos_pair_reduction
+            or type(reducer).forward is not BaseReducer.forward
+        ):
             return f"the reducer {type(reducer).__name__}"
-        if type(self.distance) is not TemperatureScheduledSimilarity or type(similarity) is not CosineSimilarity:
-            return f"the distance {type(similarity).__name__}"
-        if similarity.p != 2 or similarity.power != 1:
-            return "a norm or power of the cosine similarity"
-        if any(part.collect_stats for part in (self, self.distance, similarity, reducer)):
-            return "collected stats"
-        return None
+        return self.distance.why_no_inner_products()
 
-    def _fused_loss(
-        self,
-        embeddings: Tensor,
-        labels: Tensor,
-        indices_tuple: tuple[Tensor, ...] | None,
-        ref_emb: Tensor | None,
-        ref_labels: Tensor | None,
-    ) -> dict[str, Any]:
-        other_labels = labels if ref_labels is None else ref_labels
-        masks = None
-        if indices_tuple is not None:
-            masks = masks_from_indices(indices_tuple, len(labels), len(other_labels), embeddings.device)
-        statistics = self._statistics(labels)
-        dtype = label_dtype(embeddings)
-        query = normalize(embeddings.to(dtype))
-        reference = None if ref_emb is None else normalize(ref_emb.to(dtype))
-        reducer = self._pair_reducer()
-        frequencies = reducer.label_statistics or statistics
-        terms = PairTerms(
-            labels=labels,
-            ref_labels=other_labels,
-            anchor_temperatures=self.distance.anchor_temperatures(labels, statistics, dtype),
-            anchor_weights=reducer.anchor_weights(labels, ref_labels, frequencies, dtype),
-            divide_by_count=reducer.divide_by_count,
-            overlap_scale=self.distance.overlap_scale,
-            min_temperature=self.distance.min_temperature,
-            positive_threshold=self.positive_threshold,
-            negative_threshold=self.negative_threshold,
-            exclude_self=ref_emb is None and masks is None,
-            masks=masks,
-            **reducer.weight_terms(labels, ref_labels, frequencies),
-        )
-        loss = fused_contrastive_loss(query, reference, terms)
-        self.distance.advance()
-        return {"loss": {"losses": loss, "indices": None, "reduction_type": "already_reduced"}}
-
-    def _pairs(
-        self,
-        embeddings: Tensor,
-        labels: Tensor,
-        indices_tuple: tuple[Tensor, ...] | None,
-        ref_emb: Tensor | None,
-        ref_labels: Tensor | None,
-    ) -> tuple[Tensor, Tensor]:
-        """(N, M) masks of the positives and of the negatives."""
-        other_labels = labels if ref_labels is None else ref_labels
-        shared, jaccard = label_overlap(labels, other_labels, label_dtype(embeddings))
-        if indices_tuple is None:
-            positives, negatives = positive_negative_masks(
-                shared, jaccard, self.positive_threshold, self.negative_threshold, exclude_self=ref_emb is None
-            )
-        else:
-            positives, negatives = masks_from_indices(indices_tuple, len(labels), len(other_labels), shared.device)
-        self._set_stats(positives, negatives, jaccard)
-        return positives, negatives
-
-    def _statistics(self, labels: Tensor) -> LabelStatistics:
-        if self.label_statistics is None:
-            return LabelStatistics.from_labels(labels)
-        if self.learns_statistics and self.training and torch.is_grad_enabled():
-            self.label_statistics.update(labels)
-        return self.label_statistics
-
-    def _set_stats(self, positives: Tensor, negatives: Tensor, jaccard: Tensor) -> None:
-        if self.collect_stats:
-            num_positives, num_negatives = positives.sum(), negatives.sum()
-            without = (~positives.any(dim=1)).sum()
-            overlap = jaccard[positives].sum() / num_positives.clamp(min=1)
-            counts = torch.stack([num_positives, num_negatives, without]).tolist()
-            self.num_pos_pairs, self.num_neg_pairs, self.anchors_without_positives = counts
-            self.mean_positive_overlap = overlap.item()
+    def _show_fallback(self, fallback: str | None) -> None:
+        if fallback != self.fallback:
+            self.fallback = fallback
+            if fallback is not None:
+                LOGGER.debug("%s: the reference engine runs because of %s", type(self).__name__, fallback)
 
 
 def _check_reducer(reducer: BaseReducer) -> None:
     check_reducer(reducer)
     if any(isinstance(module, DivisorReducer) for module in reducer.modules()):
         raise ValueError("DivisorReducer is not supported: this loss has no divisor; use FrequencyWeightedReducer")
+
+
+def _check_own(own: Tensor, embeddings: Tensor, ref_emb: Tensor | None) -> None:
+    if not isinstance(own, Tensor) or own.dtype is not torch.int64 or own.shape != embeddings.shape[:1]:
+        found = f"{own.dtype} of shape {tuple(own.shape)}" if isinstance(own, Tensor) else type(own).__name__
+        raise ValueError(f"own must be an int64 tensor with one entry per embedding ({len(embeddings)}), got {found}")
+    if ref_emb is None:
+        raise ValueError("own was given without ref_emb; without references each row is left out of its own pairs")

@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from pml_macl.losses.base_baseline_loss import BaseBaselineLoss
+from pml_macl.losses.single_temperature_loss import SingleTemperatureLoss
 from pml_macl.reducers import FrequencyWeightedReducer
 
 
-class MultiSupConLoss(BaseBaselineLoss):
+class MultiSupConLoss(SingleTemperatureLoss):
     r"""SupCon in which images of enough Jaccard similarity are positives, weighted by it.
 
     Dao et al., Contrastive Learning for Multi-Label Classification, arXiv 2107.11626:
@@ -37,6 +37,8 @@ class MultiSupConLoss(BaseBaselineLoss):
     """
 
     def __init__(self, temperature: float = 0.1, threshold: float = 0.5, **kwargs: Any) -> None:
+        if "positive_threshold" in kwargs:
+            raise TypeError("MultiSupConLoss takes no positive_threshold; the name of this setting is threshold")
         super().__init__(temperature, **{"positive_threshold": threshold, "negative_threshold": 1, **kwargs})
 
     def get_default_reducer(self) -> FrequencyWeightedReducer:

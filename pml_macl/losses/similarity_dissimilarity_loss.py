@@ -1,10 +1,10 @@
 """The Similarity-Dissimilarity loss."""
 
-from pml_macl.losses.base_baseline_loss import BaseBaselineLoss
+from pml_macl.losses.single_temperature_loss import SingleTemperatureLoss
 from pml_macl.reducers import SimilarityDissimilarityReducer
 
 
-class SimilarityDissimilarityLoss(BaseBaselineLoss):
+class SimilarityDissimilarityLoss(SingleTemperatureLoss):
     r"""SupCon weighted by what a positive shares with the anchor and by what the anchor has beyond it.
 
     Huang et al., Similarity-Dissimilarity Loss for Multi-label Supervised Contrastive Learning, arXiv 2410.13439:

@@ -1,9 +1,9 @@
 """SupCon with any shared label."""
 
-from pml_macl.losses.base_baseline_loss import BaseBaselineLoss
+from pml_macl.losses.single_temperature_loss import SingleTemperatureLoss
 
 
-class SupConAnyLoss(BaseBaselineLoss):
+class SupConAnyLoss(SingleTemperatureLoss):
     r"""SupCon in which two images that share any label are positives, and all positives count alike.
 
     Khosla et al., Supervised Contrastive Learning, arXiv 2004.11362, on label sets:

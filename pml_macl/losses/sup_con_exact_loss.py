@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from pml_macl.losses.base_baseline_loss import BaseBaselineLoss
+from pml_macl.losses.single_temperature_loss import SingleTemperatureLoss
 
 
-class SupConExactLoss(BaseBaselineLoss):
+class SupConExactLoss(SingleTemperatureLoss):
     r"""SupCon in which only images with the same label set are positives; all others are negatives.
 
     Khosla et al., Supervised Contrastive Learning, arXiv 2004.11362, with each distinct label set as a class:

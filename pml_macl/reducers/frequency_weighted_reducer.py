@@ -2,12 +2,11 @@
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from pml_macl.checks import check_choice, check_range
 from pml_macl.functional import anchor_weights, pairwise_label_weights
-from pml_macl.labels import label_overlap
+from pml_macl.pairs import PairBlock, Pairs
 from pml_macl.reducers.pair_weighted_reducer import PairWeightedReducer
 from pml_macl.statistics import LabelStatistics
 
@@ -28,7 +27,7 @@ class FrequencyWeightedReducer(PairWeightedReducer):
     labels and statistics come from: :class:`~pml_macl.reducers.PairWeightedReducer`.
 
     Args:
-        label_statistics: frequencies to weigh by; None takes those of the loss, and those of the batch if it has none.
+        label_statistics: label frequencies to weigh by; None uses those of the loss, or of the batch if it has none.
         power: power of the frequencies, >= 0; 0 switches them off.
         level: ``"cooccurrence"`` sums over the pairs of shared labels, single labels included; ``"label"`` over single
             labels only.
@@ -69,20 +68,18 @@ class FrequencyWeightedReducer(PairWeightedReducer):
         self.anchor_power = anchor_power
         self.add_to_recordable_attributes(list_of_names=["power", "overlap_power", "anchor_power"], is_stat=False)
 
-    def pair_weights(
-        self, labels: Tensor, ref_labels: Tensor | None, statistics: LabelStatistics, dtype: torch.dtype
-    ) -> Tensor:
-        ref_labels = labels if ref_labels is None else ref_labels
-        _, jaccard = label_overlap(labels, ref_labels, dtype)
-        return pairwise_label_weights(labels, ref_labels, jaccard, **self.weight_terms(labels, ref_labels, statistics))
+    def pair_weights(self, block: PairBlock) -> Tensor | float:
+        rarity: Tensor | float = 1.0
+        if self.power != 0:
+            statistics = self.statistics_of(block.pairs)
+            by_label = self.level == "label"
+            values = (statistics.inverse_frequency if by_label else statistics.inverse_cooccurrence)(block.pairs.dtype)
+            rarity = block.sum_over_shared(values.to(block.labels.device))
+        jaccard = block.jaccard if self.overlap_power != 0 else 1.0
+        return pairwise_label_weights(rarity, jaccard, self.power, self.overlap_power)
 
-    def weight_terms(self, labels: Tensor, ref_labels: Tensor | None, statistics: LabelStatistics) -> dict[str, Any]:
-        """What :meth:`pair_weights` are made of, for the fused engine."""
-        by_label = self.level == "label" or self.power == 0
-        counts = statistics.inverse_frequency() if by_label else statistics.inverse_cooccurrence()
-        return {"inverse_counts": counts, "power": self.power, "overlap_power": self.overlap_power}
-
-    def anchor_weights(
-        self, labels: Tensor, ref_labels: Tensor | None, statistics: LabelStatistics, dtype: torch.dtype
-    ) -> Tensor:
-        return anchor_weights(labels, statistics.inverse_frequency(), self.anchor_power, dtype)
+    def anchor_weights(self, pairs: Pairs) -> Tensor:
+        if self.anchor_power == 0:
+            return super().anchor_weights(pairs)
+        frequency = self.statistics_of(pairs).inverse_frequency(pairs.dtype)
+        return anchor_weights(pairs.labels, frequency, self.anchor_power, pairs.dtype)

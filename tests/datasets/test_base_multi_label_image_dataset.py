@@ -17,7 +17,7 @@ def test_attributes(save, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({"labels": torch.eye(3)}, ValueError, r"labels must have one column a class \(2\), got 3 columns"),
+        ({"labels": torch.eye(3)}, ValueError, r"labels must have one column per class \(2\), got 3 columns"),
         ({"labels": [[1, 0], [0, 1]]}, TypeError, "labels must be a multi-hot torch.Tensor"),
         ({"labels": torch.eye(2) / 2}, ValueError, "labels must hold only 0 and 1, got 0.5"),
         ({"paths": ["a.png"]}, ValueError, "need one path and one id a row of labels, got 1 paths, 2 ids and 2 rows"),

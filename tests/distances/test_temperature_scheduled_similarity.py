@@ -128,7 +128,7 @@ def test_bad_calls_do_not_advance(batch):
     for args in [(embeddings, ref_emb, labels), (embeddings, None, None, ref_labels), (embeddings, None, labels[:2])]:
         with pytest.raises(ValueError, match="labels"):
             similarity(*args)
-    with pytest.raises(ValueError, match="one column a class \\(3\\), got 5"):
+    with pytest.raises(ValueError, match="one column per class \\(3\\), got 5"):
         similarity(embeddings, None, labels)
     assert similarity.schedule.step == 0
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException, FakeTensorMode
 
-from pml_macl import LabelStatistics, losses
+from pml_macl import LabelStatistics, deferred_check, losses
 from pml_macl.distances import LinearTemperature, TemperatureScheduledSimilarity
 from pml_macl.reducers import FrequencyWeightedReducer
 
@@ -51,12 +51,17 @@ def batch(num_rows, dtype):
 @needs_fake_cuda
 @pytest.mark.parametrize("dtype", [torch.bool, torch.long, torch.float32])
 @pytest.mark.parametrize("name", LOSSES)
-def test_a_step_reads_nothing_back(name, dtype):
+def test_a_step_reads_nothing_back(name, dtype, monkeypatch):
+    monkeypatch.setattr(deferred_check, "SYNCHRONOUS_CHECKS", 0)
+    # What is read here lies in the memory of the host, but fake tensors cannot be read at all.
+    monkeypatch.setattr(deferred_check.DeferredCheck, "_is_set", lambda self, on_host: False)
     with FakeTensorMode(allow_non_fake_inputs=True):
         loss_fn = LOSSES[name]().to("cuda")
         assert loss_fn(*batch(8, dtype)).device.type == "cuda"
         ref_emb, ref_labels = batch(12, dtype)
+        own = torch.empty(8, dtype=torch.long, device="cuda")
         assert loss_fn(*batch(8, dtype), ref_emb=ref_emb, ref_labels=ref_labels).shape == ()
+        assert loss_fn(*batch(8, dtype), ref_emb=ref_emb, ref_labels=ref_labels, own=own).shape == ()
         pairs = tuple(torch.empty(5, dtype=torch.long, device="cuda") for _ in range(4))
         assert loss_fn(*batch(8, dtype), pairs).shape == ()
 
@@ -73,7 +78,8 @@ def test_a_step_waits_for_no_gpu(name):
     loss_fn = LOSSES[name]().cuda()
     embeddings = torch.randn(8, 4, device="cuda", requires_grad=True)
     labels = (torch.rand(8, 17, device="cuda") < 0.3).long()
-    loss_fn(embeddings, labels).backward()  # allocates and loads what is needed once
+    for _ in range(deferred_check.SYNCHRONOUS_CHECKS + 1):  # also allocates and loads what is needed once
+        loss_fn(embeddings, labels).backward()
     torch.cuda.synchronize()
     torch.cuda.set_sync_debug_mode("error")
     try:

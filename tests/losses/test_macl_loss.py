@@ -9,9 +9,8 @@ from pytorch_metric_learning import losses as pml_losses
 from pytorch_metric_learning import reducers as pml_reducers
 from pytorch_metric_learning.regularizers import LpRegularizer
 
-from pml_macl import LabelStatistics
+from pml_macl import LabelStatistics, pairs
 from pml_macl.distances import LinearTemperature, TemperatureScheduledSimilarity
-from pml_macl.functional import fused
 from pml_macl.losses import MACLLoss
 from pml_macl.miners import LabelOverlapMiner
 from pml_macl.reducers import FrequencyWeightedReducer
@@ -75,8 +74,8 @@ def random_case(seed):
 @pytest.mark.parametrize("engine", ["fused", "reference"])
 @pytest.mark.parametrize("block", range(8))
 def test_equals_naive_float64_loop_in_value_and_gradient(block, engine, device, monkeypatch):
-    monkeypatch.setattr(fused, "_ELEMENTS_AT_ONCE", 20)  # two to twenty rows in a chunk
-    monkeypatch.setattr(fused, "_ROWS_AT_ONCE", 1)
+    monkeypatch.setattr(pairs, "BLOCK_ELEMENTS", 20)  # two to twenty rows in a block
+    monkeypatch.setattr(pairs, "BLOCK_ROWS", 1)
     for seed in range(40 * block, 40 * (block + 1)):
         case, weights, temperatures, (positive_threshold, negative_threshold) = random_case(seed)
         counts_labels = case.pop("counts_labels")
@@ -371,8 +370,8 @@ def bad_calls():
         "class indices": (ValueError, "one_hot", (emb, torch.arange(4))),
         "labels as list": (TypeError, "labels must be", (emb, labels.tolist())),
         "missing labels": (TypeError, "labels must be", (emb, None)),
-        "too few labels": (ValueError, "one row an embedding \\(4\\), got 3", (emb, labels[:3])),
-        "other number of classes": (ValueError, "one column a class \\(2\\), got 1", (emb, labels[:, :1])),
+        "too few labels": (ValueError, "one row per embedding \\(4\\), got 3", (emb, labels[:3])),
+        "other number of classes": (ValueError, "one column per class \\(2\\), got 1", (emb, labels[:, :1])),
         "counts": (ValueError, "only 0 and 1, got 2", (emb, labels.long() * 2)),
         "negative": (ValueError, "only 0 and 1, got -1", (emb, -labels.long())),
         "scores": (ValueError, "only 0 and 1, got 0.5", (emb, labels.float() / 2)),
@@ -380,14 +379,18 @@ def bad_calls():
         "references without labels": (ValueError, "ref_emb was given without ref_labels", (emb, labels, None, emb)),
         "ref_labels alone": (ValueError, "ref_labels was given without", (emb, labels, None, None, labels)),
         "embedding size": (ValueError, "embedding size 3, got 2", (emb, labels, None, emb[:, :2], labels)),
-        "references' classes": (ValueError, "one column a class", (emb, labels, None, emb, labels[:, :1])),
+        "references' classes": (ValueError, "one column per class", (emb, labels, None, emb, labels[:, :1])),
         "five indices": (ValueError, "got 5 tensors", (emb, labels, (index,) * 5)),
         "indices as list": (TypeError, "indices_tuple must be", (emb, labels, [[0], [1], [0], [1]])),
         "float indices": (TypeError, "integers", (emb, labels, (index.float(),) * 4)),
         "unequal indices": (ValueError, "equal length", (emb, labels, (index, index[:1], index, index))),
         "index too large": (ValueError, "from 0 to 3, got 0 to 4", (emb, labels, (index, index * 4, index, index))),
         "index below 0": (ValueError, "from 0 to 3, got -1", (emb, labels, (index, index - 1, index, index))),
-        "pair of both kinds": (ValueError, "both as a positive and", (emb, labels, (index, 1 - index) * 2)),
+        "pair of both kinds": (
+            ValueError,
+            "as a positive or as a negative, not as both",
+            (emb, labels, (index, 1 - index) * 2),
+        ),
     }
 
 
@@ -489,14 +492,21 @@ class TestEngine:
         [
             ({"reducer": pml_reducers.MeanReducer()}, "the reducer MeanReducer"),
             ({"distance": pml_distances.LpDistance()}, "the distance LpDistance"),
-            ({"collect_stats": True}, "collected stats"),
+            ({"distance": pml_distances.CosineSimilarity(power=2)}, "a power of the similarity"),
         ],
     )
-    def test_what_it_cannot_do_takes_the_reference(self, batch, options, reason):
+    def test_what_it_cannot_do_takes_the_reference(self, batch, options, reason, caplog):
         with pytest.raises(ValueError, match=f'engine="fused" is not possible with {reason}'):
             MACLLoss(**options, engine="fused")(*batch)
         expected = MACLLoss(**options, engine="reference")(*batch)
-        torch.testing.assert_close(MACLLoss(**options)(*batch), expected)
+        loss_fn = MACLLoss(**options)
+        with caplog.at_level("DEBUG", logger="pml_macl"):
+            torch.testing.assert_close(loss_fn(*batch), expected)
+            loss_fn(*batch)
+        assert loss_fn.fallback == reason
+        assert [record.getMessage() for record in caplog.records] == [
+            f"MACLLoss: the reference engine runs because of {reason}"
+        ]
 
     def test_a_regularizer_goes_with_it(self, batch):
         options = {"embedding_regularizer": LpRegularizer(), "embedding_reg_weight": 0.3}

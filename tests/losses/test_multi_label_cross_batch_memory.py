@@ -377,8 +377,8 @@ BAD_CALLS = {
     "embedding size": (ValueError, "embedding size 3, got 5", {"embeddings": torch.randn(4, 5)}),
     "embeddings as list": (TypeError, "embeddings must be", {"embeddings": [[0.0]]}),
     "class indices": (ValueError, "one_hot", {"labels": torch.arange(4)}),
-    "number of classes": (ValueError, "one column a class .2., got 3", {"labels": torch.ones(4, 3)}),
-    "number of rows": (ValueError, "one row an embedding .4., got 3", {"labels": torch.ones(3, 2)}),
+    "number of classes": (ValueError, "one column per class .2., got 3", {"labels": torch.ones(4, 3)}),
+    "number of rows": (ValueError, "one row per embedding .4., got 3", {"labels": torch.ones(3, 2)}),
     "counts": (ValueError, "only 0 and 1, got 2", {"labels": torch.full((4, 2), 2)}),
     "too large a batch": (
         ValueError,

@@ -391,10 +391,10 @@ def bad_calls():
     return {
         "class indices": (ValueError, "one_hot", (emb, torch.arange(4))),
         "missing labels": (TypeError, "labels must be", (emb, None)),
-        "too few labels": (ValueError, "one row an embedding", (emb, labels[:3])),
+        "too few labels": (ValueError, "one row per embedding", (emb, labels[:3])),
         "counts": (ValueError, "only 0 and 1, got 2", (emb, labels.long() * 2)),
         "references without labels": (ValueError, "ref_emb was given without", (emb, labels, None, emb)),
-        "references' classes": (ValueError, "one column a class", (emb, labels, None, emb, labels[:, :1])),
+        "references' classes": (ValueError, "one column per class", (emb, labels, None, emb, labels[:, :1])),
         "five indices": (ValueError, "got 5 tensors", (emb, labels, (index,) * 5)),
         "index too large": (ValueError, "from 0 to 3", (emb, labels, (index, index * 4, index, index))),
     }

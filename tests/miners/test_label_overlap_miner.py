@@ -221,7 +221,7 @@ def test_bad_arguments(kwargs, error, message):
 
 
 def test_bad_calls():
-    with pytest.raises(ValueError, match="one row an embedding"):
+    with pytest.raises(ValueError, match="one row per embedding"):
         LabelOverlapMiner()(torch.zeros(3, 2), torch.zeros(2, 2))
     with pytest.raises(ValueError, match="ref_emb was given without ref_labels"):
         LabelOverlapMiner()(torch.zeros(3, 2), torch.zeros(3, 2), torch.zeros(3, 2))

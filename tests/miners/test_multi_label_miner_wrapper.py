@@ -324,7 +324,7 @@ def test_bad_arguments_and_calls():
     with pytest.raises(TypeError, match="distance belongs to the wrapped miner"):
         MultiLabelMinerWrapper(pml_miners.HDCMiner(), distance=LpDistance())
     miner = MultiLabelMinerWrapper(pml_miners.HDCMiner())
-    with pytest.raises(ValueError, match="one row an embedding"):
+    with pytest.raises(ValueError, match="one row per embedding"):
         miner(torch.zeros(3, 2), torch.zeros(2, 2))
     with pytest.raises(ValueError, match="one_hot"):
         miner(torch.zeros(3, 2), torch.arange(3))

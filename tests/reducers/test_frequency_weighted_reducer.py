@@ -175,7 +175,7 @@ def test_bad_arguments(kwargs, error, message):
 
 def test_labels_of_another_number_of_classes_are_refused():
     losses, indices = torch.ones(1), (torch.tensor([0]), torch.tensor([1]))
-    with pytest.raises(ValueError, match="one column a class \\(4\\), got 2"):
+    with pytest.raises(ValueError, match="one column per class \\(4\\), got 2"):
         reduce(FrequencyWeightedReducer(LabelStatistics(4)), losses, indices, "pos_pair", torch.ones(2, 2))
 
 

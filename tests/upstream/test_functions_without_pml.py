@@ -18,15 +18,17 @@ sys.meta_path.insert(0, Blocker())
 import torch
 import pml_macl
 from pml_macl import functional
+from pml_macl.engine import Terms, contrastive_loss
+from pml_macl.pairs import Pairs
 
 for module in ("functional", *(f"functional.{x.name}" for x in pkgutil.iter_modules(functional.__path__)),
-               "labels", "label_sets", "statistics", "checks"):
+               "labels", "label_sets", "label_table", "statistics", "checks", "pairs", "pair_observer", "deferred_check", "engine"):
     result = doctest.testmod(importlib.import_module("pml_macl." + module))
     assert result.failed == 0, module
 
 called = set()
 def record(frame, event, argument):
-    if event == "call" and frame.f_globals.get("__name__", "").startswith("pml_macl.functional"):
+    if event == "call" and frame.f_globals.get("__name__", "").startswith(("pml_macl.functional", "pml_macl.label_table")):
         called.add(frame.f_code.co_name)
 
 labels = torch.rand(6, 4) < 0.6
@@ -43,18 +45,20 @@ indices = (*positives.nonzero(as_tuple=True), *negatives.nonzero(as_tuple=True))
 masks = functional.masks_from_indices(indices, 6, 6, labels.device)
 anchor_rarity = functional.mean_over_labels(labels, rarity)
 temperatures = functional.pairwise_temperatures(jaccard, anchor_rarity, 0.1, 1.0, 0.3, 0.01)
-weights = functional.pairwise_label_weights(labels, labels, jaccard, statistics.inverse_cooccurrence())
+sums = functional.sum_over_shared_labels(labels, labels, statistics.inverse_cooccurrence())
+weights = functional.pairwise_label_weights(sums, jaccard)
 anchors_count = functional.anchor_weights(labels, statistics.inverse_frequency(), 0.5, torch.float32)
 losses, anchors, others = functional.positive_pair_losses(embeddings @ embeddings.T / temperatures, *masks)
 loss = functional.weighted_anchor_mean(losses, anchors, weights[anchors, others].float(), anchors_count)
-terms = functional.PairTerms(
-    labels=labels, ref_labels=labels, anchor_temperatures=(0.1 * (1 - 0.3 * anchor_rarity)).float(),
-    anchor_weights=anchors_count, inverse_counts=statistics.inverse_cooccurrence(), power=1.0, overlap_power=0.0,
-    divide_by_count=False, overlap_scale=1.0, min_temperature=0.01, positive_threshold=0.0, negative_threshold=0.0,
-    exclude_self=True, masks=None,
-)
-fused = functional.fused_contrastive_loss(embeddings, embeddings, terms)
 sys.setprofile(None)
+
+# The engine on the same pairs, with the formulas as its terms.
+terms = Terms(
+    lambda block: functional.pairwise_temperatures(block.jaccard, anchor_rarity.float()[block.rows], 0.1, 1, 0.3, 0.01),
+    lambda block: block.sum_over_shared(statistics.inverse_cooccurrence(torch.float32)),
+    anchors_count,
+)
+fused = contrastive_loss(embeddings, None, Pairs(labels), terms)
 
 torch.testing.assert_close(fused, loss.float())
 one, = torch.autograd.grad(loss, embeddings)

@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from pml_macl.functional import SharedSums
+from pml_macl.functional import sum_over_shared_labels
+from pml_macl.label_table import LabelTable, sum_over_shared
 
 
 def naive_sums(labels, ref_labels, values):
@@ -29,10 +30,17 @@ def test_equal_the_loop(num_classes, of_pairs, dtype, generator, device):
     values = torch.rand(num_classes, num_classes, dtype=torch.float64, generator=generator)
     values = values + values.T if of_pairs else values[0]
     expected = naive_sums(labels, ref_labels, values)
-    sums = SharedSums(labels.to(device), ref_labels.to(device), values.to(device, dtype))
+    tables = [LabelTable(x.to(device), dtype) for x in (labels, ref_labels)]
     rtol = 1e-5 if dtype is torch.float32 else 1e-12
-    for rows in (slice(0, 4), slice(4, 6), slice(None)):
-        torch.testing.assert_close(sums[rows].cpu().double(), expected[rows], rtol=rtol, atol=1e-6)
+    with torch.autocast(device.type, dtype=torch.bfloat16):
+        for rows in (slice(0, 4), slice(4, 6), slice(0, 6)):
+            sums = sum_over_shared(*tables, rows, values.to(device, dtype))
+            assert sums.dtype is dtype
+            torch.testing.assert_close(sums.cpu().double(), expected[rows], rtol=rtol, atol=1e-6)
+            counts = sum_over_shared(*tables, rows).cpu().double()
+            assert torch.equal(counts, naive_sums(labels[rows], ref_labels, torch.ones(num_classes)))
+    at_once = sum_over_shared_labels(labels.to(device), ref_labels.to(device), values.to(device, dtype))
+    torch.testing.assert_close(at_once.cpu().double(), expected, rtol=rtol, atol=1e-6)
 
 
 @pytest.mark.parametrize("num_classes", [3, 200])
@@ -42,4 +50,6 @@ def test_nothing_is_shared(num_classes, of_pairs, num_rows, num_references, devi
     labels = torch.zeros(num_rows, num_classes, dtype=torch.bool, device=device)
     ref_labels = torch.ones(num_references, num_classes, dtype=torch.bool, device=device)
     values = torch.ones((num_classes,) * (1 + of_pairs), device=device)
-    assert SharedSums(labels, ref_labels, values)[:].equal(torch.zeros(num_rows, num_references, device=device))
+    assert sum_over_shared_labels(labels, ref_labels, values).equal(
+        torch.zeros(num_rows, num_references, device=device)
+    )

@@ -1,4 +1,4 @@
-"""What the baselines have in common."""
+"""The contrastive loss with one temperature for all pairs, which the baselines are settings of."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from pml_macl.distances import TemperatureScheduledSimilarity
 from pml_macl.losses.multi_label_contrastive_loss import MultiLabelContrastiveLoss
 
 
-class BaseBaselineLoss(MultiLabelContrastiveLoss):
+class SingleTemperatureLoss(MultiLabelContrastiveLoss):
     """The contrastive loss on label sets with one temperature for all pairs.
 
     Args:

@@ -1,0 +1,183 @@
+"""The engine: the weighted contrastive loss of all positive pairs and its gradient, one block of anchors at a time."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pml_macl.pairs import PairBlock, Pairs
+
+OfBlock = Callable[[PairBlock], Tensor]
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What the parts say of the pairs.
+
+    Attributes:
+        temperatures: gives the temperatures of a block, of a shape that broadcasts to (n, M).
+        weights: gives the weights of a block, >= 0, of a shape that broadcasts to (n, M).
+        anchor_weights: (N,) weights of the anchors, >= 0.
+        divide_by_count: divide an anchor's weights by the number of its positives instead of by their sum.
+        parameters: learnable tensors that ``temperatures`` depends on.
+        observe: called with each block and its temperatures, to collect statistics.
+    """
+
+    temperatures: OfBlock
+    weights: OfBlock
+    anchor_weights: Tensor
+    divide_by_count: bool = False
+    parameters: Sequence[Tensor] = ()
+    observe: Callable[[PairBlock, Tensor], None] | None = None
+
+
+def contrastive_loss(query: Tensor, reference: Tensor | None, pairs: Pairs, terms: Terms) -> Tensor:
+    r"""Weighted mean of the losses of all positive pairs, with an analytic gradient.
+
+    .. math::
+        L = \frac{1}{\sum_i a_i} \sum_i a_i \sum_{p \in P(i)} \frac{w_{ip}}{\sum_{q \in P(i)} w_{iq}}
+            \Bigl[-\log \frac{\exp(s_{ip} / \tau_{ip})}{\sum_{k \in P(i) \cup N(i)} \exp(s_{ik} / \tau_{ik})}\Bigr],
+        \quad s_{ij} = q_i \cdot r_j
+
+    Value and gradient equal those of :func:`~pml_macl.functional.positive_pair_losses` and
+    :func:`~pml_macl.functional.weighted_anchor_mean`, but no (N, M) matrix is kept for the backward pass. There is no
+    second derivative.
+
+    Args:
+        query: (N, D) embeddings of the anchors, float32 or float64.
+        reference: (M, D) embeddings of the references; None is ``query``.
+        pairs: label sets, positives and negatives.
+        terms: temperatures and weights.
+
+    Returns:
+        () loss; 0 where no anchor has a weight.
+    """
+    loss: Tensor = _ContrastiveLoss.apply(query, reference, pairs, terms, *terms.parameters)
+    return loss
+
+
+class _ContrastiveLoss(torch.autograd.Function):
+    """Computes the gradient in the forward pass, where all that it needs is at hand."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, query: Tensor, reference: Tensor | None, pairs: Pairs, terms: Terms, *parameters: Tensor
+    ) -> Tensor:
+        needed = (*ctx.needs_input_grad[:2], *ctx.needs_input_grad[4:])
+        gradients = [
+            torch.zeros_like(x) if x is not None and is_needed else None
+            for x, is_needed in zip((query, reference, *parameters), needed, strict=True)
+        ]
+        total, total_weight = query.new_zeros(()), query.new_zeros(())
+        with torch.autocast(query.device.type, enabled=False):
+            for rows in pairs.row_blocks():
+                losses, weights = _add_block(rows, query, reference, pairs, terms, gradients)
+                total += losses.sum()
+                total_weight += weights.sum()
+        divisor = torch.where(total_weight > 0, total_weight, 1)
+        ctx.save_for_backward(*(None if gradient is None else gradient / divisor for gradient in gradients))
+        return total / divisor
+
+    @staticmethod
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
+        # torch's once_differentiable would let a constant grad_output pass and give wrong second derivatives.
+        if torch.is_grad_enabled():
+            raise RuntimeError('the fused engine has no second derivatives; use engine="reference" with create_graph')
+        gradients = [None if gradient is None else gradient * grad_output for gradient in ctx.saved_tensors]
+        return *gradients[:2], None, None, *gradients[2:]
+
+
+def _add_block(
+    rows: slice,
+    query: Tensor,
+    reference: Tensor | None,
+    pairs: Pairs,
+    terms: Terms,
+    gradients: list[Tensor | None],
+) -> tuple[Tensor, Tensor]:
+    """Weighted losses of n anchors, (n,), and the (n,) weights; their gradients are added to ``gradients``."""
+    block = pairs[rows]
+    with torch.set_grad_enabled(bool(terms.parameters)):
+        differentiable = terms.temperatures(block)
+    temperatures = differentiable.detach()
+    weights = torch.where(block.positives, terms.weights(block), query.new_zeros(()))
+    row_weights = weights.sum(dim=1, keepdim=True)
+    totals = block.positives.sum(dim=1, keepdim=True, dtype=weights.dtype) if terms.divide_by_count else row_weights
+    ignored, own = block.ignored, block.own
+    if terms.observe is not None:
+        terms.observe(block, temperatures)
+    del block  # and with it the matrices that only the terms needed
+    used = terms.anchor_weights[rows, None] * (totals > 0)
+    scale = used / torch.where(totals > 0, totals, 1)
+
+    others = query if reference is None else reference
+    per_pair = temperatures.ndim > 0 and temperatures.shape[-1] > 1
+    logits = query[rows] @ others.T if per_pair else (query[rows] / temperatures) @ others.T
+    if per_pair:
+        logits.div_(temperatures)
+    weighted = torch.linalg.vecdot(weights, logits)[:, None]
+    slopes = logits / temperatures if differentiable.requires_grad else None
+    for excluded in (ignored, own):
+        if excluded is not None:
+            _exclude(logits, excluded)
+    largest = logits.amax(dim=1, keepdim=True)
+    likelihoods = logits.sub_(largest).exp_()
+    denominators = likelihoods.sum(dim=1, keepdim=True)
+    losses = scale * (row_weights * (denominators.log() + largest) - weighted)
+
+    # The negative gradient in the logits, but for the factor `scale`.
+    descent = weights.addcmul_(likelihoods, row_weights / denominators, value=-1)
+    if slopes is not None:
+        slopes.mul_(descent).mul_(scale)
+        _add_gradients_of_parameters(differentiable, slopes, terms.parameters, gradients)
+    if per_pair:
+        descent.div_(temperatures)
+    else:
+        scale = scale / temperatures
+    _add_gradients(rows, query, reference, descent, scale, gradients)
+    return losses, used
+
+
+def _exclude(logits: Tensor, excluded: Tensor) -> None:
+    """Give excluded pairs, a mask or one column per row, the smallest logit, so that their likelihood is 0."""
+    smallest = torch.finfo(logits.dtype).min  # -inf would make a row without candidates NaN
+    if excluded.dtype is torch.bool:
+        logits.masked_fill_(excluded, smallest)
+    else:
+        logits.scatter_(1, excluded, smallest)
+
+
+def _add_gradients(
+    rows: slice,
+    query: Tensor,
+    reference: Tensor | None,
+    descent: Tensor,
+    scale: Tensor,
+    gradients: list[Tensor | None],
+) -> None:
+    """Add the gradients in the embeddings: ``descent`` times ``scale`` is the negative gradient in the similarities."""
+    of_query, of_reference = gradients[:2]
+    if reference is None and of_query is not None and len(descent) == len(query):
+        # One block holds each row both as anchor and as reference, so one product gives both parts of its gradient.
+        descent = descent.mul_(scale)
+        of_query.addmm_(descent + descent.T, query, alpha=-1)
+        return
+    others, of_others = (query, of_query) if reference is None else (reference, of_reference)
+    if of_query is not None:
+        of_query[rows] += (descent @ others).mul_(-scale)
+    if of_others is not None:
+        of_others.addmm_(descent.T, query[rows] * -scale)
+
+
+def _add_gradients_of_parameters(
+    temperatures: Tensor, slopes: Tensor, parameters: Sequence[Tensor], gradients: list[Tensor | None]
+) -> None:
+    """Add the gradients in what the temperatures are made of; ``slopes`` is the (n, M) gradient in the temperatures."""
+    found = torch.autograd.grad(
+        temperatures, parameters, slopes.sum_to_size(temperatures.shape), allow_unused=True, materialize_grads=True
+    )
+    for total, gradient in zip(gradients[2:], found, strict=True):
+        if total is not None:
+            total += gradient

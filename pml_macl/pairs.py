@@ -1,0 +1,218 @@
+"""The pairs of a batch: everything that distances, reducers and losses ask about two label sets."""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from pml_macl.computed_once import computed_once
+from pml_macl.deferred_check import DeferredCheck
+from pml_macl.functional import masks_from_indices, positive_negative_masks
+from pml_macl.label_table import LabelTable, sum_over_shared
+from pml_macl.statistics import LabelStatistics
+from pml_macl.tuning import BLOCK_ELEMENTS, BLOCK_ROWS
+
+
+class Pairs:
+    """All pairs of N anchors and M references, served in blocks of anchors: ``pairs[0:32]`` is a :class:`PairBlock`.
+
+    A loss makes one object per batch and passes it to its distance and its reducer. Nothing is computed before a part
+    asks for it, and no (N, M) matrix is kept but the masks of ``indices_tuple``.
+
+    Args:
+        labels: (N, C) boolean label sets of the anchors, already checked.
+        ref_labels: (M, C) boolean label sets of the references; None compares the anchors with one another.
+        own: (N,) int64, which reference is the anchor itself, such as its copy in a memory; that pair is neither
+            positive nor negative. None: with ``ref_labels`` no reference is, without them each row is its own.
+        indices_tuple: pairs (a1, p, a2, n) or triplets (a, p, n) of a miner, which replace the thresholds. They decide
+            about own pairs too, unless ``own`` is given.
+        positive_threshold: smallest Jaccard similarity of a positive pair, in [0, 1]; 0 accepts any shared label.
+        negative_threshold: largest Jaccard similarity of a negative pair, in [0, 1].
+        statistics: label frequencies; None counts ``labels`` if a part asks for frequencies.
+        dtype: floating-point type of weights and temperatures.
+        deferred: checks ``indices_tuple`` without waiting for a GPU; None waits.
+
+    Attributes:
+        labels: (N, C) as given.
+        own: (N,) as above, or None.
+        given_statistics: ``statistics`` as given.
+        dtype: as given.
+
+    Raises:
+        ValueError: ``indices_tuple`` holds a pair both as a positive and as a negative.
+
+    Example:
+        >>> pairs = Pairs(torch.tensor([[True, True, False], [True, False, False], [False, False, True]]))
+        >>> block = pairs[0:1]
+        >>> block.shared
+        tensor([[2., 1., 0.]])
+        >>> block.jaccard
+        tensor([[1.0000, 0.5000, 0.0000]])
+        >>> block.positives, block.negatives
+        (tensor([[False,  True, False]]), tensor([[False, False,  True]]))
+    """
+
+    def __init__(
+        self,
+        labels: Tensor,
+        ref_labels: Tensor | None = None,
+        own: Tensor | None = None,
+        indices_tuple: Sequence[Tensor] | None = None,
+        positive_threshold: float = 0.0,
+        negative_threshold: float = 0.0,
+        statistics: LabelStatistics | None = None,
+        dtype: torch.dtype = torch.float32,
+        deferred: DeferredCheck | None = None,
+    ) -> None:
+        self.labels = labels
+        self.dtype = dtype
+        self.given_statistics = statistics
+        self.positive_threshold = positive_threshold
+        self.negative_threshold = negative_threshold
+        self.anchor_table = LabelTable(labels, dtype)
+        self.reference_table = self.anchor_table if ref_labels is None else LabelTable(ref_labels, dtype)
+        self.includes_anchors = ref_labels is None or own is not None
+        self.masks: tuple[Tensor, Tensor] | None = None
+        if indices_tuple is not None:
+            self.masks = masks_from_indices(
+                indices_tuple, len(labels), len(self.reference_table), labels.device, deferred
+            )
+        elif ref_labels is None and own is None:
+            own = torch.arange(len(labels), device=labels.device)
+        self.own = own
+
+    def __len__(self) -> int:
+        """Number of anchors N."""
+        return len(self.anchor_table)
+
+    @property
+    def num_references(self) -> int:
+        """Number of references M."""
+        return len(self.reference_table)
+
+    def __getitem__(self, rows: slice) -> "PairBlock":
+        return PairBlock(self, slice(*rows.indices(len(self))))
+
+    def row_blocks(self) -> Iterator[slice]:
+        """The anchors in blocks whose (n, M) matrices are small; none where there are no pairs."""
+        size = max(BLOCK_ROWS, BLOCK_ELEMENTS // max(1, self.num_references))
+        for start in range(0, len(self) if self.num_references else 0, size):
+            yield slice(start, min(start + size, len(self)))
+
+    @computed_once
+    def statistics(self) -> LabelStatistics:
+        """Label frequencies: those given, or those of the anchors."""
+        return self.given_statistics or LabelStatistics.from_checked_labels(self.labels)
+
+    @computed_once
+    def carriers(self) -> Tensor:
+        """(C,) how many references carry each label, without an anchor's own copy."""
+        counts = self.reference_table.label_columns.sum(dim=1)
+        return counts - 1 if self.includes_anchors else counts
+
+
+class PairBlock:
+    """n anchors against all M references; every property is computed when it is first asked for.
+
+    Treat the matrices as read-only: they are shared by all parts that look at the block.
+
+    Args:
+        pairs: the pairs of the batch.
+        rows: which anchors.
+    """
+
+    def __init__(self, pairs: Pairs, rows: slice) -> None:
+        self.pairs = pairs
+        self.rows = rows
+
+    @property
+    def labels(self) -> Tensor:
+        """(n, C) boolean label sets of the anchors."""
+        return self.pairs.labels[self.rows]
+
+    @property
+    def sizes(self) -> Tensor:
+        """(n, 1) number of labels of each anchor."""
+        return self.pairs.anchor_table.sizes[self.rows, None]
+
+    @property
+    def ref_sizes(self) -> Tensor:
+        """(M,) number of labels of each reference."""
+        return self.pairs.reference_table.sizes
+
+    @computed_once
+    def shared(self) -> Tensor:
+        """(n, M) number of shared labels."""
+        return self.sum_over_shared(None)
+
+    @computed_once
+    def jaccard(self) -> Tensor:
+        """(n, M) Jaccard similarity of the label sets; 0 for an empty set."""
+        # An empty set shares nothing, so its size does not matter, but 0 / 0 would.
+        union = (self.sizes.clamp(min=1) + self.ref_sizes).sub_(self.shared)
+        return torch.div(self.shared, union, out=union)
+
+    @property
+    def positives(self) -> Tensor:
+        """(n, M) boolean, True for a positive pair."""
+        return self._masks[0]
+
+    @property
+    def negatives(self) -> Tensor:
+        """(n, M) boolean, True for a negative pair."""
+        return self._masks[1]
+
+    @property
+    def own(self) -> Tensor | None:
+        """(n, 1) int64, which reference is the anchor itself; None if there is no such reference."""
+        return None if self.pairs.own is None else self.pairs.own[self.rows, None]
+
+    @property
+    def ignored(self) -> Tensor | None:
+        """(n, M) boolean, True for a pair that is neither positive nor negative; None if only :attr:`own` pairs are."""
+        no_gap = self.pairs.positive_threshold == 0 or self.pairs.negative_threshold == 1
+        return None if self.pairs.masks is None and no_gap else ~(self.positives | self.negatives)
+
+    def sum_over_shared(self, values: Tensor | None) -> Tensor:
+        r"""Sum of values over the labels, or the pairs of labels, that each pair shares.
+
+        .. math:: \sum_{l \in S_{ij}} v_l \quad \text{or} \quad \sum_{l \le m \in S_{ij}} v_{lm}
+
+        Args:
+            values: (C,) one value per label, or (C, C) symmetric, one value per pair of labels, in the dtype of the
+                pairs; None counts the labels.
+
+        Returns:
+            (n, M) sums.
+        """
+        return sum_over_shared(self.pairs.anchor_table, self.pairs.reference_table, self.rows, values)
+
+    @computed_once
+    def _masks(self) -> tuple[Tensor, Tensor]:
+        pairs = self.pairs
+        if pairs.masks is not None:
+            masks = (pairs.masks[0][self.rows], pairs.masks[1][self.rows])
+        else:
+            jaccard = self.jaccard if pairs.positive_threshold > 0 else None
+            masks = positive_negative_masks(self.shared, jaccard, pairs.positive_threshold, pairs.negative_threshold)
+        own = self.own
+        return masks if own is None else (masks[0].scatter(1, own, False), masks[1].scatter(1, own, False))
+
+
+def without_own(indices_tuple: tuple[Tensor, ...], own: Tensor) -> tuple[Tensor, ...]:
+    """Leave out pairs and triplets of an anchor with the reference that is its own copy.
+
+    Args:
+        indices_tuple: pairs (a1, p, a2, n) or triplets (a, p, n).
+        own: (N,) int64, which reference is the anchor itself.
+
+    Returns:
+        The other pairs or triplets.
+    """
+    if len(indices_tuple) == 3:
+        a, p, n = indices_tuple
+        keep = (p != own[a]) & (n != own[a])
+        return a[keep], p[keep], n[keep]
+    a1, p, a2, n = indices_tuple
+    positive, negative = p != own[a1], n != own[a2]
+    return a1[positive], p[positive], a2[negative], n[negative]
