@@ -183,7 +183,7 @@ BAD_CALLS = {
         lambda w: w.loss(w.x, w.y, pairs([0, 1], [1], [0], [2])), ValueError, ("indices_tuple", "equal length", "(2,)")
     ),
     "indices: both": BadCall(
-        lambda w: w.loss(w.x, w.y, pairs([0], [1], [0], [1])), ValueError, ("indices_tuple", "as a positive and as a")
+        lambda w: w.loss(w.x, w.y, pairs([0], [1], [0], [1])), ValueError, ("indices_tuple", "as a positive or as a")
     ),
     # Constructors of losses.
     "num_classes: zero": BadCall(lambda w: MACLLoss(num_classes=0), ValueError, ("num_classes", "at least 1", "got 0")),

@@ -22,13 +22,15 @@ from pml_macl.engine import Terms, contrastive_loss
 from pml_macl.pairs import Pairs
 
 for module in ("functional", *(f"functional.{x.name}" for x in pkgutil.iter_modules(functional.__path__)),
-               "labels", "label_sets", "label_table", "statistics", "checks", "pairs", "pair_observer", "deferred_check", "engine"):
+               "labels", "label_sets", "label_table", "statistics", "checks", "pairs", "pair_observer",
+               "deferred_check", "engine"):
     result = doctest.testmod(importlib.import_module("pml_macl." + module))
     assert result.failed == 0, module
 
 called = set()
 def record(frame, event, argument):
-    if event == "call" and frame.f_globals.get("__name__", "").startswith(("pml_macl.functional", "pml_macl.label_table")):
+    modules = ("pml_macl.functional", "pml_macl.label_table")
+    if event == "call" and frame.f_globals.get("__name__", "").startswith(modules):
         called.add(frame.f_code.co_name)
 
 labels = torch.rand(6, 4) < 0.6
