@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from pml_macl.datasets.scene_canvas import SceneCanvas
-from pml_macl.datasets.scene_types import GROUNDS, SMALLEST_SHARE, SURFACES, paint_scene
+from pml_macl.datasets.synthetic.scene_canvas import SceneCanvas
+from pml_macl.datasets.synthetic.scene_types import GROUNDS, SMALLEST_SHARE, SURFACES, paint_scene
 
 
 class SyntheticScenes(Dataset[tuple[Any, Tensor]]):
