@@ -443,7 +443,7 @@ BAD_CALLS = {
         lambda w: MultiLabelImageDataset(3, w.folder / "good.csv"), TypeError, ("images", "path", "got 3")
     ),
     "split: no column": BadCall(
-        lambda w: w.dataset("train"), ValueError, ("split 'train'", "needs split_column", "name of the column")
+        lambda w: w.dataset("train"), ValueError, ("split 'train'", "without split_column", "name of the column")
     ),
     "split: unknown column": BadCall(
         lambda w: w.dataset("train", "fold"), ValueError, ("no column 'fold'", "['ship', 'part']")
@@ -464,7 +464,9 @@ BAD_CALLS = {
         lambda w: w.table("image;ship\na;1\n"), ValueError, ("one column, 'image;ship'", "commas or tabs")
     ),
     "table: missing column": BadCall(
-        lambda w: w.table("image,ship,tree\na,1\n"), ValueError, ("line 2", "2 cells under 3 columns", "mend that row")
+        lambda w: w.table("image,ship,tree\na,1\n"),
+        ValueError,
+        ("line 2", "2 cells under 3 columns", "correct that row"),
     ),
     "table: column without name": BadCall(
         lambda w: w.table("image,\na,1\n"), ValueError, ("column 2 of 2 has no name", "name it")
@@ -478,7 +480,7 @@ BAD_CALLS = {
     "table: image twice": BadCall(
         lambda w: w.table("image,ship\na,1\na.png,1\n"), ValueError, ("'a' and 'a.png'", "keep one")
     ),
-    "table: no id": BadCall(lambda w: w.table("image,ship\n,1\n"), ValueError, ("line 2", "id", "empty", "mend")),
+    "table: no id": BadCall(lambda w: w.table("image,ship\n,1\n"), ValueError, ("line 2", "id", "empty", "correct")),
     "table: cell of two": BadCall(
         lambda w: w.table("\ufeffimage,ship\r\na,1\r\nb,2\r\n"), ValueError, ("line 3, column 'ship'", "0 or 1", "'2'")
     ),
@@ -508,7 +510,7 @@ BAD_CALLS = {
     ),
     "id: drive": BadCall(lambda w: w.table("image,ship\nC:\\secret,1\n"), ValueError, ("secret", "relative")),
     "id: no image": BadCall(
-        lambda w: w.table("image,ship\nzz,1\n"), FileNotFoundError, ("1 of 1", "'zz'", "add the images")
+        lambda w: w.table("image,ship\nzz,1\n"), FileNotFoundError, ("1 of 1", "'zz'", "Add the images")
     ),
     "layout: missing folder": BadCall(
         lambda w: DLRSD(w.folder), FileNotFoundError, ("Images", "DLRSD", "Get the data from", "must then hold")
