@@ -245,7 +245,7 @@ BAD_CALLS = {
         lambda w: MultiLabelLossWrapper(torch.nn.MSELoss()), TypeError, ("loss", "got MSELoss")
     ),
     "wrapper: weights a class": BadCall(
-        lambda w: MultiLabelLossWrapper(w.arcface), ValueError, ("ArcFaceLoss", "one class a row")
+        lambda w: MultiLabelLossWrapper(w.arcface), ValueError, ("ArcFaceLoss", "one class per row")
     ),
     "wrapper: swap": BadCall(
         lambda w: MultiLabelLossWrapper(pml_losses.TripletMarginLoss(swap=True)),

@@ -3,7 +3,6 @@
 import copy
 import inspect
 import math
-from pathlib import Path
 
 import pytest
 import torch
@@ -21,10 +20,10 @@ from pytorch_metric_learning.utils.distributed import DistributedLossWrapper
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from pml_macl import LabelSets, LabelStatistics
+from pml_macl.compatibility import PML_LOSSES, PML_TRAINERS
 from pml_macl.distances import TemperatureScheduledSimilarity
 from pml_macl.losses import MACLLoss, MultiLabelLossWrapper
 from pml_macl.miners import LabelOverlapMiner, MultiLabelMinerWrapper
-from pml_macl.pml_parts import PML_LOSSES, PML_TRAINERS, pml_parts_page
 from pml_macl.reducers import FrequencyWeightedReducer
 
 
@@ -268,11 +267,6 @@ def test_the_list_holds_every_class_of_pml_and_every_class_is_tested():
     assert set(WORKING) == {name for name, part in PML_LOSSES.items() if part.works}
     assert set(REFUSED) == {name for name, part in PML_LOSSES.items() if not part.works}
     assert all(part.works or part.remark for part in PML_LOSSES.values())
-
-
-def test_the_page_of_the_docs_is_up_to_date():
-    page = Path(__file__).resolve().parents[2] / "docs" / "pml-parts.md"
-    assert page.read_text(encoding="utf-8") == pml_parts_page(), "python -m pml_macl.pml_parts > docs/pml-parts.md"
 
 
 def gradients_of(loss, *leaves):
