@@ -57,7 +57,7 @@ PML_LOSSES: Mapping[str, PMLPart] = {
     "NPairsLoss": PMLPart(False, _UNIQUE),
     "NTXentLoss": PMLPart(
         True,
-        "compares each positive pair with all negative pairs; a `LabelOverlapMiner` that keeps few of both saves time",
+        "compares each positive pair with all negative pairs; limit the number of both with `LabelOverlapMiner`",
     ),
     "NormalizedSoftmaxLoss": PMLPart(False, _CLASS_WEIGHTS),
     "P2SGradLoss": PMLPart(False, _CLASS_WEIGHTS),

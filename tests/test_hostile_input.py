@@ -297,10 +297,10 @@ BAD_CALLS = {
         lambda w: LabelOverlapMiner(pos_strategy="semihard"), ValueError, ("pos_strategy", "'easy'", "got 'semihard'")
     ),
     "max_negatives_per_anchor: zero": BadCall(
-        lambda w: LabelOverlapMiner(max_negatives_per_anchor=0), ValueError, ("max_negatives_per_anchor", "None", "0")
+        lambda w: LabelOverlapMiner(max_negatives_per_anchor=0), ValueError, ("max_negatives_per_anchor", "1", "got 0")
     ),
     "max_positives_per_anchor: float": BadCall(
-        lambda w: LabelOverlapMiner(max_positives_per_anchor=2.0), ValueError, ("max_positives_per_anchor", "got 2.0")
+        lambda w: LabelOverlapMiner(max_positives_per_anchor=2.0), TypeError, ("max_positives_per_anchor", "got 2.0")
     ),
     "output": BadCall(lambda w: LabelOverlapMiner(output="all"), ValueError, ("output", "'triplets'", "got 'all'")),
     "distance of a miner": BadCall(

@@ -301,7 +301,7 @@ def test_equals_the_naive_pairs_in_value_and_gradient(
 def test_pairs_of_a_miner_are_taken_as_they_are(make, oracle, takes_references, kind):
     embeddings, labels, _, _ = make_batch(5)
     labels[0, 0] = True
-    mined = LabelOverlapMiner(max_positives_per_anchor=2, max_negatives_per_anchor=3, output=kind)(embeddings, labels)
+    mined = LabelOverlapMiner(0.0, 0.0, "random", "random", 2, 3, kind)(embeddings, labels)
     loss_fn = MultiLabelLossWrapper(make())
     if isinstance(loss_fn.loss, pml_losses.RankedListLoss):
         with pytest.raises(ValueError, match="indices_tuple"):
@@ -655,9 +655,7 @@ class TensorBytes(TorchDispatchMode):
 def test_512_rows_train_within_the_memory_of_their_pairs(make, generator):
     labels = torch.rand(512, 17, generator=generator) < 0.2  # about half of all pairs share a label
     embeddings = torch.randn(512, 32, generator=generator, requires_grad=True)
-    mined = LabelOverlapMiner(neg_strategy="hard", max_positives_per_anchor=4, max_negatives_per_anchor=8)(
-        embeddings, labels
-    )
+    mined = LabelOverlapMiner(0.0, 0.0, "random", "hard", 4, 8)(embeddings, labels)
     num_positives, num_negatives = len(mined[0]), len(mined[2])
     with TensorBytes() as memory:
         loss = MultiLabelLossWrapper(make())(embeddings, labels, mined)
