@@ -344,9 +344,9 @@ BAD_CALLS = {
     "similarity of labels: columns": BadCall(
         lambda w: jaccard_similarity(w.y, w.y[:, :2]), ValueError, ("ref_labels", "(3)", "got 2 columns")
     ),
-    "sampler: batch": BadCall(lambda w: LabelBalancedSampler(w.y, 7), ValueError, ("batch_size", "1 to 6", "got 7")),
+    "sampler: batch": BadCall(lambda w: LabelBalancedSampler(w.y, 7), ValueError, ("batch_size", "at most 6", "got 7")),
     "sampler: labels": BadCall(
-        lambda w: LabelBalancedSampler(w.y, 2, 3), ValueError, ("labels_per_batch", "1 to 2", "got 3")
+        lambda w: LabelBalancedSampler(w.y, 2, 3), ValueError, ("labels_per_batch", "at most 2", "got 3")
     ),
     "sampler: length": BadCall(
         lambda w: LabelBalancedSampler(w.y, 2, length_before_new_iter=3), ValueError, ("length_before", "got 3; take 4")
