@@ -78,5 +78,11 @@ def make_loss_and_miner(
     entry = LOSSES[name]
     miner = None
     if entry.mined is not None:  # all triplets, or positives times negatives, of a multi-label batch are too many
-        miner = LabelOverlapMiner(max_positives_per_anchor=8, max_negatives_per_anchor=16, output=entry.mined)
+        miner = LabelOverlapMiner(
+            pos_strategy="random",
+            neg_strategy="random",
+            max_positives_per_anchor=8,
+            max_negatives_per_anchor=16,
+            output=entry.mined,
+        )
     return entry.make(value, statistics), miner

@@ -33,7 +33,13 @@ def combinations(statistics: LabelStatistics, num_steps: int) -> dict[str, Calla
         "MACLLoss": lambda: {"loss": MACLLoss(label_statistics=statistics)},
         "LabelOverlapMiner, TripletMarginLoss": lambda: {
             "loss": MultiLabelLossWrapper(TripletMarginLoss(margin=0.1)),
-            "miner": LabelOverlapMiner(max_positives_per_anchor=8, max_negatives_per_anchor=8, output="triplets"),
+            "miner": LabelOverlapMiner(
+                pos_strategy="random",
+                neg_strategy="random",
+                max_positives_per_anchor=8,
+                max_negatives_per_anchor=8,
+                output="triplets",
+            ),
         },
         "LabelOverlapMiner, MultiSimilarityLoss": lambda: {
             "loss": MultiLabelLossWrapper(MultiSimilarityLoss()),

@@ -1,10 +1,13 @@
 """Checks of arguments at the public boundary; inner functions trust what has passed here."""
 
 import math
+import os
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from pml_macl.deferred_check import DeferredCheck
@@ -176,3 +179,29 @@ def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
     """Raise unless ``value`` is one of ``choices``."""
     if value not in choices:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
+
+
+def check_callable(name: str, value: Any) -> None:
+    """Raise unless ``value`` can be called or is None."""
+    if value is not None and not callable(value):
+        raise TypeError(f"{name} must be callable or None, got {value!r}")
+
+
+def check_path(name: str, value: Any) -> None:
+    """Raise unless ``value`` is a path, as a string or as an ``os.PathLike``."""
+    if not isinstance(value, (str, os.PathLike)):
+        raise TypeError(f"{name} must be a path, got {value!r}")
+
+
+def check_string_or_none(name: str, value: Any) -> None:
+    """Raise unless ``value`` is a string or None."""
+    if value is not None and not isinstance(value, str):
+        raise TypeError(f"{name} must be a string or None, got {value!r}")
+
+
+def check_values(name: str, values: NDArray[np.float64], low: float, high: float = math.inf) -> None:
+    """Raise unless every element of an array lies in [low, high]; NaN does not."""
+    wrong = values[~((values >= low) & (values <= high))]
+    if wrong.size:
+        expected = f"in [{low:g}, {high:g}]" if math.isfinite(high) else f">= {low:g}"
+        raise ValueError(f"every value of {name} must be {expected}, got {wrong[0]:g}")

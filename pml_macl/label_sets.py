@@ -9,8 +9,13 @@ from torch import Tensor
 from pml_macl.checks import check_range
 from pml_macl.labels import check_labels, count_product, label_overlap
 
+# __torch_function__ receives each operation of torch as a function object. One operation has several of them: torch.eq,
+# Tensor.eq and Tensor.__eq__; Tensor.shape arrives as the __get__ of a descriptor. The objects differ between releases
+# of torch, their names do not, so operations are told apart by name. The lists name what is allowed. Any other
+# operation, such as one that a later torch adds, raises an error; a list of what is forbidden would let it treat row
+# numbers as classes.
 COMPARISONS = ("eq", "__eq__", "ne", "__ne__")
-# What may be done to the row numbers without taking them for classes; __get__ reads shape, ndim, dtype, device, ...
+# Operations that move row numbers or describe the tensor. __get__ reads shape, ndim, dtype, device and the like.
 REARRANGEMENTS = (
     *("__getitem__", "index_select", "masked_select", "cat", "stack", "unbind", "split", "chunk"),
     *("unsqueeze", "squeeze", "view", "reshape", "flatten", "expand", "repeat", "t", "transpose", "flip", "roll"),
@@ -64,7 +69,10 @@ class LabelSets(Tensor):
 
     @classmethod
     def _of_rows(cls, rows: Tensor, table: Tensor, threshold: float) -> "LabelSets":
-        sets = Tensor._make_subclass(cls, rows)  # as_subclass fails under dispatch modes in torch 2.2
+        # torch's own nn.Parameter is made by _make_subclass. The public as_subclass does the same, but in torch 2.2 it
+        # fails under a TorchDispatchMode, so it only stands in for a torch that has removed the private function.
+        make_subclass = getattr(Tensor, "_make_subclass", None)
+        sets: LabelSets = rows.as_subclass(cls) if make_subclass is None else make_subclass(cls, rows)
         sets._rows, sets._table, sets.threshold = rows, table, threshold
         return sets
 
@@ -113,7 +121,7 @@ class LabelSets(Tensor):
             raise TypeError(
                 f"{name} has no meaning on LabelSets: rows that overlap form no classes. They can be compared with == "
                 "and !=, indexed and reshaped; multi_hot() gives the labels back. A loss or miner that needs one class "
-                "a row cannot work on multi-hot labels"
+                "per row cannot work on multi-hot labels"
             )
         if isinstance(subject, (list, tuple)):
             sets = _comparable(*subject)

@@ -1,8 +1,8 @@
-"""Pictures of multi-label retrieval: what is found, how well each label is served, how training went.
+"""Plots of multi-label retrieval: retrieved images, average precision per label, training curves, precision and recall.
 
-Every function takes plain tensors, arrays, lists or dictionaries and returns a new ``matplotlib.figure.Figure``; none
-shows a window or touches matplotlib's global state. Save the figure with ``figure.savefig("name.png")``. matplotlib is
-optional: ``pip install pml_macl[examples]``.
+Each function takes tensors, arrays, lists or dictionaries and returns a new ``matplotlib.figure.Figure``. No function
+opens a window or changes matplotlib's global state. Save a figure with ``figure.savefig("name.png")``. matplotlib is
+optional: ``pip install pml_macl[examples]``. ``pml_macl.plot_style`` holds their style.
 """
 
 import textwrap
@@ -14,22 +14,19 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from pml_macl.checks import check_values
 from pml_macl.evaluation.label_mean_average_precision_by_frequency import frequency_thirds
 from pml_macl.labels import check_labels
+from pml_macl.plot_style import COLOURS, GREEN, GREY, GRID, INK, RED, add_legend, line_style, new_figure, new_plot
+from pml_macl.plot_style import LINE_STYLES as LINE_STYLES
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 Values = Tensor | ArrayLike
 Caption = list[tuple[str, str]]  # lines of text and their colours
 
-# Okabe and Ito's palette: distinct for colour-blind readers.
-COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000")
-GREEN, RED, GREY, INK = "#009E73", "#D55E00", "#6B6B6B", "#1A1A1A"
-GRID_NOTE = "Green: labels shared with the query. Red, dashed: nothing shared. Grey: further labels."
-GRID: dict[str, Any] = {"color": "#D5D9DD", "linewidth": 0.7}
-LINE_STYLES = ("-", "--", "-.", ":")
+GRID_NOTE = "Green: labels shared with the query. Red, dashed: no shared label. Grey: other labels."
 
 
 def plot_retrieval_grid(
@@ -40,11 +37,11 @@ def plot_retrieval_grid(
     classes: Sequence[str],
     title: str | None = None,
 ) -> "Figure":
-    """Queries, their nearest images, and the labels that each of these shares with its query.
+    """Plot queries, their nearest images, and the labels that each retrieved image shares with its query.
 
-    One row a query: the query with its labels, then its nearest images. An image that shares a label has a solid green
-    frame and the shared labels in green, one that shares none has a dashed red frame; labels that only the retrieved
-    image has are grey.
+    Each row shows a query with its labels, then its nearest images. A retrieved image that shares a label has a solid
+    green frame, with the shared labels in green. One that shares none has a dashed red frame. Labels that only the
+    retrieved image has are grey.
 
     Args:
         query_images: Q images of shape (3, H, W) or (1, H, W), uint8 or floats in [0, 1]; sizes may differ.
@@ -53,15 +50,15 @@ def plot_retrieval_grid(
             of k images.
         retrieved_labels: (Q, k, C) multi-hot label sets of the retrieved images.
         classes: the C label names.
-        title: above the picture.
+        title: title of the plot; None draws none.
 
     Returns:
         The figure.
 
     Raises:
         ImportError: matplotlib is not installed.
-        TypeError: labels are not tensors, or an image holds no numbers of these types.
-        ValueError: shapes, lengths or values differ from the above.
+        TypeError: labels are not tensors, or an image has another type.
+        ValueError: a shape, length or value does not fit the description above.
 
     Example:
         >>> import torch
@@ -79,8 +76,8 @@ def plot_retrieval_grid(
     num_queries, columns = len(captions), len(captions[0])
     if [len(query_images), *map(len, retrieved_images)] != [num_queries] + [columns - 1] * num_queries:
         raise ValueError(
-            f"the labels are those of {num_queries} queries with {columns - 1} retrieved images each; "
-            "query_images and retrieved_images must hold as many"
+            f"query_images and retrieved_images must hold one image per row of labels: {num_queries} queries "
+            f"with {columns - 1} retrieved images each"
         )
     side, gap, line = 1.25, 0.17, 0.125  # inches
     width = columns * (side + gap) + 2 * gap
@@ -91,7 +88,7 @@ def plot_retrieval_grid(
     figure = new_figure(width, height)
 
     def write(left: float, top: float, text: str, **style: Any) -> None:
-        # a dollar sign in a label is no formula
+        # a dollar sign in a label does not start a formula
         figure.text(left / width, top / height, text, va="top", parse_math=False, **style)
 
     if title is not None:
@@ -125,25 +122,25 @@ def plot_label_average_precision(
     classes: Sequence[str],
     title: str | None = None,
 ) -> "Figure":
-    """Average precision of each label, the most frequent label on top, with the means of head, middle and tail.
+    """Plot the average precision of each label, the most frequent on top, with the means of head, middle and tail.
 
-    The thirds are those of :func:`~pml_macl.evaluation.label_mean_average_precision_by_frequency`. A label without a
-    value (NaN) has no bar and counts in no mean.
+    :func:`~pml_macl.evaluation.label_mean_average_precision_by_frequency` computes the same thirds. A label without a
+    value (NaN) has no bar and is left out of the means.
 
     Args:
-        average_precision: (C,) values in [0, 1], NaN where undefined; or such values of several runs by name, as
-            ``{"before": ..., "best": ...}``.
+        average_precision: (C,) values in [0, 1], NaN where undefined; or a dictionary of such values by the name of
+            the run, such as ``{"before": ..., "best": ...}``.
         counts: (C,) number of images that carry each label.
         classes: the C label names.
-        title: above the picture.
+        title: title of the plot; None draws none.
 
     Returns:
         The figure.
 
     Raises:
         ImportError: matplotlib is not installed.
-        TypeError: something is no array of numbers.
-        ValueError: shapes or values differ from the above.
+        TypeError: an argument is not an array of numbers.
+        ValueError: a shape or value does not fit the description above.
 
     Example:
         >>> runs = {"before": [0.6, 0.1, 0.3], "best": [0.9, 0.5, float("nan")]}
@@ -156,13 +153,14 @@ def plot_label_average_precision(
     shape = (len(classes),)
     runs = as_runs(average_precision, "average_precision", shape)
     for name, values in runs.items():
-        check_range(values[~np.isnan(values)], f"average_precision{name and f'[{name!r}]'}", 1)
+        check_values(f"average_precision{name and f'[{name!r}]'}", values[~np.isnan(values)], 0, 1)
     frequency = as_array(counts, "counts", shape)
-    check_range(frequency, "counts")
+    check_values("counts", frequency, 0)
     order = np.argsort(frequency, kind="stable")[::-1]
     has_value = np.any([~np.isnan(values) for values in runs.values()], axis=0)
+    # The function of the metric itself, so that plot and metric agree on head, middle and tail.
     third_of = frequency_thirds(torch.from_numpy(frequency), torch.from_numpy(has_value)).numpy()
-    # A label without a value stands in the band of the more frequent label before it.
+    # A label without a value belongs to the band of the more frequent label before it.
     band_of = np.maximum.accumulate(np.where(third_of[order] < 0, 0, 2 - third_of[order]))
     thirds = {name: order[band_of == band] for band, name in enumerate(("head", "middle", "tail"))}
     thirds = {name: third for name, third in thirds.items() if len(third)}
@@ -203,24 +201,24 @@ def plot_training_curves(
     best_epoch: int | None = None,
     title: str | None = None,
 ) -> "Figure":
-    """Losses over iterations (left) and metrics over epochs (right).
+    """Plot losses over iterations (left) and metrics over epochs (right).
 
-    The thin lines are the losses as they are, the strong ones their running means over a twentieth of all iterations.
+    Thin lines show the losses, strong lines their running means over a twentieth of all iterations.
 
     Args:
-        losses: the values of each loss, one an iteration.
-        metrics: the values of each metric, one an epoch.
+        losses: the values of each loss by its name, one value per iteration.
+        metrics: the values of each metric by its name, one value per epoch.
         epochs: the epoch of each metric value; None counts from 0, the model before training.
-        best_epoch: marked by a vertical line.
-        title: above the picture.
+        best_epoch: epoch to mark with a vertical line; None marks none.
+        title: title of the plot; None draws none.
 
     Returns:
         The figure.
 
     Raises:
         ImportError: matplotlib is not installed.
-        TypeError: something is no dictionary of lists of numbers.
-        ValueError: nothing to draw, or metrics of different lengths.
+        TypeError: ``losses`` or ``metrics`` is not a dictionary of lists of numbers.
+        ValueError: there is nothing to draw, or a metric has another number of values than there are epochs.
 
     Example:
         >>> figure = plot_training_curves({"loss": [5.1, 4.2, 3.9, 3.8]}, {"ndcg": [0.7, 0.8, 0.9]}, best_epoch=2)
@@ -232,7 +230,7 @@ def plot_training_curves(
         epochs = range(max(map(len, metric_curves.values())))
     for name, values in metric_curves.items():
         if len(values) != len(epochs):
-            raise ValueError(f"metrics[{name!r}] has {len(values)} values for {len(epochs)} epochs")
+            raise ValueError(f"metrics[{name!r}] must have one value per epoch ({len(epochs)}), got {len(values)}")
     figure, (left, right) = new_plot(11, 3.9, title, columns=2)
     for number, (name, values) in enumerate(loss_curves.items()):
         iterations = np.arange(1, len(values) + 1)
@@ -264,23 +262,24 @@ def plot_precision_recall_over_ranks(
     num_relevant: Values,
     title: str | None = None,
 ) -> "Figure":
-    """Mean precision (left) and mean recall (right) of the first 1, 2, ..., k retrieved images.
+    """Plot mean precision (left) and mean recall (right) of the first 1, 2, ..., k retrieved images.
 
     Queries without a relevant reference are left out, as in the metrics.
 
     Args:
-        relevance: (queries, k) whether the image at each rank is relevant: booleans, or numbers that are 0 and 1; or
-            such arrays of several runs by name.
-        num_relevant: (queries,) number of relevant references of each query, those beyond rank k too.
-        title: above the picture.
+        relevance: (queries, k) whether the image at each rank is relevant: booleans, or the numbers 0 and 1; or a
+            dictionary of such arrays by the name of the run.
+        num_relevant: (queries,) number of relevant references of each query, including those beyond rank k.
+        title: title of the plot; None draws none.
 
     Returns:
         The figure.
 
     Raises:
         ImportError: matplotlib is not installed.
-        TypeError: something is no array of numbers.
-        ValueError: shapes differ, a value is not 0 or 1, more is found than is relevant, or no query is left.
+        TypeError: an argument is not an array of numbers.
+        ValueError: shapes differ, a value is not 0 or 1, a query has more relevant images among the retrieved than in
+            total, or no query has any.
 
     Example:
         >>> figure = plot_precision_recall_over_ranks([[1, 0, 1], [0, 1, 0]], [2, 4])
@@ -295,11 +294,11 @@ def plot_precision_recall_over_ranks(
     longest = max(ranked.shape[1] for ranked in runs.values())
     for number, (name, ranked) in enumerate(runs.items()):
         if not np.isin(ranked, (0, 1)).all() or not ranked.shape[1]:
-            raise ValueError("relevance must hold only 0 and 1 and at least one rank; compare gains with 0 first")
+            raise ValueError("relevance must hold only 0 and 1 and at least one rank; pass gains as gains > 0")
         if not (ranked.sum(axis=1) <= totals).all():
-            raise ValueError("num_relevant is smaller than the number of relevant images found for some query")
+            raise ValueError("num_relevant must be at least the number of relevant images among the retrieved")
         if not (totals > 0).any():
-            raise ValueError("no query has a relevant reference; there is nothing to draw")
+            raise ValueError("num_relevant must be above 0 for at least one query")
         found = ranked[totals > 0].cumsum(axis=1)
         ranks = np.arange(1, found.shape[1] + 1)
         style = line_style(number) | ({"marker": "o", "markersize": 3} if len(ranks) <= 30 else {})
@@ -320,61 +319,21 @@ def plot_precision_recall_over_ranks(
     return figure
 
 
-def new_figure(width: float, height: float) -> "Figure":
-    """An empty figure of this size in inches that belongs to no window."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError("pictures need matplotlib; install it with: pip install pml_macl[examples]") from error
-    return Figure(figsize=(width, height), dpi=150, facecolor="white")
-
-
-def new_plot(width: float, height: float, title: str | None, columns: int = 1) -> "tuple[Figure, list[Axes]]":
-    """A figure with axes side by side that is laid out when drawn."""
-    figure = new_figure(width, height)
-    figure.set_layout_engine("constrained")
-    if title is not None:
-        figure.suptitle(title, x=0.01, ha="left", fontsize=12, weight="bold", color=INK)
-    panels = list(figure.subplots(1, columns, squeeze=False)[0])
-    for axes in panels:
-        axes.set_axisbelow(True)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.tick_params(labelsize=9, colors=INK)
-    return figure, panels
-
-
-def add_legend(axes: "Axes") -> None:
-    """A legend above the axes, where it hides nothing; none for a single unnamed run."""
-    labels = axes.get_legend_handles_labels()[1]
-    if any(labels):
-        columns = 1 if max(map(len, labels)) > 30 else 2
-        axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1), ncols=columns, frameon=False, fontsize=8.5)
-
-
-def line_style(number: int) -> dict[str, Any]:
-    """Colour and dashes of the curve with this number."""
-    return {
-        "color": COLOURS[number % len(COLOURS)],
-        "linestyle": LINE_STYLES[number % len(LINE_STYLES)],
-        "linewidth": 1.8,
-    }
-
-
 def readable(name: str) -> str:
-    """A metric's name with spaces."""
+    """Replace the underscores in the name of a metric by spaces."""
     return name.replace("_", " ")
 
 
 def grid_captions(query_labels: Tensor, retrieved_labels: Tensor, classes: Sequence[str]) -> list[list[Caption]]:
-    """A row of captions a query: its labels, then those of each retrieved image, the shared ones first."""
+    """One row of captions per query: its labels, then those of each retrieved image, shared labels first."""
     query_labels = check_labels(query_labels, num_classes=len(classes), name="query_labels").cpu()
     if not isinstance(retrieved_labels, Tensor):
         raise TypeError(f"retrieved_labels must be a torch.Tensor, got {type(retrieved_labels).__name__}")
     shape = retrieved_labels.shape
     if len(shape) != 3 or shape[0] != len(query_labels) or 0 in shape:
         raise ValueError(
-            f"retrieved_labels must have the shape (queries, k, classes) with {len(query_labels)} queries and nothing "
-            f"empty, got {tuple(shape)}"
+            f"retrieved_labels must have the shape (queries, k, classes) with {len(query_labels)} queries and k >= 1, "
+            f"got {tuple(shape)}"
         )
     flat = check_labels(retrieved_labels.flatten(0, 1), num_classes=len(classes), name="retrieved_labels")
 
@@ -389,13 +348,13 @@ def grid_captions(query_labels: Tensor, retrieved_labels: Tensor, classes: Seque
 
     return [
         [lines(query, INK, "no label")]
-        + [lines(label_set & query, GREEN, "nothing shared") + lines(label_set & ~query, GREY) for label_set in found]
+        + [lines(label_set & query, GREEN, "no shared label") + lines(label_set & ~query, GREY) for label_set in found]
         for query, found in zip(query_labels, flat.reshape(shape).cpu(), strict=True)
     ]
 
 
 def as_array(values: Values, name: str, shape: tuple[int | None, ...]) -> NDArray[np.float64]:
-    """Float64 array of this shape (None: any length)."""
+    """Convert to a float64 array and check its shape; None in ``shape`` means any length."""
     if isinstance(values, Tensor):
         values = values.detach().cpu().double().numpy()
     try:
@@ -411,7 +370,7 @@ def as_array(values: Values, name: str, shape: tuple[int | None, ...]) -> NDArra
 def as_runs(
     values: Mapping[str, Values] | Values, name: str, shape: tuple[int | None, ...]
 ) -> dict[str, NDArray[np.float64]]:
-    """Arrays by the name of their run; the name of a single array is empty."""
+    """Convert to arrays by the name of their run; the name of a single array is empty."""
     runs = values if isinstance(values, Mapping) else {"": values}
     if not 0 < len(runs) <= len(COLOURS):
         raise ValueError(f"{name} must hold 1 to {len(COLOURS)} runs, got {len(runs)}")
@@ -419,24 +378,17 @@ def as_runs(
 
 
 def as_curves(values: Mapping[str, Sequence[float]], name: str) -> dict[str, NDArray[np.float64]]:
-    """Arrays by the name of their curve, none of them empty."""
+    """Convert to non-empty arrays by the name of their curve."""
     if not isinstance(values, Mapping):
         raise TypeError(f"{name} must map names to lists of numbers, got {type(values).__name__}")
     curves = {str(curve): as_array(numbers, f"{name}[{curve!r}]", (None,)) for curve, numbers in values.items()}
     if not curves or not all(map(len, curves.values())):
-        raise ValueError(f"{name} must hold at least one curve and each curve a value, got {dict(values)}")
+        raise ValueError(f"{name} must hold at least one curve, and each curve at least one value, got {dict(values)}")
     return curves
 
 
-def check_range(values: NDArray[np.float64], name: str, high: float = np.inf) -> None:
-    """Raise ValueError unless all values lie in [0, high]."""
-    wrong = values[~((values >= 0) & (values <= high))]
-    if len(wrong):
-        raise ValueError(f"{name} must lie in [0, {high:g}], got {wrong[0]:g}")
-
-
 def as_picture(image: Values) -> NDArray[Any]:
-    """(H, W, 3) array that can be drawn, of a (3, H, W) or (1, H, W) image."""
+    """Convert a (3, H, W) or (1, H, W) image to an (H, W, 3) array that matplotlib can draw."""
     array = image.detach().cpu().numpy() if isinstance(image, Tensor) else np.asarray(image)
     if array.dtype != np.uint8 and array.dtype.kind != "f":
         raise TypeError(f"an image must hold uint8 or floats, got {array.dtype}")
@@ -444,6 +396,6 @@ def as_picture(image: Values) -> NDArray[Any]:
         raise ValueError(f"an image must have the shape (3, height, width) or (1, height, width), got {array.shape}")
     if array.dtype != np.uint8 and not (array.min() >= 0 and array.max() <= 1):
         raise ValueError(
-            f"a float image must lie in [0, 1], got {array.min():g} to {array.max():g}; undo its normalisation first"
+            f"a float image must lie in [0, 1], got {array.min():g} to {array.max():g}; undo its normalization first"
         )
     return np.broadcast_to(array, (3, *array.shape[1:])).transpose(1, 2, 0)

@@ -5,6 +5,7 @@ import inspect
 import json
 import pkgutil
 import re
+import runpy
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,12 @@ def test_pages_of_parts_have_one_order(page):
 def test_what_the_paper_leaves_open_is_marked():
     for name in ("macl_loss", "label_overlap_miner", "temperature_scheduled_similarity", "frequency_weighted_reducer"):
         assert (ROOT / "docs" / "parts" / f"{name}.md").read_text(encoding="utf-8").count("**Ours:**") >= 2
+
+
+def test_the_page_about_parts_of_pml_is_generated_from_the_table():
+    script = runpy.run_path(str(ROOT / "docs" / "generate_pml_parts.py"))
+    page = (ROOT / "docs" / "pml-parts.md").read_text(encoding="utf-8")
+    assert page == script["pml_parts_page"](), "run: python docs/generate_pml_parts.py > docs/pml-parts.md"
 
 
 def test_every_public_object_has_a_page():

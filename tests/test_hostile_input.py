@@ -245,7 +245,7 @@ BAD_CALLS = {
         lambda w: MultiLabelLossWrapper(torch.nn.MSELoss()), TypeError, ("loss", "got MSELoss")
     ),
     "wrapper: weights a class": BadCall(
-        lambda w: MultiLabelLossWrapper(w.arcface), ValueError, ("ArcFaceLoss", "one class a row")
+        lambda w: MultiLabelLossWrapper(w.arcface), ValueError, ("ArcFaceLoss", "one class per row")
     ),
     "wrapper: swap": BadCall(
         lambda w: MultiLabelLossWrapper(pml_losses.TripletMarginLoss(swap=True)),
@@ -297,10 +297,10 @@ BAD_CALLS = {
         lambda w: LabelOverlapMiner(pos_strategy="semihard"), ValueError, ("pos_strategy", "'easy'", "got 'semihard'")
     ),
     "max_negatives_per_anchor: zero": BadCall(
-        lambda w: LabelOverlapMiner(max_negatives_per_anchor=0), ValueError, ("max_negatives_per_anchor", "None", "0")
+        lambda w: LabelOverlapMiner(max_negatives_per_anchor=0), ValueError, ("max_negatives_per_anchor", "1", "got 0")
     ),
     "max_positives_per_anchor: float": BadCall(
-        lambda w: LabelOverlapMiner(max_positives_per_anchor=2.0), ValueError, ("max_positives_per_anchor", "got 2.0")
+        lambda w: LabelOverlapMiner(max_positives_per_anchor=2.0), TypeError, ("max_positives_per_anchor", "got 2.0")
     ),
     "output": BadCall(lambda w: LabelOverlapMiner(output="all"), ValueError, ("output", "'triplets'", "got 'all'")),
     "distance of a miner": BadCall(
@@ -344,9 +344,9 @@ BAD_CALLS = {
     "similarity of labels: columns": BadCall(
         lambda w: jaccard_similarity(w.y, w.y[:, :2]), ValueError, ("ref_labels", "(3)", "got 2 columns")
     ),
-    "sampler: batch": BadCall(lambda w: LabelBalancedSampler(w.y, 7), ValueError, ("batch_size", "1 to 6", "got 7")),
+    "sampler: batch": BadCall(lambda w: LabelBalancedSampler(w.y, 7), ValueError, ("batch_size", "at most 6", "got 7")),
     "sampler: labels": BadCall(
-        lambda w: LabelBalancedSampler(w.y, 2, 3), ValueError, ("labels_per_batch", "1 to 2", "got 3")
+        lambda w: LabelBalancedSampler(w.y, 2, 3), ValueError, ("labels_per_batch", "at most 2", "got 3")
     ),
     "sampler: length": BadCall(
         lambda w: LabelBalancedSampler(w.y, 2, length_before_new_iter=3), ValueError, ("length_before", "got 3; take 4")
@@ -443,7 +443,7 @@ BAD_CALLS = {
         lambda w: MultiLabelImageDataset(3, w.folder / "good.csv"), TypeError, ("images", "path", "got 3")
     ),
     "split: no column": BadCall(
-        lambda w: w.dataset("train"), ValueError, ("split 'train'", "needs split_column", "name of the column")
+        lambda w: w.dataset("train"), ValueError, ("split 'train'", "without split_column", "name of the column")
     ),
     "split: unknown column": BadCall(
         lambda w: w.dataset("train", "fold"), ValueError, ("no column 'fold'", "['ship', 'part']")
@@ -464,7 +464,9 @@ BAD_CALLS = {
         lambda w: w.table("image;ship\na;1\n"), ValueError, ("one column, 'image;ship'", "commas or tabs")
     ),
     "table: missing column": BadCall(
-        lambda w: w.table("image,ship,tree\na,1\n"), ValueError, ("line 2", "2 cells under 3 columns", "mend that row")
+        lambda w: w.table("image,ship,tree\na,1\n"),
+        ValueError,
+        ("line 2", "2 cells under 3 columns", "correct that row"),
     ),
     "table: column without name": BadCall(
         lambda w: w.table("image,\na,1\n"), ValueError, ("column 2 of 2 has no name", "name it")
@@ -478,7 +480,7 @@ BAD_CALLS = {
     "table: image twice": BadCall(
         lambda w: w.table("image,ship\na,1\na.png,1\n"), ValueError, ("'a' and 'a.png'", "keep one")
     ),
-    "table: no id": BadCall(lambda w: w.table("image,ship\n,1\n"), ValueError, ("line 2", "id", "empty", "mend")),
+    "table: no id": BadCall(lambda w: w.table("image,ship\n,1\n"), ValueError, ("line 2", "id", "empty", "correct")),
     "table: cell of two": BadCall(
         lambda w: w.table("\ufeffimage,ship\r\na,1\r\nb,2\r\n"), ValueError, ("line 3, column 'ship'", "0 or 1", "'2'")
     ),
@@ -508,7 +510,7 @@ BAD_CALLS = {
     ),
     "id: drive": BadCall(lambda w: w.table("image,ship\nC:\\secret,1\n"), ValueError, ("secret", "relative")),
     "id: no image": BadCall(
-        lambda w: w.table("image,ship\nzz,1\n"), FileNotFoundError, ("1 of 1", "'zz'", "add the images")
+        lambda w: w.table("image,ship\nzz,1\n"), FileNotFoundError, ("1 of 1", "'zz'", "Add the images")
     ),
     "layout: missing folder": BadCall(
         lambda w: DLRSD(w.folder), FileNotFoundError, ("Images", "DLRSD", "Get the data from", "must then hold")

@@ -8,6 +8,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from pml_macl import LabelSets
+from pml_macl.label_sets import COMPARISONS, REARRANGEMENTS
 
 
 def naive_equal(rows, ref_rows, threshold, same):
@@ -182,6 +183,90 @@ def test_what_needs_classes_is_refused(name, generator):
     sets = LabelSets(random_labels(4, 3, generator))
     with pytest.raises(TypeError, match=r"LabelSets"):
         NO_MEANING[name](sets)
+
+
+# Each name of the allow-list, used as PML or a user may use it.
+ALLOWED = {
+    "__getitem__": lambda x: x[[4, 0, 1]],
+    "index_select": lambda x: x.index_select(0, torch.tensor([4, 0])),
+    "masked_select": lambda x: x.masked_select(torch.arange(6) > 2),
+    "cat": lambda x: torch.cat([x, x]),
+    "stack": lambda x: torch.stack([x, x]),
+    "unbind": lambda x: x.unbind(),
+    "split": lambda x: x.split(2),
+    "chunk": lambda x: x.chunk(2),
+    "unsqueeze": lambda x: x.unsqueeze(1),
+    "squeeze": lambda x: x.squeeze(),
+    "view": lambda x: x.view(2, 3),
+    "reshape": lambda x: x.reshape(3, 2),
+    "flatten": lambda x: x.flatten(),
+    "expand": lambda x: x.expand(2, 6),
+    "repeat": lambda x: x.repeat(2),
+    "t": lambda x: x.t(),
+    "transpose": lambda x: x.transpose(0, 0),
+    "flip": lambda x: x.flip(0),
+    "roll": lambda x: x.roll(2),
+    "contiguous": lambda x: x.contiguous(),
+    "clone": lambda x: x.clone(),
+    "detach": lambda x: x.detach(),
+    "to": lambda x: x.to("cpu"),
+    "cpu": lambda x: x.cpu(),
+    "cuda": lambda x: x.cuda(),
+    "__get__": lambda x: x.shape,
+    "__len__": len,
+    "size": lambda x: x.size(),
+    "dim": lambda x: x.dim(),
+    "numel": lambda x: x.numel(),
+    "stride": lambda x: x.stride(),
+    "is_contiguous": lambda x: x.is_contiguous(),
+    "is_floating_point": lambda x: x.is_floating_point(),
+    "get_device": lambda x: x.get_device(),
+}
+
+
+@pytest.mark.parametrize("name", REARRANGEMENTS)
+def test_every_allowed_operation_does_to_label_sets_what_it_does_to_row_numbers(name, generator):
+    if name == "cuda" and not torch.cuda.is_available():
+        pytest.skip("needs a GPU")
+    labels = random_labels(6, 3, generator)
+    found, expected = ALLOWED[name](LabelSets(labels)), ALLOWED[name](torch.arange(6))
+    if not isinstance(expected, (tuple, torch.Tensor)) or isinstance(expected, torch.Size):
+        assert found == expected
+        return
+    parts = [(found, expected)] if isinstance(expected, torch.Tensor) else zip(found, expected, strict=True)
+    for part, rows in parts:
+        if isinstance(rows, torch.Tensor):
+            assert isinstance(part, LabelSets)
+            assert torch.equal(part.multi_hot().cpu(), labels[rows.cpu()])
+        else:
+            assert part == rows
+
+
+@pytest.mark.parametrize("name", [*COMPARISONS, *REARRANGEMENTS])
+def test_this_torch_knows_every_allowed_name(name):
+    getter = type(torch.Tensor.shape)  # __get__ belongs to the descriptor of an attribute
+    assert any(hasattr(place, name) for place in (torch.Tensor, torch, getter))
+
+
+def test_label_sets_share_the_memory_of_their_rows_and_are_made_under_dispatch_modes():
+    rows, table = torch.arange(3), torch.eye(3).bool()
+    with LargestTensor():
+        sets = LabelSets._of_rows(rows, table, 0.0)
+    assert type(sets) is LabelSets
+    assert not sets.requires_grad
+    with torch._C.DisableTorchFunctionSubclass():
+        assert sets.data_ptr() == rows.data_ptr()
+
+
+def test_label_sets_without_the_private_function_of_torch(monkeypatch, generator):
+    labels = random_labels(6, 3, generator)
+    monkeypatch.setattr(torch.Tensor, "_make_subclass", None, raising=False)
+    sets = LabelSets(labels)
+    assert type(sets) is LabelSets
+    assert torch.equal(sets.flip(0).multi_hot(), labels.flip(0))
+    assert (sets.unsqueeze(1) == sets).tolist() == naive_equal(
+        as_sets(labels), as_sets(labels), 0.0, lambda i, j: i == j
+    )
 
 
 def test_bad_arguments():

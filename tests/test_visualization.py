@@ -8,6 +8,7 @@ import torch
 from matplotlib.colors import to_hex
 from PIL import Image
 
+from pml_macl import plot_style, visualization
 from pml_macl.datasets import SyntheticScenes
 from pml_macl.visualization import (
     GREEN,
@@ -76,10 +77,10 @@ def test_grid_marks_shared_labels(images):
         "ship, water",
         "ship",
         "trees",
-        "nothing shared",
+        "no shared label",
         "trees",
         "no label",
-        "nothing shared",
+        "no shared label",
         "ship",
     ]
     assert [frames(figure)[index] for index in (1, 2, 4, 5)] == [GREEN, RED, RED, RED]
@@ -134,17 +135,21 @@ def test_grid_with_labels_that_look_like_formulas(images):
             r"query_labels must have one column per class \(3\), got 2",
         ),
         ({"query_labels": QUERY_LABELS * 2}, ValueError, "query_labels must hold only 0 and 1, got 2"),
-        ({"query_labels": QUERY_LABELS[:1]}, ValueError, r"with 1 queries and nothing empty, got \(2, 2, 3\)"),
+        ({"query_labels": QUERY_LABELS[:1]}, ValueError, r"with 1 queries and k >= 1, got \(2, 2, 3\)"),
         ({"retrieved_labels": [[[1]]]}, TypeError, r"retrieved_labels must be a torch.Tensor, got list"),
         ({"retrieved_labels": RETRIEVED_LABELS[0]}, ValueError, r"must have the shape \(queries, k, classes\)"),
-        ({"retrieved_labels": RETRIEVED_LABELS[:, :0]}, ValueError, r"nothing empty, got \(2, 0, 3\)"),
+        ({"retrieved_labels": RETRIEVED_LABELS[:, :0]}, ValueError, r"k >= 1, got \(2, 0, 3\)"),
         ({"retrieved_labels": RETRIEVED_LABELS[:, :1]}, ValueError, "2 queries with 1 retrieved images each"),
         ({"retrieved_labels": RETRIEVED_LABELS * 0.5}, ValueError, "retrieved_labels must hold only 0 and 1, got 0.5"),
-        ({"query_images": torch.zeros(3, 3, 8, 8)}, ValueError, "query_images and retrieved_images must hold as many"),
+        (
+            {"query_images": torch.zeros(3, 3, 8, 8)},
+            ValueError,
+            "query_images and retrieved_images must hold one",
+        ),
         ({"query_images": torch.zeros(2, 8, 8)}, ValueError, r"an image must have the shape .*, got \(8, 8\)"),
         ({"query_images": torch.zeros(2, 8, 8, 3)}, ValueError, r"an image must have the shape .*, got \(8, 8, 3\)"),
         ({"query_images": torch.zeros(2, 3, 0, 8)}, ValueError, r"an image must have the shape .*, got \(3, 0, 8\)"),
-        ({"query_images": torch.full((2, 3, 8, 8), -2.0)}, ValueError, "got -2 to -2; undo its normalisation first"),
+        ({"query_images": torch.full((2, 3, 8, 8), -2.0)}, ValueError, "got -2 to -2; undo its normalization first"),
         ({"query_images": torch.full((2, 3, 8, 8), torch.nan)}, ValueError, "a float image must lie in"),
         ({"query_images": torch.zeros(2, 3, 8, 8).long()}, TypeError, "an image must hold uint8 or floats, got int64"),
     ],
@@ -195,14 +200,18 @@ def test_label_bars_of_several_runs_are_legible(num_labels, num_runs):
             ValueError,
             r"average_precision\['y'\] must have the shape",
         ),
-        (([0.5, 50], [1, 2], ["a", "b"]), ValueError, r"average_precision must lie in \[0, 1\], got 50"),
-        (({"x": [0.5, -1]}, [1, 2], ["a", "b"]), ValueError, r"average_precision\['x'\] must lie in \[0, 1\], got -1"),
+        (([0.5, 50], [1, 2], ["a", "b"]), ValueError, r"every value of average_precision must be in \[0, 1\], got 50"),
+        (
+            ({"x": [0.5, -1]}, [1, 2], ["a", "b"]),
+            ValueError,
+            r"average_precision\['x'\] must be in \[0, 1\], got -1",
+        ),
         (([0.5, "x"], [1, 2], ["a", "b"]), TypeError, "average_precision must be an array of numbers, got list"),
         (({}, [1, 2], ["a", "b"]), ValueError, "must hold 1 to 8 runs, got 0"),
         (({str(i): [0.5] for i in range(9)}, [1], ["a"]), ValueError, "must hold 1 to 8 runs, got 9"),
         (([0.5, 0.5], [1, 2, 3], ["a", "b"]), ValueError, r"counts must have the shape \(2\), got \(3,\)"),
-        (([0.5, 0.5], [1, -2], ["a", "b"]), ValueError, r"counts must lie in \[0, inf\], got -2"),
-        (([0.5, 0.5], [1, float("nan")], ["a", "b"]), ValueError, r"counts must lie in \[0, inf\], got nan"),
+        (([0.5, 0.5], [1, -2], ["a", "b"]), ValueError, "every value of counts must be >= 0, got -2"),
+        (([0.5, 0.5], [1, float("nan")], ["a", "b"]), ValueError, "every value of counts must be >= 0, got nan"),
         (([], [], []), ValueError, "classes must name at least one label"),
     ],
 )
@@ -246,13 +255,17 @@ def test_training_curves_with_many_metrics_are_legible():
     [
         ({"losses": [1.0]}, TypeError, "losses must map names to lists of numbers, got list"),
         ({"losses": {}}, ValueError, "losses must hold at least one curve"),
-        ({"losses": {"loss": []}}, ValueError, "and each curve a value, got {'loss': \\[\\]}"),
+        ({"losses": {"loss": []}}, ValueError, "and each curve at least one value, got {'loss': \\[\\]}"),
         ({"losses": {"loss": 3.0}}, ValueError, r"losses\['loss'\] must have the shape \(any\), got \(\)"),
         ({"losses": {"loss": ["a"]}}, TypeError, r"losses\['loss'\] must be an array of numbers"),
         ({"metrics": None}, TypeError, "metrics must map names to lists of numbers, got NoneType"),
         ({"metrics": {}}, ValueError, "metrics must hold at least one curve"),
-        ({"metrics": {"a": [1], "b": [1, 2]}}, ValueError, r"metrics\['a'\] has 1 values for 2 epochs"),
-        ({"epochs": [1]}, ValueError, r"metrics\['ndcg'\] has 2 values for 1 epochs"),
+        (
+            {"metrics": {"a": [1], "b": [1, 2]}},
+            ValueError,
+            r"metrics\['a'\] must have one value per epoch .2., got",
+        ),
+        ({"epochs": [1]}, ValueError, r"metrics\['ndcg'\] must have one value per epoch \(1\), got 2"),
     ],
 )
 def test_training_curves_refuse_bad_input(changes, error, message):
@@ -293,8 +306,8 @@ def test_runs_may_have_different_numbers_of_ranks():
         ([[2, 0]], [2], ValueError, "relevance must hold only 0 and 1"),
         ([[float("nan"), 0]], [2], ValueError, "relevance must hold only 0 and 1"),
         ([[]], [2], ValueError, "at least one rank"),
-        ([[1, 1]], [1], ValueError, "num_relevant is smaller than the number of relevant images found"),
-        ([[0, 0]], [0], ValueError, "no query has a relevant reference"),
+        ([[1, 1]], [1], ValueError, "num_relevant must be at least the number of relevant images"),
+        ([[0, 0]], [0], ValueError, "num_relevant must be above 0 for at least one query"),
         ({}, [1], ValueError, "relevance must hold 1 to 8 runs, got 0"),
         ([["a"]], [1], TypeError, "relevance must be an array of numbers"),
     ],
@@ -302,6 +315,17 @@ def test_runs_may_have_different_numbers_of_ranks():
 def test_precision_and_recall_refuse_bad_input(relevance, num_relevant, error, message):
     with pytest.raises(error, match=message):
         plot_precision_recall_over_ranks(relevance, num_relevant)
+
+
+def test_the_style_of_the_plots_can_be_imported_from_here():
+    names = {name for name in vars(plot_style) if not name.startswith("_")} - {"TYPE_CHECKING", "Any"}
+    assert {"COLOURS", "LINE_STYLES", "add_legend", "line_style", "new_plot"} <= names
+    assert all(getattr(visualization, name) is getattr(plot_style, name) for name in names)
+
+
+def test_line_styles_differ():
+    styles = [plot_style.line_style(number) for number in range(8)]
+    assert len({(style["color"], style["linestyle"]) for style in styles}) == 8
 
 
 def test_matplotlib_is_optional_and_its_state_stays_untouched():

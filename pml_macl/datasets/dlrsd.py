@@ -15,29 +15,29 @@ if TYPE_CHECKING:
 class DLRSD(BaseMaskDataset):
     """DLRSD: the 2100 aerial images of UC Merced Land Use with a mask of 17 classes each.
 
-    The multi-labels come from the masks: every class that is seen, or that covers ``min_fraction`` of the image. They
-    are not those of Chaudhuri et al., which ``UCMercedMultiLabel`` reads; ids and the order of the classes are the
-    same, so a split file fits both.
+    The multi-labels come from the masks: every visible class, or every class that covers ``min_fraction`` of the
+    image. They differ from the multi-labels of Chaudhuri et al., which ``UCMercedMultiLabel`` reads. Ids and order of
+    the classes are the same, so one split file fits both.
 
     Please cite Shao, Yang and Zhou, "Performance evaluation of single-label and multi-label remote sensing image
     retrieval using a dense labeling dataset", Remote Sensing 10(6), 2018, and Yang and Newsam, "Bag-of-visual-words
     and spatial extensions for land-use classification", ACM SIGSPATIAL GIS 2010. The images are of the USGS National
-    Map and in the public domain; for the masks see the project page, where the data are to be had: Zhou Weixun's
-    data sets (sites.google.com/view/zhouwx/dataset). The folder layout:
+    Map and in the public domain; for the terms of the masks see the project page, which offers the data: Zhou
+    Weixun's data sets (sites.google.com/view/zhouwx/dataset). The folder layout:
 
         Images/<scene>/<name>.tif   such as Images/airplane/airplane00.tif
         Labels/<scene>/<name>.png   one channel or a palette, values 1 to 17, of the size of the image
 
-    The values stand for the classes in alphabetical order, 1 for airplane and 17 for water, as the AiTLAS toolbox has
-    them too. No split is published: make one with ``stratified_split`` and ``write_split``.
+    The values number the classes in alphabetical order, from 1 for airplane to 17 for water, as in the AiTLAS
+    toolbox. There is no published split; make one with ``stratified_split`` and ``write_split``.
 
     Args:
         root: the folder that holds ``Images`` and ``Labels``.
         split: keep the images of this split; None keeps all.
-        min_fraction: a label counts where it covers at least one pixel and this share of the mask, in [0, 1]. An
-            image may have no label left where it is large.
+        min_fraction: smallest share of the mask that a label must cover, in [0, 1]; at least one pixel in any case.
+            A large value may leave an image without labels.
         transform: called on each RGB ``PIL.Image``; None makes a (3, H, W) float32 tensor in [0, 1].
-        split_file: says which image is in which split, as ``write_split`` writes it; None reads ``splits.csv`` in
+        split_file: the file that names the splits, as ``write_split`` writes it; None reads ``splits.csv`` in
             ``root``.
 
     Attributes:
@@ -93,9 +93,9 @@ class DLRSD(BaseMaskDataset):
     @staticmethod
     def count_pixels(mask: "Image.Image") -> NDArray[np.int64]:
         if mask.mode not in ("L", "P"):
-            raise ValueError(f"mode {mask.mode}, but needs one channel (L) or a palette (P) of the values 1 to 17")
+            raise ValueError(f"mode {mask.mode}; it must have one channel (L) or a palette (P) with the values 1 to 17")
         counts = np.bincount(np.asarray(mask).ravel(), minlength=256)
         unknown = np.flatnonzero(counts[18:]) + 18 if not counts[0] else [0]
         if len(unknown):
-            raise ValueError(f"the unknown value {unknown[0]}; values from 1 (airplane) to 17 (water) are known")
+            raise ValueError(f"the unknown value {unknown[0]}; the values must be from 1 (airplane) to 17 (water)")
         return counts[1:18]

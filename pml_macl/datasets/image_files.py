@@ -1,10 +1,7 @@
-"""Finding the images that a table names, and decoding them."""
+"""Decoding image files."""
 
-import os
-import re
-from collections import defaultdict
-from collections.abc import Callable, Sequence
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
@@ -15,78 +12,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 T = TypeVar("T")
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp")
-FORMATS = ("JPEG", "PNG", "TIFF", "BMP")  # of Pillow's, some others run a program to decode a file
-
-
-def find_images(folder: Path, ids: Sequence[str]) -> list[Path]:
-    """The image of each id.
-
-    An id is a file name, with or without its extension (jpg, jpeg, png, tif, tiff, bmp; in any case), and may stand
-    in sub-folders (``a/b.jpg``; a backslash separates as well).
-
-    Args:
-        folder: where the images lie.
-        ids: which ones; none may be absolute or contain ``..``.
-
-    Returns:
-        One path an id.
-
-    Raises:
-        FileNotFoundError: there is no such folder, or an id has no image.
-        ValueError: an id leaves the folder, fits several images, or two ids mean the same image.
-    """
-    if not folder.is_dir():
-        raise FileNotFoundError(f"no image folder at {folder}; check the path")
-    listings: dict[Path, dict[str, list[str]]] = {}
-    found: dict[Path, str] = {}
-    missing = []
-    for image_id in ids:
-        *parents, name = inner_parts(image_id)
-        parent = folder.joinpath(*parents)
-        if parent not in listings:
-            listings[parent] = list_images(parent)
-        stem, extension = os.path.splitext(name)
-        key = stem + extension.lower() if extension.lower() in EXTENSIONS else name
-        names = listings[parent].get(key, [])
-        if name in names:
-            names = [name]
-        if not names:
-            missing.append(image_id)
-            continue
-        if len(names) > 1:
-            raise ValueError(f"id {image_id!r} fits several images of {parent}: {names}; write the exact file name")
-        path = parent / names[0]
-        if path in found:
-            raise ValueError(f"ids {found[path]!r} and {image_id!r} both mean {path}; keep one of the rows")
-        found[path] = image_id
-    if missing:
-        raise FileNotFoundError(
-            f"{len(missing)} of {len(ids)} label rows have no image in {folder}, the first ones {missing[:3]}; "
-            f"add the images (known extensions: {', '.join(EXTENSIONS)}), remove the rows, or check the folder"
-        )
-    return list(found)
-
-
-def inner_parts(image_id: str) -> list[str]:
-    """Folders and file name of an id; ValueError if it could leave the image folder."""
-    parts = [part for part in re.split(r"[/\\]", image_id) if part not in ("", ".")]
-    absolute = PurePosixPath(image_id).is_absolute() or bool(PureWindowsPath(image_id).anchor)
-    if absolute or not parts or ".." in parts:
-        raise ValueError(f"id {image_id!r} does not name a file in the image folder; ids are relative and without '..'")
-    return parts
-
-
-def list_images(folder: Path) -> dict[str, list[str]]:
-    """The image files of a folder by name with lower-case extension, and by name without extension."""
-    listing = defaultdict(list)
-    if os.path.isdir(folder):  # unlike Path.is_dir, False for any text that no path can be
-        for name in sorted(os.listdir(folder)):
-            stem, extension = os.path.splitext(name)
-            if extension.lower() in EXTENSIONS:
-                listing[stem].append(name)
-                listing[stem + extension.lower()].append(name)
-    return listing
+FORMATS = ("JPEG", "PNG", "TIFF", "BMP")  # Pillow decodes some of the others by running a program
 
 
 def load_image(path: Path, preview: bool = False) -> "Image.Image":
@@ -94,7 +20,7 @@ def load_image(path: Path, preview: bool = False) -> "Image.Image":
 
     Args:
         path: the file.
-        preview: decode a JPEG at an eighth of its size: all of the file is read, in less time.
+        preview: decode a JPEG at an eighth of its size, which reads the whole file in less time.
 
     Raises:
         FileNotFoundError: the file is gone.
@@ -104,7 +30,7 @@ def load_image(path: Path, preview: bool = False) -> "Image.Image":
 
     def to_rgb(image: "Image.Image") -> "Image.Image":
         if image.mode.startswith(("I", "F")):
-            raise ValueError(f"mode {image.mode}, where 8 bits a channel are needed")
+            raise ValueError(f"mode {image.mode}, expected 8 bits per channel")
         if preview:
             image.draft(None, (1, 1))
         return image.convert("RGB")
@@ -113,7 +39,7 @@ def load_image(path: Path, preview: bool = False) -> "Image.Image":
 
 
 def decode(path: Path, read: Callable[["Image.Image"], T]) -> T:
-    """What ``read`` makes of the opened image; ValueError naming the file if it, or Pillow, cannot."""
+    """Open an image and return what ``read`` makes of it; raise ValueError with the path if that fails."""
     try:
         from PIL import Image
     except ImportError as error:
@@ -128,5 +54,5 @@ def decode(path: Path, read: Callable[["Image.Image"], T]) -> T:
 
 
 def image_to_tensor(image: "Image.Image") -> Tensor:
-    """(3, H, W) float32 in [0, 1] of an RGB image."""
+    """Convert an RGB image to a (3, H, W) float32 tensor in [0, 1]."""
     return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous().float() / 255

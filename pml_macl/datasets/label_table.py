@@ -1,4 +1,4 @@
-"""Reading a table of multi-labels: one row an image, one 0/1 column a class."""
+"""Reading a table of multi-labels: one row per image, one column of 0 and 1 per class."""
 
 import csv
 from collections.abc import Collection
@@ -13,7 +13,7 @@ CELLS = {"0": False, "0.0": False, "1": True, "1.0": True}
 
 @dataclass(frozen=True)
 class LabelTable:
-    """A label table that has been checked.
+    """A valid label table.
 
     Attributes:
         ids: the image id of each row.
@@ -31,22 +31,22 @@ class LabelTable:
 def read_label_table(path: Path, split_column: str | None = None, ignore_columns: Collection[str] = ()) -> LabelTable:
     """Read and check a label table.
 
-    The table is UTF-8 text (with or without byte order mark, any line ends) with tabs, or else commas, between the
-    columns. The first line names the columns. The first column holds the image ids, whatever its name. Spaces around
-    a cell and blank lines do not count.
+    The table is UTF-8 text (with or without byte order mark, any line ends). Tabs separate the columns; if the first
+    line has none, commas do. The first line names the columns. The first column holds the image ids, whatever its
+    name. Spaces around a cell and blank lines are ignored.
 
     Args:
         path: the table.
-        split_column: column that names the split of each row.
-        ignore_columns: further columns that are no classes.
+        split_column: name of the column that holds the split of each row.
+        ignore_columns: names of further columns that are not classes.
 
     Returns:
-        The table; every column that is not named above is a class, and its cells are 0 or 1 (or 0.0 or 1.0).
+        The table. Every column that is not named above is a class; its cells are 0 or 1 (or 0.0 or 1.0).
 
     Raises:
-        FileNotFoundError: no such table.
-        ValueError: the table is empty, is not such a text, has one column only, unnamed or duplicated columns, no
-            column of a given name, no class, ragged rows, empty or duplicated ids, or cells other than 0 and 1.
+        FileNotFoundError: there is no such file.
+        ValueError: the table is empty, is not text of this format, has only one column, unnamed or duplicated columns,
+            no column of a given name, no class, ragged rows, empty or duplicated ids, or cells other than 0 and 1.
     """
     (_, columns), *rows = read_rows(path)
     check_columns(path, columns, split_column, ignore_columns)
@@ -54,17 +54,17 @@ def read_label_table(path: Path, split_column: str | None = None, ignore_columns
     if not classes:
         raise ValueError(f"{path} has no label column left among {columns}; name fewer columns to ignore")
     if not rows:
-        raise ValueError(f"{path} has a header but no rows; write one row an image below it")
+        raise ValueError(f"{path} has a header but no rows; write one row per image below it")
     first_lines: dict[str, int] = {}
     labels: list[list[bool]] = []
     splits: list[str] = []
     for line, cells in rows:
         if len(cells) != len(columns):
-            raise ValueError(f"{path}, line {line}: {len(cells)} cells under {len(columns)} columns; mend that row")
+            raise ValueError(f"{path}, line {line}: {len(cells)} cells under {len(columns)} columns; correct that row")
         row = dict(zip(columns, cells, strict=True))
         image_id = cells[0]
         if not image_id:
-            raise ValueError(f"{path}, line {line}: the image id in the first column is empty; mend that row")
+            raise ValueError(f"{path}, line {line}: the image id in the first column is empty; correct that row")
         if image_id in first_lines:
             first = first_lines[image_id]
             raise ValueError(f"{path}, line {line}: id {image_id!r} was already in line {first}; keep one of the rows")
@@ -73,7 +73,7 @@ def read_label_table(path: Path, split_column: str | None = None, ignore_columns
             if row[name] not in CELLS:
                 raise ValueError(
                     f"{path}, line {line}, column {name!r}: a label must be 0 or 1, got {row[name]!r}; "
-                    "name the column in ignore_columns if it is no class"
+                    "name the column in ignore_columns if it is not a class"
                 )
         labels.append([CELLS[row[name]] for name in classes])
         splits.append("" if split_column is None else row[split_column])
@@ -81,7 +81,7 @@ def read_label_table(path: Path, split_column: str | None = None, ignore_columns
 
 
 def read_rows(path: Path) -> list[tuple[int, list[str]]]:
-    """Line number and cells of every row that is not blank, the header first."""
+    """Read the line number and the cells of every row that is not blank, the header first."""
     if not path.is_file():
         raise FileNotFoundError(f"no label table at {path}; check labels_file")
     try:
@@ -99,7 +99,7 @@ def read_rows(path: Path) -> list[tuple[int, list[str]]]:
 
 
 def check_columns(path: Path, columns: list[str], split_column: str | None, ignore_columns: Collection[str]) -> None:
-    """Raise ValueError unless the columns are named, distinct, and hold those that are asked for."""
+    """Raise ValueError unless the columns have distinct names and include the requested ones."""
     if len(columns) == 1:
         raise ValueError(f"{path} has one column, {columns[0][:80]!r}; separate the columns with commas or tabs")
     for number, name in enumerate(columns[1:], start=2):

@@ -7,33 +7,35 @@ from typing import Any, ClassVar
 
 import torch
 
-from pml_macl.datasets.base_multi_label_image_dataset import BaseMultiLabelImageDataset, check_transform
+from pml_macl.checks import check_callable, check_string_or_none
+from pml_macl.datasets.base_multi_label_image_dataset import BaseMultiLabelImageDataset
+from pml_macl.datasets.image_matching import by_name, list_tree, match_images
 from pml_macl.datasets.label_table import read_label_table
-from pml_macl.datasets.official_layout import OfficialLayout, find_in_tree, list_tree
+from pml_macl.datasets.official_layout import OfficialLayout
 from pml_macl.datasets.split_file import select_rows
 
 
 class MLAID(BaseMultiLabelImageDataset):
     r"""ML-AID, the AID multi-label data set: 3000 aerial images, 100 of each of 30 scenes, with 17 multi-labels.
 
-    The scenes are no labels. The published split has 2400 images for training and 600 for test. A validation part
-    must come out of the training images: write ``stratified_split(train.labels, (0.8, 0.2))`` with ``write_split`` to a
-    file of ``train.ids``, and read ``"train"`` and ``"val"`` with that file, ``"test"`` without.
+    The scenes are not labels. The published split has 2400 images for training and 600 for test. Take a validation
+    part from the training images: write ``stratified_split(train.labels, (0.8, 0.2))`` and ``train.ids`` to a file with
+    ``write_split``. Then load ``"train"`` and ``"val"`` with that file, and ``"test"`` without it.
 
     Please cite Hua, Mou and Zhu, "Relation network for multilabel aerial image classification", IEEE TGRS 58(7),
     2020, for the multi-labels, and Xia et al., "AID: a benchmark data set for performance evaluation of aerial scene
-    classification", IEEE TGRS 55(7), 2017, for the images, whose terms are not stated. The data are to be had from
+    classification", IEEE TGRS 55(7), 2017, for the images, whose terms are not stated. Get the data from
     the project page "AID-Multilabel-Dataset" (github.com/Hua-YS/AID-Multilabel-Dataset). The folder layout:
 
         images_tr/<Scene>/<name>.jpg     such as images_tr/Airport/airport_1.jpg
         images_test/<Scene>/<name>.jpg
-        multilabel.csv                   one row an image, one 0/1 column a class
+        multilabel.csv                   one row per image, one column of 0 and 1 per class
 
     Args:
-        root: the folder that holds these three.
+        root: the folder with this layout.
         split: ``"train"`` or ``"test"`` as published, or a split of ``split_file``; None keeps all images.
         transform: called on each RGB ``PIL.Image``; None makes a (3, H, W) float32 tensor in [0, 1].
-        split_file: says which image is in which split, as ``write_split`` writes it; None takes the published split.
+        split_file: the file that names the splits, as ``write_split`` writes it; None takes the published split.
 
     Attributes:
         classes: the 17 label names in the order of the label columns.
@@ -73,18 +75,21 @@ class MLAID(BaseMultiLabelImageDataset):
         transform: Callable[[Any], Any] | None = None,
         split_file: str | os.PathLike[str] | None = None,
     ) -> None:
-        check_transform(transform)
+        check_callable("transform", transform)
+        check_string_or_none("split", split)
         train_folder, test_folder, labels_file = self.LAYOUT.find(root)
         train, test = list_tree(train_folder), list_tree(test_folder)
         both = sorted({name.lower() for name in train} & {name.lower() for name in test})
         if both:
-            raise ValueError(f"{root} has {len(both)} images for train and for test, as {both[:3]}; keep one of each")
+            raise ValueError(
+                f"{root} has {len(both)} images both for train and for test, the first are {both[:3]}; keep one of each"
+            )
         table = read_label_table(labels_file)
-        paths = find_in_tree(train | test, table.ids, self.LAYOUT.mend(Path(root)))
-        if split_file is None and isinstance(split, str):
+        paths = match_images(table.ids, by_name(train | test), self.LAYOUT.how_to_fix(Path(root)))
+        if split is not None and split_file is None:
             published = {"train": train, "test": test}
             if split not in published:
-                raise ValueError(f"split must be 'train' or 'test' where no split_file is given, got {split!r}")
+                raise ValueError(f"split must be 'train' or 'test' without a split_file, got {split!r}")
             chosen = set(published[split].values())
             rows = [row for row, path in enumerate(paths) if path in chosen]
             if not rows:

@@ -1,4 +1,4 @@
-"""Images in a folder and their multi-labels in a table."""
+"""A data set of an image folder and a label table."""
 
 import os
 from collections.abc import Callable, Collection
@@ -7,26 +7,27 @@ from typing import Any
 
 import torch
 
-from pml_macl.datasets.base_multi_label_image_dataset import BaseMultiLabelImageDataset, check_paths, check_transform
-from pml_macl.datasets.image_files import find_images
+from pml_macl.checks import check_callable, check_path, check_string_or_none
+from pml_macl.datasets.base_multi_label_image_dataset import BaseMultiLabelImageDataset
+from pml_macl.datasets.image_matching import EXTENSIONS, by_path, match_images
 from pml_macl.datasets.label_table import read_label_table
 
 
 class MultiLabelImageDataset(BaseMultiLabelImageDataset):
-    r"""An image folder with a label table: one row an image, one 0/1 column a class.
+    r"""An image folder with a label table: one row per image, one column of 0 and 1 per class.
 
-    The table is a UTF-8 text with tabs or commas between the columns and a first line that names them. The first
-    column holds the image ids: file names in the folder, with or without extension (jpg, jpeg, png, tif, tiff, bmp),
-    sub-folders allowed. Every other column that is not named below is a class, with cells 0 or 1 (0.0 and 1.0 are
-    taken as well). The whole table is checked and the images of the chosen split are looked up at once, but each is
-    decoded when it is asked for, which needs Pillow (``pip install pml_macl[examples]``).
+    The table is UTF-8 text with tabs or commas between the columns; the first line names them. The first column holds
+    the image ids: file names in the folder or its sub-folders, with or without extension (jpg, jpeg, png, tif, tiff,
+    bmp). Every other column is a class, with cells 0 or 1 (or 0.0 or 1.0), unless ``split_column`` or
+    ``ignore_columns`` names it. The constructor checks the whole table and finds the images of the chosen split.
+    Indexing decodes an image, which needs Pillow (``pip install pml_macl[examples]``).
 
     Args:
         images: the image folder.
         labels_file: the label table.
-        split: keep the rows whose ``split_column`` says this; None keeps all rows.
-        split_column: column that names the split of each row; it is no class.
-        ignore_columns: further columns that are no classes.
+        split: keep the rows with this value in ``split_column``; None keeps all rows.
+        split_column: name of the column that holds the split of each row.
+        ignore_columns: names of further columns that are not classes.
         transform: called on each RGB ``PIL.Image``; None makes a (3, H, W) float32 tensor in [0, 1].
 
     Attributes:
@@ -63,16 +64,18 @@ class MultiLabelImageDataset(BaseMultiLabelImageDataset):
         ignore_columns: Collection[str] = (),
         transform: Callable[[Any], Any] | None = None,
     ) -> None:
-        check_paths(images=images, labels_file=labels_file)
-        for name, text in (("split", split), ("split_column", split_column)):
-            if not isinstance(text, str | None):
-                raise TypeError(f"{name} must be a string or None, got {text!r}")
+        check_path("images", images)
+        check_path("labels_file", labels_file)
+        check_string_or_none("split", split)
+        check_string_or_none("split_column", split_column)
         is_collection = isinstance(ignore_columns, Collection) and not isinstance(ignore_columns, str)
         if not is_collection or not all(isinstance(name, str) for name in ignore_columns):
             raise TypeError(f"ignore_columns must be a collection of column names, got {ignore_columns!r}")
-        check_transform(transform)
+        check_callable("transform", transform)
         if split is not None and split_column is None:
-            raise ValueError(f"split {split!r} needs split_column, the name of the column that holds it")
+            raise ValueError(
+                f"split {split!r} was given without split_column; set it to the name of the column that holds the split"
+            )
         table = read_label_table(Path(labels_file), split_column, ignore_columns)
         rows = [row for row, found in enumerate(table.splits) if split in (None, found)]
         if not rows:
@@ -80,4 +83,9 @@ class MultiLabelImageDataset(BaseMultiLabelImageDataset):
             raise ValueError(f"{labels_file} has no split {split!r} in its column {split_column!r}; it has {splits}")
         ids = [table.ids[row] for row in rows]
         labels = table.labels[torch.tensor(rows)]
-        super().__init__(find_images(Path(images), ids), labels, ids, table.classes, transform)
+        how_to_fix = (
+            f"Add the images to {images} (known extensions: {', '.join(EXTENSIONS)}), remove the rows, or correct the "
+            "folder"
+        )
+        paths = match_images(ids, by_path(Path(images)), how_to_fix)
+        super().__init__(paths, labels, ids, table.classes, transform)

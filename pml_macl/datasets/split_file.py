@@ -1,4 +1,4 @@
-"""Files that say which image belongs to which split."""
+"""Files that name the split of each image."""
 
 import csv
 import os
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from pml_macl.datasets.base_multi_label_image_dataset import check_paths
+from pml_macl.checks import check_path, check_string_or_none
 from pml_macl.datasets.label_table import read_rows
 
 HEADER = ["id", "split"]
@@ -16,22 +16,22 @@ HEADER = ["id", "split"]
 def write_split(
     path: str | os.PathLike[str], ids: Sequence[str], parts: Tensor, names: Sequence[str] = ("train", "val", "test")
 ) -> None:
-    """Write a split to a csv of two columns, ``id`` and ``split``.
+    """Write a split to a CSV file with the two columns ``id`` and ``split``.
 
-    An existing file is never replaced: results on another split do not compare with those on this one.
+    The function never replaces an existing file, because results on different splits cannot be compared.
 
     Args:
-        path: the file; its folder exists.
+        path: the file; its folder must exist.
         ids: the N image ids, all different.
-        parts: (N,) integers, the part of each image, as ``stratified_split`` returns them.
+        parts: (N,) integers, the number of each image's part, as ``stratified_split`` returns them.
         names: the name of each part.
 
     Raises:
-        FileExistsError: there is such a file.
-        FileNotFoundError: there is no such folder.
+        FileExistsError: the file exists.
+        FileNotFoundError: its folder does not exist.
         TypeError: an argument has the wrong type.
-        ValueError: the lengths differ, a part has no name, or an id or name is empty, repeated, or has spaces around
-            it or line breaks in it.
+        ValueError: the lengths differ, a part has no name, or an id or name is empty, repeated, begins or ends with a
+            space, or contains a line break.
 
     Example:
         >>> import tempfile, torch
@@ -47,23 +47,25 @@ def write_split(
         <BLANKLINE>
         {'beach01': 'train', 'beach02': 'test', 'river01': 'val'}
     """
-    check_paths(path=path)
+    check_path("path", path)
     check_texts("ids", ids)
     check_texts("names", names)
     if not isinstance(parts, Tensor) or parts.is_floating_point() or parts.is_complex():
         raise TypeError(f"parts must be a tensor of integers, as stratified_split returns it, got {parts!r}")
     if parts.shape != (len(ids),):
-        raise ValueError(f"parts must have the shape ({len(ids)},) of one part an id, got {tuple(parts.shape)}")
+        raise ValueError(f"parts must hold one part per id, shape ({len(ids)},), got shape {tuple(parts.shape)}")
     numbers = parts.tolist()
     for number in (min(numbers, default=0), max(numbers, default=0)):
         if not 0 <= number < len(names):
-            raise ValueError(f"part {number} has no name among the {len(names)} of names; give one name a part")
+            raise ValueError(
+                f"names must name every part, got part {number} and {len(names)} names; give one name per part"
+            )
     path = Path(path)
     if not path.parent.is_dir():
         raise FileNotFoundError(f"no folder {path.parent} for the split file {path.name}; make it first")
     if path.exists():
         raise FileExistsError(f"{path} exists; read it, or remove it first if no result depends on that split")
-    unfinished = path.with_name(f"{path.name}.{os.getpid()}.part")  # a split that is cut off would look whole
+    unfinished = path.with_name(f"{path.name}.{os.getpid()}.part")  # a truncated split would look complete
     try:
         with unfinished.open("w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")
@@ -75,20 +77,20 @@ def write_split(
 
 
 def read_split(path: str | os.PathLike[str]) -> dict[str, str]:
-    """Read a split that ``write_split``, or anything that writes such a table, has written.
+    """Read the file of a split, as ``write_split`` writes it.
 
     Args:
-        path: the file: UTF-8 text with commas or tabs, whose first line is ``id,split``.
+        path: the file: UTF-8 text with commas or tabs between two columns and the first line ``id,split``.
 
     Returns:
         The split of each image id, in the order of the file.
 
     Raises:
         FileNotFoundError: there is no such file.
-        TypeError: ``path`` is no path.
+        TypeError: ``path`` is not a path.
         ValueError: the file is malformed; the message names the line.
     """
-    check_paths(path=path)
+    check_path("path", path)
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(
@@ -100,9 +102,9 @@ def read_split(path: str | os.PathLike[str]) -> dict[str, str]:
     splits: dict[str, str] = {}
     for line, cells in rows:
         if len(cells) != 2 or not all(cells):
-            raise ValueError(f"{path}, line {line}: need an id and a split, got {cells[:3]}; mend that row")
+            raise ValueError(f"{path}, line {line}: need an id and a split, got {cells[:3]}; correct that row")
         if cells[0] in splits:
-            raise ValueError(f"{path}, line {line}: id {cells[0]!r} comes a second time; keep one of the rows")
+            raise ValueError(f"{path}, line {line}: id {cells[0]!r} appears twice; keep one of the rows")
         splits[cells[0]] = cells[1]
     if not splits:
         raise ValueError(f"{path} has a header but no rows; write one row an image below it")
@@ -112,14 +114,14 @@ def read_split(path: str | os.PathLike[str]) -> dict[str, str]:
 def select_rows(
     ids: Sequence[str], split: str | None, split_file: str | os.PathLike[str] | None, root: Path
 ) -> list[int]:
-    """Rows of the ids that are in a split.
+    """Find the rows of the ids that belong to a split.
 
-    Images that the split file does not name are in no split, but those that it names must be there.
+    Images that the split file does not name belong to no split. Images that it names must exist.
 
     Args:
         ids: the image ids of a data set.
-        split: which rows to keep; None keeps all.
-        split_file: the file; None takes ``splits.csv`` in ``root``.
+        split: name of the split to keep; None keeps all rows.
+        split_file: the file that names the splits; None reads ``splits.csv`` in ``root``.
         root: the folder of the data set.
 
     Returns:
@@ -128,16 +130,16 @@ def select_rows(
     Raises:
         FileNotFoundError: there is no such file.
         TypeError: an argument has the wrong type.
-        ValueError: the file is malformed, has no such split, or names other ids; or it is given without a split.
+        ValueError: the file is malformed, has no such split, or names unknown ids; or ``split_file`` is given without
+            ``split``.
     """
-    if not isinstance(split, str | None):
-        raise TypeError(f"split must be a string or None, got {split!r}")
+    check_string_or_none("split", split)
     if split is None:
         if split_file is not None:
-            raise ValueError(f"split_file {split_file} needs split, the name of the part to keep")
+            raise ValueError(f"split_file was given without split; set split to the part of {split_file} to keep")
         return list(range(len(ids)))
     path = root / "splits.csv" if split_file is None else split_file
-    check_paths(split_file=path)
+    check_path("split_file", path)
     splits = read_split(path)
     wanted = {image_id for image_id, found in splits.items() if found == split}
     if not wanted:
@@ -153,7 +155,7 @@ def select_rows(
 
 
 def check_texts(name: str, texts: Sequence[str]) -> None:
-    """Raise unless these are different texts that a csv gives back as they are."""
+    """Raise unless these are distinct strings that survive being written to a CSV file and read again."""
     if isinstance(texts, str):
         raise TypeError(f"{name} must be a sequence of strings, got {texts!r}")
     seen = set()
@@ -161,7 +163,9 @@ def check_texts(name: str, texts: Sequence[str]) -> None:
         if not isinstance(text, str):
             raise TypeError(f"{name} must be strings, got {text!r}")
         if not text or text != text.strip() or len(text.splitlines()) != 1:
-            raise ValueError(f"{name} must not be empty, nor have spaces around or line breaks, got {text!r}")
+            raise ValueError(
+                f"{name} must not be empty, begin or end with a space, or contain line breaks, got {text!r}"
+            )
         if text in seen:
-            raise ValueError(f"{name} must all be different, got {text!r} twice")
+            raise ValueError(f"{name} must be distinct, got {text!r} twice")
         seen.add(text)

@@ -8,31 +8,34 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pml_macl.checks import check_integer, check_positive
 from pml_macl.labels import check_labels
 
 
 def stratified_split(labels: Tensor, fractions: Sequence[float] = (0.6, 0.2, 0.2), seed: int = 0) -> Tensor:
-    """Iterative stratification of multi-labels (Sechidis, Tsoumakas and Vlahavas, ECML PKDD 2011).
+    """Split a data set by iterative stratification (Sechidis, Tsoumakas and Vlahavas, ECML PKDD 2011).
 
-    The label with the fewest images left is dealt out first, so that rare labels are not left to chance: each of its
-    images goes to the part that still lacks most images of that label, on a tie to the part that lacks most images
-    at all, on a further tie to a random one. Images without labels fill up the parts in the end.
+    The algorithm deals out the label with the fewest remaining images first, so that chance does not decide where the
+    images of a rare label go. Each image of that label goes to the part that still needs most images of the label; on
+    a tie, to the part that needs most images of any kind; on a further tie, to a random one. Images without labels
+    are dealt out last.
 
-    Every image is in exactly one part, and each part has the label that is rarest of all to within one image of its
-    fraction. The other labels and the sizes of the parts come close to theirs, which cannot all be met at once.
-    Equal arguments give equal splits, on every machine.
+    Every image is in exactly one part. The rarest label is within one image of its fraction in each part; the other
+    labels and the sizes of the parts come close to their fractions, which cannot all be met at once. Equal arguments
+    give equal splits on every machine.
 
     Args:
         labels: (N, C) multi-hot label sets.
-        fractions: share of the images in each part, each above 0; their sum is 1.
-        seed: of the random order of the images and of ties, >= 0.
+        fractions: share of the images in each part, each above 0, with the sum 1.
+        seed: seed of the random order of the images and of the choice on ties, >= 0.
 
     Returns:
         (N,) int64, the part of each image: an index into ``fractions``.
 
     Raises:
         TypeError: an argument has the wrong type.
-        ValueError: the labels are not multi-hot, a fraction or the seed is out of range, or the sum is not 1.
+        ValueError: the labels are not multi-hot, a fraction or the seed is out of range, or the fractions do not add
+            up to 1.
 
     Example:
         >>> labels = torch.tensor([[1, 0], [1, 0], [1, 0], [1, 0], [0, 1], [0, 1]])
@@ -41,17 +44,14 @@ def stratified_split(labels: Tensor, fractions: Sequence[float] = (0.6, 0.2, 0.2
         (tensor([2, 1]), tensor([2, 1]))
     """
     shares = check_fractions(fractions)
-    if not isinstance(seed, int) or isinstance(seed, bool):
-        raise TypeError(f"seed must be an integer, got {seed!r}")
-    if seed < 0:
-        raise ValueError(f"seed must be at least 0, got {seed}")
+    check_integer("seed", seed, 0)
     left = check_labels(labels).cpu().numpy()
     rng = random.Random(seed)  # its random() gives the same numbers in all versions, unlike numpy's generators
     order = np.argsort([rng.random() for _ in left], kind="stable")
     left = left[order]
     parts = np.full(len(left), -1)
     lacking = shares * len(left)  # images that each part still lacks
-    lacking_of_label = shares[:, None] * left.sum(axis=0)  # the same of each label
+    lacking_of_label = shares[:, None] * left.sum(axis=0)  # the same for each label
     counts = left.sum(axis=0)
     while counts.any():
         label = np.where(counts > 0, counts, len(left) + 1).argmin()
@@ -70,7 +70,7 @@ def stratified_split(labels: Tensor, fractions: Sequence[float] = (0.6, 0.2, 0.2
 
 
 def neediest(rng: random.Random, *lacking: np.ndarray) -> int:
-    """The part that lacks most by the first criterion, among equals by the next, among equals of all a random one."""
+    """The part that lacks most by the first criterion; later criteria, then chance, decide between equals."""
     candidates = np.arange(len(lacking[0]))
     for values in lacking:
         values = values[candidates]
@@ -79,10 +79,11 @@ def neediest(rng: random.Random, *lacking: np.ndarray) -> int:
 
 
 def check_fractions(fractions: Sequence[float]) -> np.ndarray:
-    """The fractions as an array; TypeError or ValueError unless each is above 0 and the sum is 1."""
-    numbers = list(fractions) if isinstance(fractions, Sequence) and not isinstance(fractions, str) else [None]
-    if not all(isinstance(number, (int, float)) and not isinstance(number, bool) for number in numbers):
+    """Return the fractions as an array; raise unless each is above 0 and their sum is 1."""
+    if not isinstance(fractions, Sequence) or isinstance(fractions, str):
         raise TypeError(f"fractions must be a sequence of numbers, got {fractions!r}")
-    if not numbers or not all(number > 0 for number in numbers) or not math.isclose(sum(numbers), 1, abs_tol=1e-6):
-        raise ValueError(f"fractions must be above 0 and add up to 1, got {fractions!r}")
-    return np.array(numbers, dtype=float)
+    for number, fraction in enumerate(fractions):
+        check_positive(f"fractions[{number}]", fraction)
+    if not math.isclose(sum(fractions), 1, abs_tol=1e-6):
+        raise ValueError(f"fractions must add up to 1, got {fractions!r} with the sum {sum(fractions):g}")
+    return np.array(fractions, dtype=float)

@@ -7,34 +7,36 @@ from typing import Any, ClassVar
 
 import torch
 
-from pml_macl.datasets.base_multi_label_image_dataset import BaseMultiLabelImageDataset, check_transform
+from pml_macl.checks import check_callable, check_string_or_none
+from pml_macl.datasets.base_multi_label_image_dataset import BaseMultiLabelImageDataset
+from pml_macl.datasets.image_matching import by_name, list_tree, match_images
 from pml_macl.datasets.label_table import read_label_table
-from pml_macl.datasets.official_layout import OfficialLayout, find_in_tree, list_tree
+from pml_macl.datasets.official_layout import OfficialLayout
 from pml_macl.datasets.split_file import select_rows
 
 
 class UCMercedMultiLabel(BaseMultiLabelImageDataset):
     r"""UC Merced Land Use: 2100 aerial images, 100 of each of 21 scenes, with 17 multi-labels.
 
-    The scenes are no labels. Most images are 256 pixels square, 44 differ by some pixels.
+    The scenes are not labels. Most images are 256 pixels square; 44 differ by a few pixels.
 
     Please cite Yang and Newsam, "Bag-of-visual-words and spatial extensions for land-use classification", ACM
     SIGSPATIAL GIS 2010, for the images, and Chaudhuri, Demir, Chaudhuri and Bruzzone, "Multilabel remote sensing
     image retrieval using a semisupervised graph-theoretic method", IEEE TGRS 56(2), 2018, for the multi-labels. The
-    images are of the USGS National Map and in the public domain; the terms of the labels are not stated. The images
-    are to be had from the project page "UC Merced Land Use Dataset" (weegee.vision.ucmerced.edu/datasets/landuse.html)
-    and the label file from the authors of the multi-labels. The folder layout:
+    images are of the USGS National Map and in the public domain; the terms of the labels are not stated. Get the
+    images from the project page "UC Merced Land Use Dataset" (weegee.vision.ucmerced.edu/datasets/landuse.html) and
+    the label file from the authors of the multi-labels. The folder layout:
 
         Images/<scene>/<name>.tif   such as Images/airplane/airplane00.tif
         LandUse_Multilabeled.txt    tab-separated, IMAGE\LABEL and the 17 classes in the first line
 
-    No split is published with the data: make one with ``stratified_split`` and ``write_split``.
+    There is no published split; make one with ``stratified_split`` and ``write_split``.
 
     Args:
         root: the folder that holds ``Images`` and the label file.
         split: keep the images of this split; None keeps all.
         transform: called on each RGB ``PIL.Image``; None makes a (3, H, W) float32 tensor in [0, 1].
-        split_file: says which image is in which split, as ``write_split`` writes it; None reads ``splits.csv`` in
+        split_file: the file that names the splits, as ``write_split`` writes it; None reads ``splits.csv`` in
             ``root``.
 
     Attributes:
@@ -75,10 +77,11 @@ class UCMercedMultiLabel(BaseMultiLabelImageDataset):
         transform: Callable[[Any], Any] | None = None,
         split_file: str | os.PathLike[str] | None = None,
     ) -> None:
-        check_transform(transform)
+        check_callable("transform", transform)
+        check_string_or_none("split", split)
         images, labels_file = self.LAYOUT.find(root)
         table = read_label_table(labels_file)
         rows = select_rows(table.ids, split, split_file, Path(root))
         ids = [table.ids[row] for row in rows]
-        paths = find_in_tree(list_tree(images), ids, self.LAYOUT.mend(Path(root)))
+        paths = match_images(ids, by_name(list_tree(images)), self.LAYOUT.how_to_fix(Path(root)))
         super().__init__(paths, table.labels[torch.tensor(rows)], ids, table.classes, transform)

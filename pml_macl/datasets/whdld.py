@@ -24,27 +24,28 @@ COLOURS = {
 class WHDLD(BaseMaskDataset):
     """WHDLD: 4940 satellite images of Wuhan, 256 pixels square, with a mask of 6 classes each.
 
-    The multi-labels come from the masks: every class that is seen, or that covers ``min_fraction`` of the image.
+    The multi-labels come from the masks: every visible class, or every class that covers ``min_fraction`` of the
+    image.
 
     Please cite Shao, Zhou, Deng, Zhang and Cheng, "Multilabel remote sensing image retrieval based on fully
     convolutional network", IEEE JSTARS 13, 2020, and Shao, Yang and Zhou, "Performance evaluation of single-label and
     multi-label remote sensing image retrieval using a dense labeling dataset", Remote Sensing 10(6), 2018. For the
-    terms see the project page, where the data are to be had: Zhou Weixun's data sets
+    terms see the project page, which offers the data: Zhou Weixun's data sets
     (sites.google.com/view/zhouwx/dataset). The folder layout:
 
         Images/<name>.jpg
         Labels/<name>.png   of the size of the image, in RGB: building (255, 0, 0), road (255, 255, 0),
                             pavement (192, 192, 0), vegetation (0, 255, 0), bare soil (128, 128, 128), water (0, 0, 255)
 
-    No split is published: make one with ``stratified_split`` and ``write_split``.
+    There is no published split; make one with ``stratified_split`` and ``write_split``.
 
     Args:
         root: the folder that holds ``Images`` and ``Labels``.
         split: keep the images of this split; None keeps all.
-        min_fraction: a label counts where it covers at least one pixel and this share of the mask, in [0, 1]. An
-            image may have no label left where it is large.
+        min_fraction: smallest share of the mask that a label must cover, in [0, 1]; at least one pixel in any case.
+            A large value may leave an image without labels.
         transform: called on each RGB ``PIL.Image``; None makes a (3, H, W) float32 tensor in [0, 1].
-        split_file: says which image is in which split, as ``write_split`` writes it; None reads ``splits.csv`` in
+        split_file: the file that names the splits, as ``write_split`` writes it; None reads ``splits.csv`` in
             ``root``.
 
     Attributes:
@@ -82,7 +83,7 @@ class WHDLD(BaseMaskDataset):
     @staticmethod
     def count_pixels(mask: "Image.Image") -> NDArray[np.int64]:
         pixels = np.asarray(mask.convert("RGB").convert("RGBA"))
-        codes = pixels.view(np.uint32).ravel()  # one number a pixel is much faster to compare than three
+        codes = pixels.view(np.uint32).ravel()  # one number per pixel compares much faster than three
         known = np.array([(*colour, 255) for colour in COLOURS.values()], dtype=np.uint8).view(np.uint32).ravel()
         counts = np.array([np.count_nonzero(codes == code) for code in known])
         if counts.sum() < codes.size:

@@ -16,9 +16,9 @@ from pytorch_metric_learning.utils import loss_and_miner_utils as lmu
 from torch import Tensor
 
 from pml_macl.checks import check_range
+from pml_macl.compatibility import PML_LOSSES, check_pml_part
 from pml_macl.label_sets import LabelSets
 from pml_macl.losses.base_multi_label_loss import BaseMultiLabelLoss, check_reducer
-from pml_macl.pml_parts import PML_LOSSES, check_pml_part
 
 
 class MultiLabelLossWrapper(BaseMultiLabelLoss):

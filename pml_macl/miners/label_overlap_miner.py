@@ -6,7 +6,7 @@ import torch
 from pytorch_metric_learning.distances import BaseDistance, CosineSimilarity
 from torch import Tensor
 
-from pml_macl.checks import check_choice, check_instance, check_range
+from pml_macl.checks import check_choice, check_instance, check_integer, check_range
 from pml_macl.functional import positive_negative_masks
 from pml_macl.labels import label_dtype, label_overlap
 from pml_macl.miners.base_multi_label_miner import BaseMultiLabelMiner
@@ -29,7 +29,7 @@ class LabelOverlapMiner(BaseMultiLabelMiner):
     A row is never its own positive or negative unless ``ref_emb`` is given (PML's convention). Among the candidates the
     strategies choose, for each anchor:
 
-    - ``"all"``: all of them, or a random choice of as many as the limit allows;
+    - ``"all"``: all of them; it cannot be combined with a limit;
     - ``"random"``: a random choice;
     - ``"easy"`` (positives): the most similar;
     - ``"hard"``: the least similar positives, the most similar negatives. These negatives are the label-aware hard
@@ -37,20 +37,23 @@ class LabelOverlapMiner(BaseMultiLabelMiner):
     - ``"semihard"`` (negatives): the most similar of those that are less similar than each chosen positive of the
       anchor; an anchor without positives has none.
 
-    All but ``"all"`` choose one for each anchor unless a limit says how many, as PML's ``BatchEasyHardMiner`` does.
+    Every strategy but ``"all"`` chooses one candidate per anchor, as PML's ``BatchEasyHardMiner`` does, or as many as
+    its limit.
 
     Args:
         positive_threshold: smallest Jaccard similarity of a positive pair, in [0, 1]; 0 takes any shared label.
         negative_threshold: largest Jaccard similarity of a negative pair, in [0, 1]; 0 takes no shared label.
         pos_strategy: ``"all"``, ``"easy"``, ``"hard"`` or ``"random"``.
         neg_strategy: ``"all"``, ``"hard"``, ``"semihard"`` or ``"random"``.
-        max_positives_per_anchor: how many positives an anchor keeps, >= 1; None as said above.
-        max_negatives_per_anchor: how many negatives an anchor keeps, >= 1; None as said above.
+        max_positives_per_anchor: largest number of positives per anchor, >= 1. None keeps all with
+            ``pos_strategy="all"`` and one with the other strategies. A number needs one of the other strategies.
+        max_negatives_per_anchor: the same for the negatives and ``neg_strategy``.
         output: ``"pairs"`` (a1, p, a2, n) or ``"triplets"`` (a, p, n): each chosen positive with each chosen negative.
         **kwargs: for PML's ``BaseMiner``: ``distance`` (default ``CosineSimilarity``), ``collect_stats``.
 
     Raises:
-        TypeError, ValueError: an argument is of the wrong type, out of its range or unknown.
+        TypeError: an argument has the wrong type.
+        ValueError: an argument is out of its range or unknown, or a limit is combined with the strategy ``"all"``.
 
     Example:
         >>> labels = torch.tensor([[1, 1, 0], [1, 0, 0], [0, 0, 1]])
@@ -74,8 +77,8 @@ class LabelOverlapMiner(BaseMultiLabelMiner):
         check_choice("pos_strategy", pos_strategy, POSITIVE_STRATEGIES)
         check_choice("neg_strategy", neg_strategy, NEGATIVE_STRATEGIES)
         check_choice("output", output, OUTPUTS)
-        _check_limit("max_positives_per_anchor", max_positives_per_anchor)
-        _check_limit("max_negatives_per_anchor", max_negatives_per_anchor)
+        _check_limit("max_positives_per_anchor", max_positives_per_anchor, "pos_strategy", pos_strategy)
+        _check_limit("max_negatives_per_anchor", max_negatives_per_anchor, "neg_strategy", neg_strategy)
         check_instance("distance", kwargs.get("distance"), BaseDistance, "a pytorch_metric_learning distance")
         super().__init__(**kwargs)
         self.positive_threshold = positive_threshold
@@ -130,14 +133,12 @@ class LabelOverlapMiner(BaseMultiLabelMiner):
 
 
 def _keep(mask: Tensor, strategy: str, limit: int | None, preference: Tensor) -> Tensor:
-    """Keep at most ``limit`` entries of each row of the mask, those of the highest preference."""
-    if limit is None:
-        if strategy == "all":
-            return mask
-        limit = 1
-    if strategy in ("all", "random"):
+    """Keep the ``limit`` entries of each row of the mask with the highest preference; None is one, or all for "all"."""
+    if strategy == "all":
+        return mask
+    if strategy == "random":
         preference = torch.rand(mask.shape, device=mask.device)
-    values, columns = preference.masked_fill(~mask, -torch.inf).topk(min(limit, mask.shape[1]), dim=1)
+    values, columns = preference.masked_fill(~mask, -torch.inf).topk(min(limit or 1, mask.shape[1]), dim=1)
     return torch.zeros_like(mask).scatter_(1, columns, values > -torch.inf)
 
 
@@ -155,6 +156,12 @@ def _join_to_triplets(positives: Tensor, negatives: Tensor) -> tuple[Tensor, Ten
     return anchors, positive_indices[pairs], negative_indices[first_negative[anchors] + position]
 
 
-def _check_limit(name: str, limit: int | None) -> None:
-    if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or limit < 1):
-        raise ValueError(f"{name} must be a positive integer or None, got {limit!r}")
+def _check_limit(name: str, limit: int | None, strategy_name: str, strategy: str) -> None:
+    if limit is None:
+        return
+    check_integer(name, limit)
+    if strategy == "all":
+        raise ValueError(
+            f"{name} must be None with {strategy_name}='all', which keeps every candidate, got {limit}; set "
+            f"{strategy_name}='random' to keep {limit} chosen at random"
+        )

@@ -7,9 +7,9 @@ from pytorch_metric_learning.miners import BaseMiner
 from torch import Tensor
 
 from pml_macl.checks import check_range
+from pml_macl.compatibility import PML_MINERS, check_pml_part
 from pml_macl.label_sets import LabelSets
 from pml_macl.miners.base_multi_label_miner import BaseMultiLabelMiner
-from pml_macl.pml_parts import PML_MINERS, check_pml_part
 
 
 class MultiLabelMinerWrapper(BaseMultiLabelMiner):

@@ -1,49 +1,58 @@
 """A sampler that puts rare labels into every batch."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Sized
 
 import torch
 from torch import Tensor
-from torch.utils.data import Sampler
+from torch.utils.data import BatchSampler, Sampler
 
+from pml_macl.checks import check_bool, check_instance, check_integer
 from pml_macl.labels import check_labels
 
 
 class LabelBalancedSampler(Sampler[int]):
-    r"""Batches in which every label, the rare ones too, appears as often as ``labels_per_batch`` allows.
+    r"""Builds batches in which rare labels appear as often as ``labels_per_batch`` allows.
 
-    The multi-label counterpart of PML's ``MPerClassSampler``; the procedure is this package's. Each batch is balanced
-    over ``labels_per_batch`` labels, which take turns: after each label has had its turn, all have had it equally
-    often. The batch is then filled image by image, always with one that carries a label of which the batch holds
-    fewest so far. An image counts for all of its labels, so common labels, which come along with others, take no place
-    from rare ones. Each label :math:`l` that has its turn is then in at least
+    This is a multi-label counterpart of PML's ``MPerClassSampler``; the procedure is our own. Each batch is balanced
+    over ``labels_per_batch`` labels, which take turns, so that all labels have equally many turns. The sampler fills
+    the batch image by image. Each new image carries the label that the batch holds fewest of so far. An image counts
+    for all of its labels: common labels appear together with others and take no places from rare ones. Each label
+    :math:`l` of the turn is then in at least
 
     .. math:: \min(n_l, \lfloor \text{batch_size} / \text{labels_per_batch} \rfloor)
 
-    images of the batch, :math:`n_l` being the number of images that carry it. No image stands in a batch twice. The
-    images of a label take turns too: all have been drawn for it, or have come along, before one is drawn for it again.
+    images of the batch, where :math:`n_l` is the number of images that carry it. A batch never holds an image twice.
+    The images of a label take turns too: the sampler draws an image for a label again only after all other images of
+    the label were drawn for it or were already in a batch at their turn.
 
-    The sampler yields indices batch after batch: give it as ``sampler`` to a PML trainer, or to a ``DataLoader``, of
-    the same ``batch_size``. Its length is a multiple of ``batch_size``, so ``drop_last`` makes no difference.
+    Iterating yields single indices, batch after batch. Pass the sampler as ``sampler``, with the same ``batch_size``,
+    to a PML trainer or to a ``DataLoader``. For ``batch_sampler`` of a ``DataLoader``, pass :meth:`batches`. The length
+    is a multiple of ``batch_size``, so ``drop_last`` changes nothing.
 
-    With ``every_image`` no image is dropped for a whole pass, not even one without labels: each batch starts with an
-    equal share of a random permutation of all images, and the rest of it is balanced as above. The bound then has the
-    size of that rest, :math:`\text{batch_size} - \lceil N \cdot \text{batch_size} / \text{length} \rceil`, in the place
-    of ``batch_size``: a longer pass leaves more room, and with a length of N (rounded up) the sampler only shuffles.
+    The indices are rows of ``labels``. For a ``torch.utils.data.Subset``, pass the labels of the subset,
+    ``labels[subset.indices]``. Indices into the whole data set would be out of range for the subset or mean other
+    images. Pass ``data_source=subset`` to check the number of labels.
+
+    With ``every_image``, each pass contains every image, also those without labels. Each batch starts with an equal
+    share of a random permutation of all images; the sampler balances the rest as above. In the bound, the size of that
+    rest, :math:`\text{batch_size} - \lceil N \cdot \text{batch_size} / \text{length} \rceil`, replaces
+    ``batch_size``: a longer pass leaves more room, and with a length of N (rounded up) the sampler only shuffles.
 
     Args:
-        labels: (N, C) multi-hot label sets of the images, in the order of the data set.
-        batch_size: images a batch, from 1 to N.
-        labels_per_batch: labels that a batch is balanced over, from 1 to the smaller of ``batch_size`` and the number
-            of labels that occur; None takes as many as leave room for two images each, a positive pair.
-        length_before_new_iter: images a pass, a positive multiple of ``batch_size``. None is N rounded down to one,
-            and 2 N rounded up with ``every_image``.
-        every_image: yield each image at least once a pass.
-        generator: source of the randomness; None is torch's global generator, so ``torch.manual_seed`` decides.
+        labels: (N, C) multi-hot label sets of the images, in the order of the data set that the ``DataLoader`` reads.
+        batch_size: number of images per batch, from 1 to N.
+        labels_per_batch: number of labels that each batch is balanced over, from 1 to ``batch_size`` and at most the
+            number of labels that occur. None takes as many as leave room for two images each, a positive pair.
+        length_before_new_iter: number of images per pass, a positive multiple of ``batch_size``. None is N rounded
+            down to a multiple, or 2 N rounded up with ``every_image``.
+        every_image: yield each image at least once per pass.
+        generator: source of the random numbers; None is torch's global generator, which ``torch.manual_seed`` seeds.
+        data_source: the data set that the ``DataLoader`` reads; its length must be N. None skips this check.
 
     Raises:
-        TypeError: ``labels`` is not a tensor, a number is not an integer, or another argument is of the wrong type.
-        ValueError: a number is out of its range, or no image has a label.
+        TypeError: an argument has the wrong type.
+        ValueError: a number is out of its range, no image has a label, or ``data_source`` has another length than
+            ``labels``.
 
     Example:
         >>> labels = torch.tensor([[1, 0]] * 6 + [[1, 1]] * 2)  # the second label is rare
@@ -62,10 +71,12 @@ class LabelBalancedSampler(Sampler[int]):
         length_before_new_iter: int | None = None,
         every_image: bool = False,
         generator: torch.Generator | None = None,
+        data_source: Sized | None = None,
     ) -> None:
         labels = check_labels(labels).cpu()
         num_images, num_columns = labels.shape
-        # Lists rather than the table: the labels of each image, and the images of each label.
+        _check_data_source(data_source, num_images)
+        # The labels of each image and the images of each label, as lists.
         labels_of: list[list[int]] = [[] for _ in range(num_images)]
         images_of: list[list[int]] = [[] for _ in range(num_columns)]
         for image, label in labels.nonzero().tolist():
@@ -74,15 +85,13 @@ class LabelBalancedSampler(Sampler[int]):
         num_labels = sum(bool(images) for images in images_of)
         if num_labels == 0:
             raise ValueError(f"labels must hold at least one label, got none in {num_images} images")
-        if not isinstance(every_image, bool):
-            raise TypeError(f"every_image must be True or False, got {every_image!r}")
-        if generator is not None and not isinstance(generator, torch.Generator):
-            raise TypeError(f"generator must be a torch.Generator or None, got {type(generator).__name__}")
-        _check_integer("batch_size", batch_size, num_images, "the number of images")
-        most_labels = min(batch_size, num_labels)
+        check_bool("every_image", every_image)
+        check_instance("generator", generator, torch.Generator, "a torch.Generator or None")
+        _check_count("batch_size", batch_size, num_images, "the number of images")
         if labels_per_batch is None:
             labels_per_batch = min(max(batch_size // 2, 1), num_labels)
-        _check_integer("labels_per_batch", labels_per_batch, most_labels, "batch_size, or the labels that occur")
+        _check_count("labels_per_batch", labels_per_batch, batch_size, "batch_size")
+        _check_count("labels_per_batch", labels_per_batch, num_labels, "the number of labels that occur")
         if length_before_new_iter is None:
             whole_batches = -(-2 * num_images // batch_size) if every_image else num_images // batch_size
             length_before_new_iter = whole_batches * batch_size
@@ -96,15 +105,33 @@ class LabelBalancedSampler(Sampler[int]):
         self._labels_of = labels_of
         self._images_of = images_of
 
+    def batches(self) -> BatchSampler:
+        """The batches as lists of indices, for ``batch_sampler`` of a ``DataLoader``.
+
+        A ``DataLoader`` takes the items of its ``batch_sampler`` as whole batches. Given this sampler itself, it raises
+        "'int' object is not iterable".
+
+        Returns:
+            A sampler of the same batches; each iteration over it is a new pass.
+
+        Example:
+            >>> sampler = LabelBalancedSampler(torch.tensor([[1, 0], [0, 1], [1, 1]]), batch_size=3)
+            >>> [sorted(batch) for batch in sampler.batches()]
+            [[0, 1, 2]]
+        """
+        return BatchSampler(self, self.batch_size, drop_last=False)
+
     def __len__(self) -> int:
         return self.length_before_new_iter
 
     def __iter__(self) -> Iterator[int]:
-        # As torch's RandomSampler does: a pass has a generator of its own, seeded by one draw from the one outside.
+        # As in torch's RandomSampler, each pass has its own generator, seeded by one draw from the outer generator.
         device = None if self.generator is None else self.generator.device
         seed = int(torch.empty((), dtype=torch.long, device=device).random_(generator=self.generator))
         generator = torch.Generator().manual_seed(seed)
-        waiting: list[list[int]] = [[] for _ in self._images_of]  # the images whose turn is to come, for each label
+        waiting: list[list[int]] = [
+            [] for _ in self._images_of
+        ]  # for each label, the images that have not had their turn
         waiting_labels: list[int] = []
         everything, waiting_images = range(self.num_images), list[int]()
         for batch in self._shares(generator):
@@ -115,7 +142,7 @@ class LabelBalancedSampler(Sampler[int]):
             yield from batch
 
     def _shares(self, generator: torch.Generator) -> Iterator[dict[int, None]]:
-        """What each batch starts with: its share of all images, or nothing."""
+        """The images that each batch starts with: its share of all images, or none."""
         num_batches = self.length_before_new_iter // self.batch_size
         order = _shuffled(range(self.num_images), generator) if self.every_image else []
         for number in range(num_batches):
@@ -123,7 +150,7 @@ class LabelBalancedSampler(Sampler[int]):
             yield dict.fromkeys(order[len(order) * number // num_batches : len(order) * (number + 1) // num_batches])
 
     def _take_labels(self, waiting: list[int], generator: torch.Generator) -> list[int]:
-        """The labels whose turn it is; those left over from the last round come before those of the next one."""
+        """The labels whose turn it is; labels left over from the last round come before those of the next round."""
         if len(waiting) < self.labels_per_batch:
             left = set(waiting)
             next_round = _shuffled([label for label, images in enumerate(self._images_of) if images], generator)
@@ -155,7 +182,7 @@ class LabelBalancedSampler(Sampler[int]):
 
 
 def _take(waiting: list[int], items: Sequence[int], batch: dict[int, None], generator: torch.Generator) -> int:
-    """Put the next item that is not in the batch into it; when none waits, all items queue up anew."""
+    """Add the next waiting item that is not in the batch; if none is waiting, all items wait again."""
     while True:
         if not waiting:
             waiting += _shuffled(items, generator)
@@ -166,25 +193,36 @@ def _take(waiting: list[int], items: Sequence[int], batch: dict[int, None], gene
 
 
 def _shuffled(items: Sequence[int], generator: torch.Generator) -> list[int]:
-    order = torch.randperm(len(items), generator=generator, device=generator.device)  # whatever the default device is
+    order = torch.randperm(
+        len(items), generator=generator, device=generator.device
+    )  # independent of the default device
     return [items[index] for index in order.tolist()]
 
 
-def _check_integer(name: str, value: int, largest: int, limit: str) -> None:
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise TypeError(f"{name} must be an integer, got {value!r}")
-    if not 1 <= value <= largest:
-        raise ValueError(f"{name} must be from 1 to {largest} ({limit}), got {value}")
+def _check_data_source(data_source: Sized | None, num_images: int) -> None:
+    if data_source is None:
+        return
+    if not hasattr(data_source, "__len__"):
+        raise TypeError(f"data_source must be a data set with a length, got {type(data_source).__name__}")
+    if len(data_source) != num_images:
+        raise ValueError(
+            f"labels must have one row per image of data_source ({len(data_source)}), got {num_images} rows; for a "
+            "torch.utils.data.Subset, take labels[subset.indices]"
+        )
+
+
+def _check_count(name: str, value: int, largest: int, limit: str) -> None:
+    check_integer(name, value)
+    if value > largest:
+        raise ValueError(f"{name} must be at most {largest} ({limit}), got {value}")
 
 
 def _check_length(length: int, batch_size: int, smallest: int) -> None:
-    if not isinstance(length, int) or isinstance(length, bool):
-        raise TypeError(f"length_before_new_iter must be an integer or None, got {length!r}")
-    if length < 1 or length % batch_size:
+    check_integer("length_before_new_iter", length)
+    if length % batch_size:
         nearest = max(round(length / batch_size), 1) * batch_size
         raise ValueError(
-            f"length_before_new_iter must be a positive multiple of batch_size ({batch_size}), got {length}; "
-            f"take {nearest}"
+            f"length_before_new_iter must be a multiple of batch_size ({batch_size}), got {length}; take {nearest}"
         )
     if length < smallest:
         needed = -(-smallest // batch_size) * batch_size

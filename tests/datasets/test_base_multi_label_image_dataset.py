@@ -20,10 +20,10 @@ def test_attributes(save, tmp_path):
         ({"labels": torch.eye(3)}, ValueError, r"labels must have one column per class \(2\), got 3 columns"),
         ({"labels": [[1, 0], [0, 1]]}, TypeError, "labels must be a multi-hot torch.Tensor"),
         ({"labels": torch.eye(2) / 2}, ValueError, "labels must hold only 0 and 1, got 0.5"),
-        ({"paths": ["a.png"]}, ValueError, "need one path and one id a row of labels, got 1 paths, 2 ids and 2 rows"),
+        ({"paths": ["a.png"]}, ValueError, "paths, ids and labels must have the same length, got 1 paths"),
         ({"ids": ["a", "b", "c"]}, ValueError, "got 2 paths, 3 ids and 2 rows"),
-        ({"ids": ["a", "a"]}, ValueError, "ids must all be different, got 'a' twice"),
-        ({"classes": ["ship", "ship"]}, ValueError, "classes must all be different, got 'ship' twice"),
+        ({"ids": ["a", "a"]}, ValueError, "ids must be distinct, got 'a' twice"),
+        ({"classes": ["ship", "ship"]}, ValueError, "classes must be distinct, got 'ship' twice"),
         ({"transform": 3}, TypeError, "transform must be callable or None, got 3"),
     ],
 )

@@ -133,7 +133,7 @@ def test_a_comma_in_a_tab_separated_name(build):
         (TABLE + "d,train,1,0,nan\n", "line 5, column 'water': a label must be 0 or 1, got 'nan'"),
         (TABLE + "\n\nd,train,1,-1,0\n", "line 7, column 'trees': a label must be 0 or 1, got '-1'"),
         (TABLE + "d,train,0.5,0,0\n", "column 'ship': a label must be 0 or 1, got '0.5'"),
-        (TABLE + "d,train,True,0,0\n", "got 'True'; name the column in ignore_columns if it is no class"),
+        (TABLE + "d,train,True,0,0\n", "got 'True'; name the column in ignore_columns if it is not a class"),
         (TABLE + "d,train,=1+1,0,0\n", "got '=1\\+1'"),
         (TABLE + "a.png,train,1,0,1\n", "ids 'a' and 'a.png' both mean .*a.png; keep one"),
         (TABLE.replace("a,", "/etc/passwd,"), "id '/etc/passwd' does not name a file in the image folder"),
@@ -157,8 +157,11 @@ def test_hostile_tables(build, table, message):
 @pytest.mark.parametrize(
     ("table", "message"),
     [
-        (TABLE + "d,test,1,0,0\ne/f,test,1,0,0\n", r"2 of 5 label rows have no image in .*images.*\['d', 'e/f'\]"),
-        (TABLE.replace("b,", "b.png,"), r"1 of 3 .*\['b.png'\]; add the images \(known extensions: .jpg, "),
+        (
+            TABLE + "d,test,1,0,0\ne/f,test,1,0,0\n",
+            r"2 of 5 label rows have no image, .*\['d', 'e/f'\]. Add the images to .*images ",
+        ),
+        (TABLE.replace("b,", "b.png,"), r"1 of 3 .*\['b.png'\]. Add the images to .* \(known extensions: .jpg, "),
         (TABLE.replace("b,", "a.png/b,"), r"\['a.png/b'\]"),
         (TABLE.replace("b,", "x" * 5000 + "/b,"), "1 of 3 label rows"),
         (TABLE.replace("b,", "~/b,"), "1 of 3 label rows"),
@@ -210,7 +213,7 @@ def test_missing_folder_and_table(tmp_path, images):
     ("options", "error", "message"),
     [
         ({"split": "val"}, ValueError, "no split 'val' in its column 'part'; it has test, train"),
-        ({"split": "train", "split_column": None}, ValueError, "split 'train' needs split_column"),
+        ({"split": "train", "split_column": None}, ValueError, "split 'train' was given without split_column"),
         ({"split_column": "fold"}, ValueError, r"no column 'fold' besides the ids; it has \['part', 'ship'"),
         ({"ignore_columns": ["scene"]}, ValueError, "no column 'scene'"),
         ({"ignore_columns": ["image"]}, ValueError, "no column 'image' besides the ids"),
@@ -293,7 +296,7 @@ def test_modes_become_rgb(build, images, mode, colour):
 def test_images_of_more_than_8_bits_are_refused(build, images, mode):
     (images / "a.png").unlink()
     save_image(images / "a.tif", 1000, mode=mode)
-    with pytest.raises(ValueError, match=f"mode {mode}, where 8 bits a channel are needed"):
+    with pytest.raises(ValueError, match=f"mode {mode}, expected 8 bits per channel"):
         build()[0]
 
 

@@ -81,7 +81,9 @@ def test_a_part_of_the_layout_is_missing(loader, root, name):
 def test_images_are_missing(loader, root):
     for path in [*root.rglob("*.tif"), *root.rglob("*.jpg")]:
         path.unlink()
-    with pytest.raises(FileNotFoundError, match=r"(lack their image|label rows have no image).*Get the data from"):
+    with pytest.raises(
+        FileNotFoundError, match=r"(have no matching image or mask|label rows have no image).*Get the data from"
+    ):
         loader(root)
 
 
@@ -89,7 +91,7 @@ def test_two_images_of_one_name(loader, root, save):
     dataset = loader(root)
     path = dataset.paths[0]
     save(path.with_name(f"{path.stem.upper()}.bmp"))
-    with pytest.raises(ValueError, match=r"have one name; remove or rename one of them"):
+    with pytest.raises(ValueError, match=r"have the same name; remove or rename one of them"):
         loader(root)
 
 
@@ -146,7 +148,11 @@ def test_a_split_file_of_other_data(loader, root):
         ({"split": 1}, TypeError, "split must be a string or None, got 1"),
         ({"transform": 3}, TypeError, "transform must be callable or None, got 3"),
         ({"split": "train", "split_file": 3}, TypeError, "split_file must be a path, got 3"),
-        ({"split_file": "splits.csv"}, ValueError, "split_file splits.csv needs split, the name of the part"),
+        (
+            {"split_file": "splits.csv"},
+            ValueError,
+            "split_file was given without split; set split to the part of splits.csv",
+        ),
         ({"split": "train", "split_file": "nothing.csv"}, FileNotFoundError, "no split file at nothing.csv"),
     ],
 )

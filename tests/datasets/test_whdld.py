@@ -43,7 +43,9 @@ def test_unknown_colours(whdld, save, colour):
 
 def test_a_mask_of_another_size(whdld, save):
     save(whdld / "Labels" / "wh0002.png", np.full((2, 2, 3), COLOURS["road"]))
-    with pytest.raises(ValueError, match=r"mask .*wh0002.png has \(2, 2\) pixels, but .*wh0002.jpg has \(4, 4\)"):
+    with pytest.raises(
+        ValueError, match=r"mask .*wh0002.png must have the size of .*wh0002.jpg, \(4, 4\), got \(2, 2\)"
+    ):
         WHDLD(whdld)
 
 

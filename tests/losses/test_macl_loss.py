@@ -437,7 +437,7 @@ class TestEngine:
         embeddings, ref_emb = (torch.randn(n, 16, generator=generator).to(device) for n in (700, 900))
         labels, ref_labels = ((torch.rand(n, 30, generator=generator) < 0.1).to(device) for n in (700, 900))
         references = (ref_emb, ref_labels) if with_references else (None, None)
-        miner = LabelOverlapMiner(neg_strategy="hard", max_negatives_per_anchor=9, max_positives_per_anchor=7)
+        miner = LabelOverlapMiner(0.0, 0.0, "random", "hard", max_positives_per_anchor=7, max_negatives_per_anchor=9)
         indices = miner(embeddings, labels, *references) if chosen else None
         found = []
         for engine in ("fused", "reference"):

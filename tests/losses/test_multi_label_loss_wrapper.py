@@ -3,7 +3,6 @@
 import copy
 import inspect
 import math
-from pathlib import Path
 
 import pytest
 import torch
@@ -21,10 +20,10 @@ from pytorch_metric_learning.utils.distributed import DistributedLossWrapper
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from pml_macl import LabelSets, LabelStatistics
+from pml_macl.compatibility import PML_LOSSES, PML_TRAINERS
 from pml_macl.distances import TemperatureScheduledSimilarity
 from pml_macl.losses import MACLLoss, MultiLabelLossWrapper
 from pml_macl.miners import LabelOverlapMiner, MultiLabelMinerWrapper
-from pml_macl.pml_parts import PML_LOSSES, PML_TRAINERS, pml_parts_page
 from pml_macl.reducers import FrequencyWeightedReducer
 
 
@@ -270,11 +269,6 @@ def test_the_list_holds_every_class_of_pml_and_every_class_is_tested():
     assert all(part.works or part.remark for part in PML_LOSSES.values())
 
 
-def test_the_page_of_the_docs_is_up_to_date():
-    page = Path(__file__).resolve().parents[2] / "docs" / "pml-parts.md"
-    assert page.read_text(encoding="utf-8") == pml_parts_page(), "python -m pml_macl.pml_parts > docs/pml-parts.md"
-
-
 def gradients_of(loss, *leaves):
     found = torch.autograd.grad(loss, leaves, allow_unused=True)
     return [torch.zeros_like(leaf) if x is None else x for x, leaf in zip(found, leaves, strict=True)]
@@ -307,7 +301,7 @@ def test_equals_the_naive_pairs_in_value_and_gradient(
 def test_pairs_of_a_miner_are_taken_as_they_are(make, oracle, takes_references, kind):
     embeddings, labels, _, _ = make_batch(5)
     labels[0, 0] = True
-    mined = LabelOverlapMiner(max_positives_per_anchor=2, max_negatives_per_anchor=3, output=kind)(embeddings, labels)
+    mined = LabelOverlapMiner(0.0, 0.0, "random", "random", 2, 3, kind)(embeddings, labels)
     loss_fn = MultiLabelLossWrapper(make())
     if isinstance(loss_fn.loss, pml_losses.RankedListLoss):
         with pytest.raises(ValueError, match="indices_tuple"):
@@ -661,9 +655,7 @@ class TensorBytes(TorchDispatchMode):
 def test_512_rows_train_within_the_memory_of_their_pairs(make, generator):
     labels = torch.rand(512, 17, generator=generator) < 0.2  # about half of all pairs share a label
     embeddings = torch.randn(512, 32, generator=generator, requires_grad=True)
-    mined = LabelOverlapMiner(neg_strategy="hard", max_positives_per_anchor=4, max_negatives_per_anchor=8)(
-        embeddings, labels
-    )
+    mined = LabelOverlapMiner(0.0, 0.0, "random", "hard", 4, 8)(embeddings, labels)
     num_positives, num_negatives = len(mined[0]), len(mined[2])
     with TensorBytes() as memory:
         loss = MultiLabelLossWrapper(make())(embeddings, labels, mined)

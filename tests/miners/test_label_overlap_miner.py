@@ -52,10 +52,10 @@ def test_all_pairs_equal_a_loop(case, thresholds):
 
 def naive_choice(candidates, similarity, strategy, limit, chosen_positives=None):
     """What a strategy must choose among the candidates of one anchor; None where chance decides."""
-    if strategy == "all" and limit is None:
+    if strategy == "all":
         return candidates
     limit = 1 if limit is None else limit
-    if strategy in ("all", "random"):
+    if strategy == "random":
         return None
     if strategy == "semihard":
         if not chosen_positives:
@@ -68,6 +68,8 @@ def naive_choice(candidates, similarity, strategy, limit, chosen_positives=None)
 @pytest.mark.parametrize(("pos_strategy", "neg_strategy"), list(itertools.product(POSITIVE, NEGATIVE)))
 def test_strategies_equal_a_loop(case, pos_strategy, neg_strategy, limits):
     positives, negatives, similarities = candidates_and_similarities(case)
+    strategies = (pos_strategy, neg_strategy)
+    limits = [None if strategy == "all" else limit for strategy, limit in zip(strategies, limits, strict=True)]
     miner = LabelOverlapMiner(0.0, 0.0, pos_strategy, neg_strategy, *limits)
     a1, p, a2, n = miner(*case)
     found_positives, found_negatives = as_sets(a1, p, 14), as_sets(a2, n, 14)
@@ -144,7 +146,7 @@ def test_a_negative_as_similar_as_the_positive_is_not_semihard():
 
 def test_random_choices_follow_the_seed_and_reach_every_candidate():
     labels = torch.ones(6, 1, dtype=torch.bool)
-    miner = LabelOverlapMiner(max_positives_per_anchor=2)
+    miner = LabelOverlapMiner(pos_strategy="random", max_positives_per_anchor=2)
     torch.manual_seed(3)
     first = miner(torch.randn(6, 2), labels)
     torch.manual_seed(3)
@@ -159,7 +161,7 @@ def test_random_choices_follow_the_seed_and_reach_every_candidate():
 
 
 @pytest.mark.parametrize("output", ["pairs", "triplets"])
-@pytest.mark.parametrize("neg_strategy", ["all", "semihard"])
+@pytest.mark.parametrize("neg_strategy", ["random", "semihard"])
 @pytest.mark.parametrize("rows", [0, 1])
 def test_nothing_to_mine(rows, neg_strategy, output):
     miner = LabelOverlapMiner(neg_strategy=neg_strategy, max_negatives_per_anchor=2, output=output, collect_stats=True)
@@ -211,8 +213,18 @@ def test_collected_stats(case):
         ({"pos_strategy": "semihard"}, ValueError, "pos_strategy must be one of 'all', 'easy', 'hard', 'random', got"),
         ({"neg_strategy": "easy"}, ValueError, "neg_strategy must be one of 'all', 'hard', 'semihard', 'random', got"),
         ({"output": "quads"}, ValueError, "output must be one of 'pairs', 'triplets', got 'quads'"),
-        ({"max_positives_per_anchor": 0}, ValueError, "max_positives_per_anchor must be a positive integer or None"),
-        ({"max_negatives_per_anchor": 1.5}, ValueError, "max_negatives_per_anchor must be a positive integer or None"),
+        ({"max_positives_per_anchor": 0}, ValueError, "max_positives_per_anchor must be at least 1, got 0"),
+        ({"max_negatives_per_anchor": 1.5}, TypeError, "max_negatives_per_anchor must be an integer, got 1.5"),
+        (
+            {"max_positives_per_anchor": 8},
+            ValueError,
+            "max_positives_per_anchor must be None with pos_strategy='all', .* got 8; set pos_strategy='random' ",
+        ),
+        (
+            {"pos_strategy": "hard", "max_negatives_per_anchor": 3},
+            ValueError,
+            "max_negatives_per_anchor must be None with neg_strategy='all', .* got 3; set neg_strategy='random' ",
+        ),
     ],
 )
 def test_bad_arguments(kwargs, error, message):

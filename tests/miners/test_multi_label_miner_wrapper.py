@@ -11,9 +11,9 @@ from pytorch_metric_learning import losses as pml_losses
 from pytorch_metric_learning import miners as pml_miners
 from pytorch_metric_learning.distances import CosineSimilarity, LpDistance
 
+from pml_macl.compatibility import PML_MINERS
 from pml_macl.losses import MACLLoss, MultiLabelLossWrapper
 from pml_macl.miners import LabelOverlapMiner, MultiLabelMinerWrapper
-from pml_macl.pml_parts import PML_MINERS
 
 
 class Batch:

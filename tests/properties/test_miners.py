@@ -47,7 +47,8 @@ def assert_right(indices, batch, thresholds):
 def test_label_overlap_miner(batch, data):
     thresholds = data.draw(st.sampled_from(THRESHOLDS))
     strategies = data.draw(st.tuples(st.sampled_from(POSITIVE_STRATEGIES), st.sampled_from(NEGATIVE_STRATEGIES)))
-    limits = data.draw(st.tuples(*[st.none() | st.integers(1, 4)] * 2))
+    # No limit goes with "all".
+    limits = [data.draw(st.none() if strategy == "all" else st.none() | st.integers(1, 4)) for strategy in strategies]
     output = data.draw(st.sampled_from(["pairs", "triplets"]))
     indices = LabelOverlapMiner(*thresholds, *strategies, *limits, output)(*batch)
     mined = assert_right(indices, batch, thresholds)
@@ -58,7 +59,7 @@ def test_label_overlap_miner(batch, data):
         kept = [bool(p) and bool(n) for p, n in zip(*possible, strict=True)]
         possible = [[some if keep else set() for some, keep in zip(part, kept, strict=True)] for part in possible]
     for strategy, limit, chosen, some in zip(strategies, limits, mined, possible, strict=True):
-        most = limit if limit or strategy == "all" else 1
+        most = None if strategy == "all" else limit or 1
         numbers = [len(x) if most is None else min(len(x), most) for x in some]
         found = [len(x) for x in chosen]
         if "semihard" in strategies:  # it chooses among fewer

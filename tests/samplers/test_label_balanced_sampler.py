@@ -4,7 +4,7 @@ from collections import Counter
 import pytest
 import torch
 from pytorch_metric_learning.trainers import MetricLossOnly
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, Subset, TensorDataset
 
 from pml_macl.losses import MACLLoss
 from pml_macl.samplers import LabelBalancedSampler
@@ -160,7 +160,7 @@ def test_labels_without_an_image_are_left_out():
     labels = long_tailed(30, 4)
     labels[:, 2] = False
     assert LabelBalancedSampler(labels, 6).labels_per_batch == 3
-    with pytest.raises(ValueError, match="labels_per_batch must be from 1 to 3"):
+    with pytest.raises(ValueError, match="labels_per_batch must be at most 3"):
         LabelBalancedSampler(labels, 6, labels_per_batch=4)
 
 
@@ -172,6 +172,31 @@ def test_data_loader(num_workers):
     assert len(loader) == 4
     for (batch,) in loader:
         assert (batch.sum(dim=0) >= torch.minimum(labels.sum(dim=0), torch.tensor(2))).all()
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_as_batch_sampler_of_a_data_loader(num_workers):
+    labels = long_tailed(40, 5)
+    sampler = LabelBalancedSampler(labels, 10, every_image=True)
+    loader = DataLoader(TensorDataset(labels), batch_sampler=sampler.batches(), num_workers=num_workers)
+    assert len(loader) == 8
+    torch.manual_seed(4)
+    batches = [batch for (batch,) in loader]
+    torch.manual_seed(4)
+    torch.empty((), dtype=torch.int64).random_()  # the loader's own draw
+    for batch, expected in zip(batches, batches_of(sampler), strict=True):
+        assert batch.equal(labels[expected])
+
+
+def test_labels_of_a_subset():
+    labels = long_tailed(100, 5)
+    subset = Subset(TensorDataset(labels), range(20, 80, 2))
+    with pytest.raises(ValueError, match=r"labels must have one row per image of data_source \(30\), got 100 rows; .*"):
+        LabelBalancedSampler(labels, 10, data_source=subset)
+    sampler = LabelBalancedSampler(labels[subset.indices], 10, every_image=True, data_source=subset)
+    loader = DataLoader(subset, batch_size=10, sampler=sampler)
+    seen = torch.cat([batch for (batch,) in loader])
+    assert {tuple(row) for row in seen.tolist()} == {tuple(row) for row in labels[20:80:2].tolist()}
 
 
 def test_pml_trainer():
@@ -214,20 +239,26 @@ def good_labels():
         ({"labels": torch.zeros(4, 2)}, ValueError, "at least one label, got none in 4 images"),
         ({"labels": torch.zeros(0, 2)}, ValueError, "got none in 0 images"),
         ({"labels": torch.zeros(4, 0)}, ValueError, "got none in 4 images"),
-        ({"batch_size": 0}, ValueError, "batch_size must be from 1 to 10"),
-        ({"batch_size": 11}, ValueError, "batch_size must be from 1 to 10 .the number of images., got 11"),
+        ({"batch_size": 0}, ValueError, "batch_size must be at least 1, got 0"),
+        ({"batch_size": 11}, ValueError, "batch_size must be at most 10 .the number of images., got 11"),
         ({"batch_size": 2.0}, TypeError, "batch_size must be an integer, got 2.0"),
         ({"batch_size": True}, TypeError, "batch_size must be an integer"),
-        ({"labels_per_batch": 0}, ValueError, "labels_per_batch must be from 1 to 3"),
-        ({"labels_per_batch": 4}, ValueError, "labels_per_batch must be from 1 to 3"),
-        ({"batch_size": 2, "labels_per_batch": 3}, ValueError, "labels_per_batch must be from 1 to 2"),
+        ({"labels_per_batch": 0}, ValueError, "labels_per_batch must be at least 1, got 0"),
+        ({"labels_per_batch": 4}, ValueError, "labels_per_batch must be at most 3 .the number of labels that occur."),
+        (
+            {"batch_size": 2, "labels_per_batch": 3},
+            ValueError,
+            "labels_per_batch must be at most 2 .batch_size., got 3",
+        ),
         ({"labels_per_batch": "2"}, TypeError, "labels_per_batch must be an integer"),
-        ({"length_before_new_iter": 0}, ValueError, "positive multiple of batch_size .4., got 0; take 4"),
+        ({"length_before_new_iter": 0}, ValueError, "length_before_new_iter must be at least 1, got 0"),
         ({"length_before_new_iter": 11}, ValueError, "multiple of batch_size .4., got 11; take 12"),
         ({"length_before_new_iter": 8.0}, TypeError, "length_before_new_iter must be an integer"),
         ({"length_before_new_iter": 8, "every_image": True}, ValueError, "at least 12 for every_image"),
         ({"every_image": 1}, TypeError, "every_image must be True or False, got 1"),
         ({"generator": 7}, TypeError, "generator must be a torch.Generator or None, got int"),
+        ({"data_source": 10}, TypeError, "data_source must be a data set with a length, got int"),
+        ({"data_source": range(6)}, ValueError, r"one row per image of data_source \(6\), got 10 rows; for a .*Subset"),
     ],
 )
 def test_bad_arguments(change, error, message):

@@ -38,6 +38,20 @@ def test_the_labels_never_change(scenes):
     assert digest == "ccd9a706e6c5f23ac7e298bf238b34bd852ec59a5e3e1c4fc126e0a174c7118c"
 
 
+@pytest.mark.parametrize(
+    ("num_images", "image_size", "seed", "expected"),
+    [
+        (60, 32, 0, "ca925eac1fdd27092cd2bb78afa8e3fdd937a91c54ff2ec57de9554cb6572b45"),
+        (60, 32, 3, "f7b801e82877dca31a89500a925e492946c6de16cb099866118d8a5c2104ae3f"),
+        (6, 64, 0, "0308b63571ebb4ddf2198664ba1b0ce09a659289116101946ce3f626bf58e5b6"),
+    ],
+)
+def test_the_pixels_never_change(num_images, image_size, seed, expected):
+    images = torch.stack([image for image, _ in SyntheticScenes(num_images, image_size, seed)])
+    digest = hashlib.sha256((images * 255).round().to(torch.uint8).numpy().tobytes()).hexdigest()
+    assert digest == expected
+
+
 def test_an_image_depends_on_seed_and_index_only(scenes):
     shorter = SyntheticScenes(num_images=20)
     for (image, labels), (expected_image, expected_labels) in zip(shorter, scenes, strict=False):

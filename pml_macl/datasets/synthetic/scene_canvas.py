@@ -1,4 +1,4 @@
-"""The small picture that a synthetic scene is painted on."""
+"""The canvas that a synthetic scene is painted on."""
 
 import math
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ Colour = tuple[float, float, float] | Array
 
 
 class SceneCanvas:
-    """A picture, what is seen at each pixel, and the random numbers to paint it with.
+    """A picture, the surface that is visible at each pixel, and the random numbers for painting.
 
     Places and sizes are in units of the image side. The scene has its own axes ``u`` and ``v``, which turn around the
     centre of the image from scene to scene, and a line at ``v = shore`` that a coast or a runway follows. A shape is

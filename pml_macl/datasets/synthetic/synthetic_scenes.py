@@ -8,29 +8,31 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from pml_macl.datasets.scene_canvas import SceneCanvas
-from pml_macl.datasets.scene_types import GROUNDS, SMALLEST_SHARE, SURFACES, paint_scene
+from pml_macl.checks import check_callable, check_integer
+from pml_macl.datasets.synthetic.scene_canvas import SceneCanvas
+from pml_macl.datasets.synthetic.scene_types import GROUNDS, SMALLEST_SHARE, SURFACES, paint_scene
 
 
 class SyntheticScenes(Dataset[tuple[Any, Tensor]]):
     """Painted aerial scenes with multi-labels, for examples and tests.
 
-    A scene type (residential, farmland, harbour, airport, ...) decides which things may stand together and with what
-    probability, so labels co-occur as they do in real archives: a dock comes with water and often with ships, never
-    with a field. The labels have a long tail, from trees in two thirds of the images to airplanes in one of a hundred.
-    A label is set where enough of the thing is seen, and every image has at least one. Colour alone does not tell the
-    labels apart: light, hue and noise change from image to image, and roofs may be as blue as water, fields as green
-    as grass, bare ground and concrete (which are no labels) as brown as fields and as grey as roads.
+    Each image has a scene type (residential, farmland, harbour, airport, ...). The type decides which things may
+    appear together and with what probability, so that labels co-occur as they do in real archives: a dock comes with
+    water and often with ships, never with a field. The labels have a long tail: two thirds of the images carry trees,
+    one in a hundred an airplane. An image gets a label if enough of the thing is visible; every image has at least
+    one label. Colour alone does not identify the labels: light, hue and noise change from image to image, roofs may
+    be as blue as water, fields as green as grass. Bare ground and concrete, which have no label, look like fields and
+    roads.
 
-    Image ``i`` depends on ``seed``, ``i`` and ``image_size`` only: a longer set begins with the shorter one. Other
-    seeds give other images, so take three of them for training, validation and test. All images are painted when the
-    set is made (about 2 ms each at 32 pixels) and kept as bytes.
+    Image ``i`` depends only on ``seed``, ``i`` and ``image_size``: a longer data set begins with the images of a
+    shorter one. Use a different seed for training, validation and test. The constructor paints all images (about 2 ms
+    each at 32 pixels) and keeps them as bytes.
 
     Args:
-        num_images: how many images, >= 1.
+        num_images: number of images, >= 1.
         image_size: height and width in pixels, >= 16.
-        seed: >= 0.
-        transform: called on each float32 image; None returns the image as it is.
+        seed: seed of the random numbers, >= 0.
+        transform: called on each float32 image; None returns the image unchanged.
 
     Attributes:
         classes: the C = 12 label names in the order of the label columns.
@@ -56,13 +58,10 @@ class SyntheticScenes(Dataset[tuple[Any, Tensor]]):
         seed: int = 0,
         transform: Callable[[Tensor], Any] | None = None,
     ) -> None:
-        for name, value, smallest in (("num_images", num_images, 1), ("image_size", image_size, 16), ("seed", seed, 0)):
-            if not isinstance(value, int) or isinstance(value, bool):
-                raise TypeError(f"{name} must be an integer, got {value!r}")
-            if value < smallest:
-                raise ValueError(f"{name} must be at least {smallest}, got {value}")
-        if transform is not None and not callable(transform):
-            raise TypeError(f"transform must be callable or None, got {transform!r}")
+        check_integer("num_images", num_images)
+        check_integer("image_size", image_size, 16)
+        check_integer("seed", seed, 0)
+        check_callable("transform", transform)
         self.transform = transform
         self.classes = list(SMALLEST_SHARE)
         images = np.empty((num_images, 3, image_size, image_size), dtype=np.uint8)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from pml_macl.datasets.scene_canvas import Array, SceneCanvas
+from pml_macl.datasets.synthetic.scene_canvas import Array, SceneCanvas
 
 GROUNDS = ("soil", "pavement")  # seen, but no label
 SMALLEST_SHARE = {  # of the picture, to count as seen
