@@ -123,3 +123,70 @@ def naive_macl(
         numerator = numerator + anchor * inner
         denominator += anchor
     return numerator / denominator if denominator else numerator
+
+
+def jaccard(first, second):
+    return len(first & second) / len(first | second) if first | second else 0.0
+
+
+def mean(values):
+    return sum(values) / len(values) if values else None
+
+
+# Each takes the label set i, those of the others as {p: set}, and -log p_ip as a function of p; it returns the terms
+# whose mean over all anchors is the loss.
+
+
+def sup_con_any(anchor, others, loss):
+    return [mean([loss(p) for p, labels in others.items() if labels & anchor])]
+
+
+def sup_con_exact(anchor, others, loss):
+    return [mean([loss(p) for p, labels in others.items() if labels and labels == anchor])]
+
+
+def multi_sup_con(anchor, others, loss):
+    return [mean([jaccard(anchor, s) * loss(p) for p, s in others.items() if s & anchor and jaccard(anchor, s) >= 0.5])]
+
+
+def jaccard_sup_con(anchor, others, loss):
+    total = sum(jaccard(anchor, labels) for labels in others.values())
+    return [sum(jaccard(anchor, labels) * loss(p) for p, labels in others.items()) / total if total else None]
+
+
+def mul_sup_con(anchor, others, loss):
+    return [mean([loss(p) for p, labels in others.items() if label in labels]) for label in anchor]
+
+
+def similarity_dissimilarity(anchor, others, loss):
+    return [mean([len(anchor & s) / len(s) / (1 + len(anchor - s)) * loss(p) for p, s in others.items() if anchor & s])]
+
+
+BASELINES = {
+    "SupConAnyLoss": sup_con_any,
+    "SupConExactLoss": sup_con_exact,
+    "MultiSupConLoss": multi_sup_con,
+    "JaccardSupConLoss": jaccard_sup_con,
+    "MulSupConLoss": mul_sup_con,
+    "SimilarityDissimilarityLoss": similarity_dissimilarity,
+}
+
+
+def naive_baseline(name, temperature, embeddings, labels, ref_emb=None, ref_labels=None, own=None):
+    """A baseline by loops over its paper's formula; ``own`` is the reference that is the anchor itself."""
+    own = range(len(labels)) if ref_emb is None else own
+    rows = [set(row.nonzero().flatten().tolist()) for row in labels]
+    ref_rows = rows if ref_labels is None else [set(row.nonzero().flatten().tolist()) for row in ref_labels]
+    references = embeddings if ref_emb is None else ref_emb
+    terms = []
+    for i, anchor in enumerate(rows):
+        others = {p: s for p, s in enumerate(ref_rows) if own is None or p != own[i]}
+        logits = {
+            k: embeddings[i] @ references[k] / embeddings[i].norm() / references[k].norm() / temperature for k in others
+        }
+        if not others:
+            continue
+        log_sum = torch.logsumexp(torch.stack(list(logits.values())), dim=0)
+        terms += BASELINES[name](anchor, others, lambda p, x=logits, y=log_sum: y - x[p])
+    terms = [term for term in terms if term is not None]
+    return sum(terms) / len(terms) if terms else (embeddings * 0).sum()

@@ -10,27 +10,30 @@ from pytorch_metric_learning.utils import loss_and_miner_utils as lmu
 from torch import Tensor, nn
 
 from pml_macl.checks import check_batch, check_embeddings, check_indices_tuple, check_integer
-from pml_macl.functional import positive_negative_masks
-from pml_macl.labels import label_dtype, label_overlap
+from pml_macl.deferred_check import DeferredCheck
+from pml_macl.labels import label_dtype
+from pml_macl.losses.multi_label_contrastive_loss import MultiLabelContrastiveLoss
+from pml_macl.pairs import Pairs, without_own
 
 
 class MultiLabelCrossBatchMemory(CrossBatchMemory):
     r"""PML's ``CrossBatchMemory`` for label sets: positives and negatives come from past batches too.
 
     Wang et al., Cross-Batch Memory for Embedding Learning, arXiv 1912.06798. The last ``memory_size`` embeddings and
-    their label sets stand in a queue. Each batch is enqueued first, then the loss takes the batch for anchors and the
-    queue for references; the pair of a row with its own enqueued copy is left out. Gradients flow into the batch only.
+    their label sets are kept in a queue. Each batch is enqueued first. Then the loss takes the batch as anchors and the
+    queue as references, and leaves out the pair of each row with its own enqueued copy. Gradients flow into the batch
+    only.
 
-    Which pairs there are says ``miner``, called on the batch and the queue. Without one it is label overlap, with the
-    thresholds of the loss: its ``positive_threshold`` and ``negative_threshold``, or, for a ``MultiLabelLossWrapper``,
-    its ``threshold``; a loss with neither takes rows that share a label as positives and all others as negatives.
+    ``miner`` selects the pairs, from the batch and the queue. Without a miner, label overlap does, with the thresholds
+    of the loss: its ``positive_threshold`` and ``negative_threshold``, or the ``threshold`` of a
+    ``MultiLabelLossWrapper``. For a loss with neither, rows that share a label are positives and all others negatives.
 
-    As in MoCo (He et al., arXiv 1911.05722) the queue can also hold what another network makes: rows that
-    ``enqueue_mask`` marks are enqueued and are no anchors, all other rows are anchors and are not enqueued. Label
+    As in MoCo (He et al., arXiv 1911.05722) the queue can also hold the output of another network: rows that
+    ``enqueue_mask`` marks are enqueued and are not anchors, and all other rows are anchors and are not enqueued. Label
     statistics that the loss learns count each anchor once, and nothing in the queue.
 
-    Unlike in PML, the queue's position is saved with the rest of the state, a failing call leaves the queue as it was,
-    and ``indices_tuple`` refers to the enqueued copies of the batch wherever they stand in the queue.
+    Unlike PML's class, this one saves the position of the queue with the rest of its state, leaves the queue unchanged
+    if a call fails, and reads ``indices_tuple`` as the enqueued copies of the batch, wherever they are in the queue.
 
     Args:
         loss: loss that accepts multi-hot labels and references: :class:`MACLLoss`, a baseline, a PML loss in a
@@ -38,9 +41,10 @@ class MultiLabelCrossBatchMemory(CrossBatchMemory):
         embedding_size: D, >= 1.
         num_classes: C, >= 1.
         memory_size: length of the queue, >= 1.
-        miner: miner of pairs or triplets that accepts multi-hot labels and references; None as said above. One that
-            keeps only the most similar positives would choose the enqueued copies, which are left out afterwards. With
-            a triplet loss take one that limits the pairs: the loss joins all positives of an anchor with all negatives.
+        miner: miner of pairs or triplets that accepts multi-hot labels and references; None uses label overlap. A miner
+            that keeps only the most similar positives would choose the enqueued copies, which are left out afterwards.
+            With a triplet loss use a miner that limits the pairs, since the loss joins all positives of an anchor with
+            all its negatives.
         **kwargs: for PML's ``CrossBatchMemory``: ``collect_stats``.
 
     Attributes:
@@ -64,6 +68,7 @@ class MultiLabelCrossBatchMemory(CrossBatchMemory):
         (0, True)
     """
 
+    memory_size: int
     embedding_memory: Tensor
     label_memory: Tensor
     num_enqueued: Tensor
@@ -85,6 +90,7 @@ class MultiLabelCrossBatchMemory(CrossBatchMemory):
             _check_part("miner", miner, BaseMiner, "MultiLabelMinerWrapper")
         self.num_classes = num_classes  # reset_queue, which PML's constructor calls, needs it
         super().__init__(loss, embedding_size, memory_size, miner, **kwargs)
+        self.deferred_check = DeferredCheck()
 
     @classmethod
     def check_loss_support(cls, loss_name: str) -> None:
@@ -93,18 +99,19 @@ class MultiLabelCrossBatchMemory(CrossBatchMemory):
     @property
     def queue_idx(self) -> int:
         """Where the next row will be enqueued."""
-        return int(self.num_enqueued) % int(self.memory_size)
+        return self._num_enqueued % self.memory_size
 
     @property
     def has_been_filled(self) -> bool:
         """Whether the whole queue is in use."""
-        return int(self.num_enqueued) >= int(self.memory_size)
+        return self._num_enqueued >= self.memory_size
 
     def reset_queue(self) -> None:
         """Empty the queue."""
         self.register_buffer("embedding_memory", torch.zeros(self.memory_size, self.embedding_size))
         self.register_buffer("label_memory", torch.zeros(self.memory_size, self.num_classes, dtype=torch.bool))
         self.register_buffer("num_enqueued", torch.zeros((), dtype=torch.long))
+        self._num_enqueued = 0  # the same number where it can be read without waiting for a GPU
 
     def forward(
         self,
@@ -132,25 +139,30 @@ class MultiLabelCrossBatchMemory(CrossBatchMemory):
         """
         self.reset_stats()
         check_embeddings(embeddings, self.embedding_size)
-        labels, _ = check_batch(embeddings, labels, num_classes=self.num_classes)
-        check_indices_tuple(indices_tuple, len(embeddings), len(embeddings))
+        labels, _ = check_batch(embeddings, labels, num_classes=self.num_classes, deferred=self.deferred_check)
+        check_indices_tuple(indices_tuple, len(embeddings), len(embeddings), self.deferred_check)
         new_embeddings, new_labels = embeddings, labels
         if enqueue_mask is not None:
             if indices_tuple is not None:
                 raise ValueError("indices_tuple cannot be combined with enqueue_mask; give one of them")
-            enqueue_mask = _check_mask(enqueue_mask, len(embeddings)).to(embeddings.device)
-            new_embeddings, new_labels = embeddings[enqueue_mask], labels[enqueue_mask]
-            embeddings, labels = embeddings[~enqueue_mask], labels[~enqueue_mask]
+            enqueued, anchors = (
+                mask.nonzero().squeeze(1).to(embeddings.device, non_blocking=True)
+                for mask in (_check_mask(enqueue_mask, len(embeddings)), ~enqueue_mask)
+            )
+            new_embeddings, new_labels = embeddings[enqueued], labels[enqueued]
+            embeddings, labels = embeddings[anchors], labels[anchors]
         # The queue with the batch in it is a new tensor. It replaces the old one when the loss is known, so a call that
         # fails changes nothing, and a graph that was built on the old one can still be differentiated.
         embedding_memory, label_memory, slots = self._enqueue(new_embeddings, new_labels)
-        num_enqueued = int(self.num_enqueued) + len(slots)
+        num_enqueued = self._num_enqueued + len(slots)
         memory, memory_labels = embedding_memory[:num_enqueued], label_memory[:num_enqueued]
         own_slots = slots if enqueue_mask is None else None
-        pairs = self.create_indices_tuple(embeddings, labels, memory, memory_labels, indices_tuple, own_slots)
-        loss = self.loss(embeddings, labels, pairs, memory, memory_labels)
-        self.embedding_memory, self.label_memory = embedding_memory, label_memory
-        self.num_enqueued = torch.full_like(self.num_enqueued, num_enqueued)
+        if self.miner is None and indices_tuple is None and _takes_own(self.loss):
+            loss = self.loss(embeddings, labels, None, memory, memory_labels, own=own_slots)
+        else:
+            pairs = self.create_indices_tuple(embeddings, labels, memory, memory_labels, indices_tuple, own_slots)
+            loss = self.loss(embeddings, labels, pairs, memory, memory_labels)
+        self._keep(embedding_memory, label_memory, num_enqueued)
         return loss
 
     def add_to_memory(self, embeddings: Tensor, labels: Tensor) -> None:
@@ -165,8 +177,8 @@ class MultiLabelCrossBatchMemory(CrossBatchMemory):
         """
         check_embeddings(embeddings, self.embedding_size)
         labels, _ = check_batch(embeddings, labels, num_classes=self.num_classes)
-        self.embedding_memory, self.label_memory, slots = self._enqueue(embeddings, labels)
-        self.num_enqueued = self.num_enqueued + len(slots)
+        embedding_memory, label_memory, slots = self._enqueue(embeddings, labels)
+        self._keep(embedding_memory, label_memory, self._num_enqueued + len(slots))
 
     def create_indices_tuple(
         self,
@@ -197,7 +209,7 @@ class MultiLabelCrossBatchMemory(CrossBatchMemory):
             check_indices_tuple(pairs, len(embeddings), len(memory))
         if own_slots is None:
             return pairs
-        pairs = _without_own_copies(pairs, own_slots)
+        pairs = without_own(pairs, own_slots)
         if input_indices_tuple is None:
             return pairs
         given = tuple(index.to(embeddings.device, torch.long) for index in input_indices_tuple)
@@ -211,9 +223,14 @@ class MultiLabelCrossBatchMemory(CrossBatchMemory):
         positive_threshold, negative_threshold = getattr(self.loss, "threshold", 0.0), 1.0
         positive_threshold = getattr(self.loss, "positive_threshold", positive_threshold)
         negative_threshold = getattr(self.loss, "negative_threshold", negative_threshold)
-        shared, jaccard = label_overlap(labels, memory_labels, label_dtype(embeddings))
-        masks = positive_negative_masks(shared, jaccard, positive_threshold, negative_threshold)
-        return tuple(index for mask in masks for index in mask.nonzero(as_tuple=True))
+        block = Pairs(
+            labels,
+            memory_labels,
+            positive_threshold=positive_threshold,
+            negative_threshold=negative_threshold,
+            dtype=label_dtype(embeddings),
+        )[:]
+        return (*block.positives.nonzero(as_tuple=True), *block.negatives.nonzero(as_tuple=True))
 
     def _enqueue(self, embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The queue with these rows in it, as new tensors, and where they stand."""
@@ -223,10 +240,15 @@ class MultiLabelCrossBatchMemory(CrossBatchMemory):
                 "use smaller batches or a larger memory"
             )
         slots = (self.queue_idx + torch.arange(len(embeddings), device=embeddings.device)) % self.memory_size
-        # The queue follows the type and the device of the embeddings, as PML's does.
+        # The queue takes the type and the device of the embeddings, as PML's does.
         embedding_memory = self.embedding_memory.to(embeddings).index_copy(0, slots, embeddings.detach())
         label_memory = self.label_memory.to(embeddings.device).index_copy(0, slots, labels)
         return embedding_memory, label_memory, slots
+
+    def _keep(self, embedding_memory: Tensor, label_memory: Tensor, num_enqueued: int) -> None:
+        self.embedding_memory, self.label_memory = embedding_memory, label_memory
+        self.num_enqueued = torch.full_like(self.num_enqueued, num_enqueued)
+        self._num_enqueued = num_enqueued
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
         # A queue that was saved in float64 comes back in float64.
@@ -234,17 +256,12 @@ class MultiLabelCrossBatchMemory(CrossBatchMemory):
         if isinstance(saved, Tensor):
             self.embedding_memory = self.embedding_memory.to(saved.dtype)
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+        self._num_enqueued = int(self.num_enqueued)
 
 
-def _without_own_copies(indices_tuple: tuple[Tensor, ...], own_slots: Tensor) -> tuple[Tensor, ...]:
-    """Leave out pairs and triplets of an anchor with its own enqueued copy."""
-    if len(indices_tuple) == 3:
-        a, p, n = indices_tuple
-        keep = (p != own_slots[a]) & (n != own_slots[a])
-        return a[keep], p[keep], n[keep]
-    a1, p, a2, n = indices_tuple
-    positive, negative = p != own_slots[a1], n != own_slots[a2]
-    return a1[positive], p[positive], a2[negative], n[negative]
+def _takes_own(loss: nn.Module) -> bool:
+    """Whether the loss leaves out own copies itself, so that nobody has to list all other pairs."""
+    return type(loss).forward is MultiLabelContrastiveLoss.forward
 
 
 def _check_part(name: str, part: nn.Module, base: type[nn.Module], wrapper: str) -> None:
@@ -253,7 +270,7 @@ def _check_part(name: str, part: nn.Module, base: type[nn.Module], wrapper: str)
         raise TypeError(f"{name} must be a {base.__name__}, got {type(part).__name__}")
     if type(part).forward is base.forward:
         raise ValueError(
-            f"{name} must accept multi-hot labels, and {type(part).__name__} takes one class a row; "
+            f"{name} must accept multi-hot labels, and {type(part).__name__} takes one class per row; "
             f"wrap it in a {wrapper}"
         )
 
@@ -263,7 +280,7 @@ def _check_mask(enqueue_mask: Tensor, num_rows: int) -> Tensor:
         raise TypeError(f"enqueue_mask must be a torch.Tensor, got {type(enqueue_mask).__name__}")
     if enqueue_mask.dtype is not torch.bool or enqueue_mask.shape != (num_rows,):
         raise ValueError(
-            f"enqueue_mask must be torch.bool with one entry an embedding ({num_rows}), "
+            f"enqueue_mask must be torch.bool with one entry per embedding ({num_rows}), "
             f"got {enqueue_mask.dtype} of shape {tuple(enqueue_mask.shape)}"
         )
     return enqueue_mask

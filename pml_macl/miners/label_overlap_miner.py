@@ -7,9 +7,9 @@ from pytorch_metric_learning.distances import BaseDistance, CosineSimilarity
 from torch import Tensor
 
 from pml_macl.checks import check_choice, check_instance, check_integer, check_range
-from pml_macl.functional import positive_negative_masks
-from pml_macl.labels import label_dtype, label_overlap
+from pml_macl.labels import label_dtype
 from pml_macl.miners.base_multi_label_miner import BaseMultiLabelMiner
+from pml_macl.pairs import PairBlock, Pairs
 
 POSITIVE_STRATEGIES = ("all", "easy", "hard", "random")
 NEGATIVE_STRATEGIES = ("all", "hard", "semihard", "random")
@@ -99,13 +99,18 @@ class LabelOverlapMiner(BaseMultiLabelMiner):
     def mine(
         self, embeddings: Tensor, labels: Tensor, ref_emb: Tensor | None, ref_labels: Tensor | None
     ) -> tuple[Tensor, ...]:
-        shared, jaccard = label_overlap(labels, labels if ref_labels is None else ref_labels, label_dtype(embeddings))
-        positives, negatives = positive_negative_masks(
-            shared, jaccard, self.positive_threshold, self.negative_threshold, exclude_self=ref_emb is None
+        pairs = Pairs(
+            labels,
+            ref_labels,
+            positive_threshold=self.positive_threshold,
+            negative_threshold=self.negative_threshold,
+            dtype=label_dtype(embeddings),
         )
-        if jaccard.numel():
+        block = pairs[:]
+        positives, negatives = block.positives, block.negatives
+        if positives.numel():
             positives, negatives = self._choose(positives, negatives, self._similarities(embeddings, ref_emb))
-        self._set_stats(positives, jaccard)
+        self._set_stats(positives, block)
         if self.output == "triplets":
             return _join_to_triplets(positives, negatives)
         return (*positives.nonzero(as_tuple=True), *negatives.nonzero(as_tuple=True))
@@ -125,10 +130,10 @@ class LabelOverlapMiner(BaseMultiLabelMiner):
             negatives = negatives & (similarities < least) & positives.any(dim=1, keepdim=True)
         return positives, _keep(negatives, self.neg_strategy, self.max_negatives_per_anchor, similarities)
 
-    def _set_stats(self, positives: Tensor, jaccard: Tensor) -> None:
+    def _set_stats(self, positives: Tensor, block: PairBlock) -> None:
         if self.collect_stats:
             without = (~positives.any(dim=1)).sum()
-            overlap = jaccard[positives].sum() / positives.sum().clamp(min=1)
+            overlap = block.jaccard[positives].sum() / positives.sum().clamp(min=1)
             self.anchors_without_positives, self.mean_positive_overlap = torch.stack([without, overlap]).tolist()
 
 

@@ -4,7 +4,7 @@ from contextlib import closing
 
 import pytest
 import torch
-from oracles import counts_of, naive_macl
+from oracles import counts_of, naive_baseline, naive_macl
 from pytorch_metric_learning import losses as pml_losses
 from pytorch_metric_learning import miners as pml_miners
 from pytorch_metric_learning.losses import BaseMetricLossFunction, CrossBatchMemory
@@ -222,6 +222,7 @@ def test_no_row_meets_its_own_copy():
         memory = MultiLabelCrossBatchMemory(Recorder(), 3, 2, 7, miner=miner)
         for _ in range(4):
             memory(torch.randn(5, 3), labels)
+    assert len(recorded) == 12
     for embeddings, memory_embeddings, indices in recorded:
         pairs = [indices[:2], indices[2:]] if len(indices) == 4 else [indices[:2], indices[::2]]
         for anchors, others in pairs:
@@ -263,22 +264,51 @@ def test_indices_of_the_batch_equal_pml_where_pml_looks_at_the_right_rows(genera
 
 @pytest.mark.parametrize("loss", BASELINES)
 def test_baselines(loss, generator):
-    """Against a queue that holds nothing but strangers and the batch, self pairs left out, as one set of references."""
+    """Against a queue that holds strangers and the batch, without own copies: the formula of the paper."""
     labels, old_labels = (torch.rand(n, 4, generator=generator) < 0.5 for n in (6, 5))
     embeddings, old = (torch.randn(n, 3, dtype=torch.float64, generator=generator) for n in (6, 5))
-    memory = MultiLabelCrossBatchMemory(loss(), 3, 4, 11)
+    memory = MultiLabelCrossBatchMemory(loss(temperature=0.3), 3, 4, 11)
     memory.add_to_memory(old, old_labels)
     first, second = embeddings.clone().requires_grad_(), embeddings.clone().requires_grad_()
     value = memory(first, labels)
-    plain = loss()
     references, ref_labels = torch.cat([old, embeddings]), torch.cat([old_labels, labels])
-    miner = LabelOverlapMiner(plain.positive_threshold, plain.negative_threshold)
-    a1, p, a2, n = miner(second, labels, references, ref_labels)
-    pairs = (a1[p != a1 + 5], p[p != a1 + 5], a2[n != a2 + 5], n[n != a2 + 5])
-    expected = plain(second, labels, pairs, references, ref_labels)
-    torch.testing.assert_close(value, expected)
-    torch.testing.assert_close(gradient(value, first), gradient(expected, second))
+    expected = naive_baseline(loss.__name__, 0.3, second, labels, references, ref_labels, own=range(5, 11))
+    torch.testing.assert_close(value, expected, rtol=1e-10, atol=1e-13)
+    torch.testing.assert_close(gradient(value, first), gradient(expected, second), rtol=1e-9, atol=1e-12)
     assert value > 0
+
+
+@pytest.mark.parametrize("engine", ["fused", "reference"])
+@pytest.mark.parametrize("loss", [MACLLoss, *BASELINES])
+def test_the_first_batch_in_an_empty_memory_is_the_loss_alone(loss, engine, generator):
+    labels = torch.rand(9, 4, generator=generator) < 0.4
+    embeddings = torch.randn(9, 3, dtype=torch.float64, generator=generator)
+    memory = MultiLabelCrossBatchMemory(loss(engine=engine), 3, 4, 20)
+    first, second = embeddings.clone().requires_grad_(), embeddings.clone().requires_grad_()
+    value = memory(first, labels)
+    torch.testing.assert_close(value, loss(engine=engine)(embeddings, labels), rtol=1e-12, atol=0)
+    # Nothing flows into the memory: the gradient is that of the rows as anchors.
+    if loss is MACLLoss:
+        pairs = LabelOverlapMiner()(embeddings, labels)
+        expected = naive_macl(second, labels, embeddings, labels, pairs)
+    else:
+        expected = naive_baseline(loss.__name__, 0.1, second, labels, embeddings, labels, own=range(9))
+    torch.testing.assert_close(value, expected, rtol=1e-10, atol=1e-13)
+    torch.testing.assert_close(gradient(value, first), gradient(expected, second), rtol=1e-9, atol=1e-12)
+
+
+def test_pairs_are_listed_only_for_a_miner(generator):
+    recorded = []
+
+    class Recorder(MACLLoss):
+        def compute_loss(self, embeddings, labels, indices_tuple, *args, **kwargs):
+            recorded.append(indices_tuple)
+            return super().compute_loss(embeddings, labels, indices_tuple, *args, **kwargs)
+
+    embeddings, labels = torch.randn(6, 3, generator=generator), torch.rand(6, 2, generator=generator) < 0.5
+    MultiLabelCrossBatchMemory(Recorder(), 3, 2, 7)(embeddings, labels)
+    MultiLabelCrossBatchMemory(Recorder(), 3, 2, 7, miner=LabelOverlapMiner())(embeddings, labels)
+    assert [indices is None for indices in recorded] == [True, False]
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
@@ -391,7 +421,7 @@ BAD_CALLS = {
         {"embeddings": torch.randn(9, 3), "labels": torch.ones(9, 2), "enqueue_mask": torch.arange(9) < 6},
     ),
     "mask of integers": (ValueError, "enqueue_mask must be torch.bool", {"enqueue_mask": torch.tensor([1, 0, 1, 0])}),
-    "mask of another length": (ValueError, "one entry an embedding .4.", {"enqueue_mask": torch.ones(3).bool()}),
+    "mask of another length": (ValueError, "one entry per embedding .4.", {"enqueue_mask": torch.ones(3).bool()}),
     "mask as list": (TypeError, "enqueue_mask must be a torch.Tensor, got list", {"enqueue_mask": [True] * 4}),
     "mask and indices": (
         ValueError,
@@ -453,7 +483,7 @@ def test_a_loss_or_miner_that_fails_leaves_the_queue_as_it_was(culprit):
         ({"memory_size": 2.5}, TypeError, "memory_size must be an integer, got 2.5"),
         ({"memory_size": True}, TypeError, "memory_size must be an integer"),
         ({"loss": torch.nn.CrossEntropyLoss()}, TypeError, "loss must be a BaseMetricLossFunction, got CrossEntropy"),
-        ({"loss": pml_losses.ContrastiveLoss()}, ValueError, "ContrastiveLoss takes one class a row; wrap it in a"),
+        ({"loss": pml_losses.ContrastiveLoss()}, ValueError, "ContrastiveLoss takes one class per row; wrap it in a"),
         ({"loss": MACLLoss}, TypeError, "loss must be"),
         ({"miner": pml_miners.MultiSimilarityMiner()}, ValueError, "wrap it in a MultiLabelMinerWrapper"),
         ({"miner": MACLLoss()}, TypeError, "miner must be a BaseMiner, got MACLLoss"),
