@@ -77,16 +77,12 @@ def sum_over_shared(anchors: LabelTable, references: LabelTable, rows: slice, va
     with torch.autocast(anchors.labels.device.type, enabled=False):  # it would round the values to half precision
         if anchors.num_classes > (DENSE_LABEL_PAIRS if by_pair else DENSE_LABELS):
             return _add_up_rows(anchors.labels[rows], references, values)
-        columns, table = (
-            (anchors.pair_columns, references.pair_columns)
-            if by_pair
-            else (anchors.label_columns, references.label_columns)
-        )
-        left = columns[:, rows].T
-        if values is not None:
-            first, second = anchors.pairs
-            left = left * (values[first, second] if by_pair else values)
-        return left @ table
+        if not by_pair:
+            left = anchors.label_columns[:, rows].T
+            return (left if values is None else left * values) @ references.label_columns
+        first, second = anchors.pairs
+        left = anchors.pair_columns[:, rows].T * values[first, second]
+        return left @ references.pair_columns
 
 
 def sum_over_shared_labels(labels: Tensor, ref_labels: Tensor, values: Tensor) -> Tensor:
