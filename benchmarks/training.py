@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytorch_metric_learning
 import torch
-from benchmark_protocols import make_models
-from data import Split
+from from_examples import Split
+from protocols import make_models
 from pytorch_metric_learning.losses import BaseMetricLossFunction
 from pytorch_metric_learning.miners import BaseMiner
 from pytorch_metric_learning.trainers import MetricLossOnly

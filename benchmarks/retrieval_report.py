@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from benchmark_training import read_runs
+from training import read_runs
 
 from pml_macl.evaluation import label_mean_average_precision_by_frequency
 from pml_macl.visualization import COLOURS, GREY, LINE_STYLES, line_style, new_plot
@@ -54,7 +54,7 @@ LIMITS = {
     "finetune": "Limits: few epochs and small images, for what a CPU can do in minutes; settings were not tuned anew; "
     "three seeds at most; two data sets are few.",
 }
-RUN = "python examples/benchmark.py run --data DIR [DIR ...] --output FOLDER"
+RUN = "python benchmarks/retrieval.py run --data DIR [DIR ...] --output FOLDER"
 Runs = dict[str, dict[str, list[dict[str, Any]]]]
 
 
@@ -122,8 +122,8 @@ def introduction(lines: list[dict[str, Any]], page: Path, folder: str) -> str:
         f"On a CPU with two cores, one thread a run; {versions}. The commands:\n\n"
         "```\n"
         f"{RUN}{options}\n"
-        "python examples/benchmark.py compare --output FOLDER\n"
-        f"python examples/benchmark.py report --output FOLDER --page docs/{page.name}\n"
+        "python benchmarks/retrieval.py compare --output FOLDER\n"
+        f"python benchmarks/retrieval.py report --output FOLDER --page docs/{page.name}\n"
         "```\n\n"
         f"The runs behind this page are `benchmarks/results/{folder}/runs.jsonl`, a line a run; the last command "
         f"makes the page from them with `--output benchmarks/results/{folder}`."

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from data import SPLITS, Split, extract_features, random_flip
-from models import make_backbone, make_head
+from from_examples import SPLITS, Split, extract_features, make_backbone, make_head, random_flip
 from torch import Tensor, nn
 from torch.utils.data import Dataset, TensorDataset
 

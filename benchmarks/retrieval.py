@@ -1,9 +1,9 @@
 """MACL against the baselines and PML's losses, on frozen features or with the whole network trained.
 
-    python examples/benchmark.py run --data DIR [DIR ...] --output FOLDER
-    python examples/benchmark.py run --protocol finetune --tuned FOLDER --data DIR [DIR ...] --output OTHER
-    python examples/benchmark.py compare --output FOLDER
-    python examples/benchmark.py report --output FOLDER --page docs/results.md
+    python benchmarks/retrieval.py run --data DIR [DIR ...] --output FOLDER
+    python benchmarks/retrieval.py run --protocol finetune --tuned FOLDER --data DIR [DIR ...] --output OTHER
+    python benchmarks/retrieval.py compare --output FOLDER
+    python benchmarks/retrieval.py report --output FOLDER --page docs/results.md
 
 Each DIR holds labels.csv (an image id, a column that says train, val or test, one 0/1 column a class), the folder
 images, and, if it is not to be extracted once, features_efficientnet_lite0.npz (X: one row an image, in the order of
@@ -16,13 +16,12 @@ import argparse
 import sys
 from pathlib import Path
 
-from benchmark_bootstrap import write_comparisons
-from benchmark_losses import LOSSES, make_loss_and_miner
-from benchmark_protocols import DEFAULTS, load
-from benchmark_report import write_page
-from benchmark_training import append_run, is_finished, read_runs, records_folder, train_and_measure, versions
-from data import Split
-from models import BACKBONES
+from from_examples import BACKBONES, Split
+from protocols import DEFAULTS, load
+from retrieval_bootstrap import write_comparisons
+from retrieval_losses import LOSSES, make_loss_and_miner
+from retrieval_report import write_page
+from training import append_run, is_finished, read_runs, records_folder, train_and_measure, versions
 
 from pml_macl import LabelStatistics
 

@@ -3,7 +3,7 @@
 Without arguments this counts on synthetic scenes. On the label table of own images (an id column, then one 0/1 column a
 class; the images are not needed):
 
-    python examples/sampler_coverage.py --labels FILE --ignore-columns scene --split-column split --split train
+    python benchmarks/sampler_coverage.py --labels FILE --ignore-columns scene --split-column split --split train
 """
 
 import argparse

@@ -4,8 +4,8 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from benchmark_report import METRICS
-from benchmark_training import read_runs
+from retrieval_report import METRICS
+from training import read_runs
 
 from pml_macl.visualization import COLOURS, GREY, new_plot
 
@@ -70,8 +70,8 @@ def introduction(lines: Runs) -> str:
         "`overlap_scale`; here it is set behind its back.\n\n"
         f"{versions}. The commands:\n\n"
         "```\n"
-        "python examples/ablation.py run --data DIR [DIR ...] --output FOLDER\n"
-        "python examples/ablation.py report --output FOLDER --page docs/ablation.md\n"
+        "python benchmarks/ablation.py run --data DIR [DIR ...] --output FOLDER\n"
+        "python benchmarks/ablation.py report --output FOLDER --page docs/ablation.md\n"
         "```\n\n"
         "The runs behind this page are `benchmarks/results/ablation/runs.jsonl`; the second command makes the page "
         "from them with `--output benchmarks/results/ablation`."

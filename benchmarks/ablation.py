@@ -1,9 +1,9 @@
 """What each part of MACL does: one setting changed at a time, on frozen features with a trained head.
 
-    python examples/ablation.py run --data DIR [DIR ...] --output FOLDER
-    python examples/ablation.py report --output FOLDER --page docs/ablation.md
+    python benchmarks/ablation.py run --data DIR [DIR ...] --output FOLDER
+    python benchmarks/ablation.py report --output FOLDER --page docs/ablation.md
 
-DIR is as for benchmark.py. Everything is measured on the validation split, since defaults are chosen from it. Each run
+DIR is as for retrieval.py. Everything is measured on the validation split, since defaults are chosen from it. Each run
 is a line of FOLDER/runs.jsonl; what stands there is not run again.
 """
 
@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from ablation_report import write_page
-from benchmark_protocols import DEFAULTS, load
-from benchmark_training import append_run, is_finished, records_folder, train_and_measure, versions
+from protocols import DEFAULTS, load
 from pytorch_metric_learning.miners import BaseMiner
 from torch import Tensor
 from torch.utils.data import Sampler
+from training import append_run, is_finished, records_folder, train_and_measure, versions
 
 from pml_macl import LabelStatistics
 from pml_macl.distances import CosineTemperature, LinearTemperature, TemperatureScheduledSimilarity

@@ -1,0 +1,15 @@
+"""What the benchmarks take from examples/: splits of data sets, backbones and heads.
+
+A script finds modules in its own folder only, so this module adds ``examples`` to the import path. The other benchmarks
+import these names from here.
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "examples"))
+
+from data import SPLITS, Split, extract_features, random_flip
+from models import BACKBONES, make_backbone, make_head
+
+__all__ = ["BACKBONES", "SPLITS", "Split", "extract_features", "make_backbone", "make_head", "random_flip"]
