@@ -17,10 +17,11 @@ import sys
 from pathlib import Path
 
 from from_examples import BACKBONES, Split
-from protocols import DEFAULTS, load
+from protocols import load
 from retrieval_bootstrap import write_comparisons
 from retrieval_losses import LOSSES, make_loss_and_miner
 from retrieval_report import write_page
+from settings import DEFAULTS, Settings
 from training import append_run, is_finished, read_runs, records_folder, train_and_measure, versions
 
 from pml_macl import LabelStatistics
@@ -45,33 +46,34 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     compare = commands.add_parser("compare", help="write confidence intervals of MACL's differences, for the report")
     for command in (run, compare, report):
         command.add_argument("--output", type=Path, required=True, help="folder of runs.jsonl")
-    args = parser.parse_args(argv)
-    if args.command == "run":
-        chosen = {name: value for name, value in vars(args).items() if value is not None}
-        args = argparse.Namespace(**{**vars(args), **DEFAULTS[args.protocol], **chosen})
-    return args
+    return parser.parse_args(argv)
 
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     if args.command == "report":
         write_page(args.output, args.page)
-        return
-    if args.command == "compare":
+    elif args.command == "compare":
         write_comparisons(args.output)
-        return
-    args.output.mkdir(parents=True, exist_ok=True)
-    data = {folder.resolve().name: load(folder, args) for folder in args.data}
-    if args.tuned is None:
+    else:
+        run(Settings.of_protocol(args.protocol, vars(args)), args.data, args.losses, args.tuned)
+
+
+def run(settings: Settings, folders: list[Path], losses: list[str], tuned: Path | None) -> None:
+    """Tune the losses, unless they were tuned in another folder; then train and measure them with each seed."""
+    settings.output.mkdir(parents=True, exist_ok=True)
+    data = {folder.resolve().name: load(folder, settings) for folder in folders}
+    if tuned is None:
         for name, splits in data.items():
-            for loss in args.losses:
+            for loss in losses:
                 for value in LOSSES[loss].grid:
-                    run_once(args, name, splits, "tune", loss, value, seed=1000)
-    # Seeds outermost: what is finished when the benchmark is stopped compares all losses alike.
-    for seed in range(args.seeds):
+                    run_once(settings, name, splits, "tune", loss, value, seed=1000)
+    # Seeds in the outer loop: after an interruption all losses have the same seeds.
+    for seed in range(settings.seeds):
         for name, splits in data.items():
-            for loss in args.losses:
-                run_once(args, name, splits, "test", loss, best_value(args.tuned or args.output, name, loss), seed)
+            for loss in losses:
+                value = best_value(tuned or settings.output, name, loss)
+                run_once(settings, name, splits, "test", loss, value, seed)
 
 
 def best_value(folder: Path, data: str, loss: str) -> float:
@@ -84,7 +86,7 @@ def best_value(folder: Path, data: str, loss: str) -> float:
 
 
 def run_once(
-    args: argparse.Namespace,
+    settings: Settings,
     data: str,
     splits: dict[str, Split],
     stage: str,
@@ -94,13 +96,13 @@ def run_once(
 ) -> None:
     """Train and measure, unless that stands in runs.jsonl already."""
     key = {"data": data, "stage": stage, "loss": loss, "value": value, "seed": seed}
-    if is_finished(args.output, key):
+    if is_finished(settings.output, key):
         return
     statistics = LabelStatistics.from_labels(splits["train"].labels)
     loss_fn, miner = make_loss_and_miner(loss, value, statistics)
-    records = records_folder(args.output, key)
-    result = train_and_measure(args, splits, "val" if stage == "tune" else "test", loss_fn, miner, seed, records)
-    append_run(args.output, {**key, **result, "versions": versions()})
+    records = records_folder(settings.output, key)
+    result = train_and_measure(settings, splits, "val" if stage == "tune" else "test", loss_fn, miner, seed, records)
+    append_run(settings.output, {**key, **result, "versions": versions()})
 
 
 if __name__ == "__main__":

@@ -80,9 +80,16 @@ def random_flip(image: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def extract_features(backbone: nn.Module, split: Split, name: str, args: argparse.Namespace) -> Split:
-    """The split with the features of the frozen backbone in place of the images."""
-    backbone.eval().to(args.device)
-    loader = DataLoader(split.dataset, args.batch_size, num_workers=args.num_workers)
-    features = [backbone(images.to(args.device)).cpu() for images, _ in tqdm(loader, desc=f"features of {name}")]
+def extract_features(
+    backbone: nn.Module,
+    split: Split,
+    name: str,
+    batch_size: int,
+    device: torch.device | str = "cpu",
+    num_workers: int = 0,
+) -> Split:
+    """The split with the features of the frozen backbone in place of the images; ``name`` is for the progress bar."""
+    backbone.eval().to(device)
+    loader = DataLoader(split.dataset, batch_size, num_workers=num_workers)
+    features = [backbone(images.to(device)).cpu() for images, _ in tqdm(loader, desc=f"features of {name}")]
     return Split(TensorDataset(torch.cat(features), split.labels), split.labels)

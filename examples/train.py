@@ -240,7 +240,10 @@ def make_models(
     head = make_head(num_features, args.hidden_size, args.embedding_size, args.dropout)
     splits = image_splits
     if args.freeze_trunk:
-        splits = {name: extract_features(trunk, split, name, args) for name, split in image_splits.items()}
+        splits = {
+            name: extract_features(trunk, split, name, args.batch_size, args.device, args.num_workers)
+            for name, split in image_splits.items()
+        }
         trunk = nn.Identity()
     return {"trunk": trunk.to(args.device), "embedder": head.to(args.device)}, splits
 
