@@ -260,16 +260,20 @@ def make_loss(name: str, temperature: float, statistics: LabelStatistics) -> Mul
     )
 
 
+def make_miner(hard_negatives: int | None = None) -> LabelOverlapMiner:
+    """The miner of all pairs or, with a number, of that many most similar negatives for each anchor."""
+    return LabelOverlapMiner(
+        neg_strategy="hard" if hard_negatives else "all",
+        max_negatives_per_anchor=hard_negatives,
+        collect_stats=True,
+    )
+
+
 def make_state(
     args: argparse.Namespace, models: dict[str, nn.Module], statistics: LabelStatistics
 ) -> dict[str, dict[str, Any]]:
     """Everything that training changes, under the names of PML's trainers."""
     loss = make_loss(args.loss, args.temperature, statistics).to(args.device)
-    miner = LabelOverlapMiner(
-        neg_strategy="hard" if args.hard_negatives else "all",
-        max_negatives_per_anchor=args.hard_negatives,
-        collect_stats=True,
-    )
     optimizers = {
         f"{name}_optimizer": torch.optim.AdamW(model.parameters(), lr=args.lr, weight_decay=args.weight_decay)
         for name, model in models.items()
@@ -279,7 +283,7 @@ def make_state(
         "models": models,
         "optimizers": optimizers,
         "loss_funcs": {"metric_loss": loss},
-        "mining_funcs": {"tuple_miner": miner},
+        "mining_funcs": {"tuple_miner": make_miner(args.hard_negatives)},
     }
 
 
