@@ -3,8 +3,8 @@
     python benchmarks/ablation.py run --data DIR [DIR ...] --output FOLDER
     python benchmarks/ablation.py report --output FOLDER --page docs/ablation.md
 
-DIR is as for retrieval.py. Everything is measured on the validation split, since defaults are chosen from it. Each run
-is a line of FOLDER/runs.jsonl; what stands there is not run again.
+DIR is as for retrieval.py. All measurements use the validation split, because defaults are chosen from them. Each run
+adds a line to FOLDER/runs.jsonl; a run that has a line is not repeated.
 """
 
 import argparse
@@ -33,7 +33,7 @@ DEFAULT = "default"
 
 @dataclass
 class Variant:
-    """MACL's defaults but for what is said here, as arguments of its parts."""
+    """Arguments of MACL's parts; everything not given keeps MACL's default."""
 
     distance: dict[str, Any] = field(default_factory=dict)
     reducer: dict[str, Any] = field(default_factory=dict)
@@ -49,7 +49,7 @@ def of(part: str, name: str, *values: Any) -> dict[str, Variant]:
     return {f"{name} {value}": Variant(**{part: {name: value}}) for value in values}
 
 
-# Each question with its answers; the default stands in all of them.
+# The answers to each question; every question is compared with the default.
 QUESTIONS: dict[str, dict[str, Variant]] = {
     "frequency weights": {
         "off": Variant(reducer={"power": 0.0}),

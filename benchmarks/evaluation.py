@@ -263,7 +263,7 @@ def trained_ivf(reference, nprobe):
 
 
 def hnsw(size, ef_search):
-    """Graph of 32 neighbours a node."""
+    """Graph with 32 neighbours per node."""
     index = faiss.IndexHNSWFlat(size, 32)
     index.hnsw.efSearch = ef_search
     return index

@@ -3,9 +3,9 @@
     python benchmarks/loss.py run --output benchmarks/results/loss.jsonl
     python benchmarks/loss.py report --output benchmarks/results/loss.jsonl --page docs/performance.md
 
-The floor is what any contrastive loss must do: normalise, multiply once, take a log-sum-exp, go backward. Times are
-medians of losses that take turns; memory is the growth of the resident set to its peak in a fresh process (on a GPU, of
-the allocated memory).
+The floor is what any contrastive loss must do: normalise, multiply once, take a log-sum-exp, go backward. Memory banks
+are compared with the same loss on references. Times are medians of losses that take turns; memory is the growth of the
+resident set to its peak in a fresh process (on a GPU, of the allocated memory).
 """
 
 import argparse
@@ -57,7 +57,7 @@ WITH_MEMORY = (FLOOR, SUPCON, MACL, BY_LABEL, *BANKS.values(), STATS, TRAIN)
 
 
 def contenders(case: Case, device: str) -> tuple[Tensor, dict[str, Callable[[Tensor], object]]]:
-    """Embeddings, and what takes a leaf with their values: losses, which are gone backward through, and parts."""
+    """Embeddings, and the losses and parts to measure by name: functions of a leaf that holds the embeddings."""
     generator = torch.Generator().manual_seed(0)
 
     def multi_hot(rows: int) -> Tensor:
@@ -148,7 +148,7 @@ def memory_growth(case: Case, name: str, device: str) -> float:
 
 
 def measure(case: Case, device: str, repeats: int) -> list[dict]:
-    """A line a contender."""
+    """One line per contender."""
     embeddings, found = contenders(case, device)
     times: dict[str, list[float]] = {name: [] for name in found}
     # What is compared most closely takes turns by itself: the others would leave their caches and memory behind.

@@ -103,7 +103,7 @@ EVALUATION = (
 
 
 def table_of_evaluation(path: Path) -> str:
-    """A row a number of queries: our time and memory, and the others' as multiples."""
+    """One row per number of queries: our time and memory, and those of the others as multiples."""
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     found = {(line["rows"], line["name"]): line for line in lines}
     rows = [
@@ -136,7 +136,7 @@ def ratio(lines: dict[str, dict[str, Any]], name: str, base: str) -> str:
 
 
 def table_of_macl(found: Lines) -> str:
-    """A row a case: times and ratios of MACL, and peak memory."""
+    """One row per case: times and ratios of MACL, and peak memory."""
     rows = [
         "| | MACL, ms | to PML SupCon | to floor | label weights, ms | to PML SupCon | to floor "
         "| MACL, MiB | PML SupCon, MiB |",
@@ -191,7 +191,7 @@ def training(found: Lines) -> list[str]:
 
 
 def table_of_losses(found: Lines) -> str:
-    """A row a loss, a column a batch size, as ratios to PML SupCon."""
+    """One row per loss, one column per batch size, as ratios to PML SupCon."""
     cases = [case for case in (Case(128), Case(512), Case(2048)) if case in found]
     names = [REFERENCE_ENGINE, *BASELINES, MULTI_SIMILARITY, NTXENT]
     rows = [f"| to PML SupCon | {' | '.join(map(says, cases))} |", "|---|" + "---:|" * len(cases)]
@@ -202,7 +202,7 @@ def table_of_losses(found: Lines) -> str:
 
 
 def table_of_parts(found: Lines) -> str:
-    """A row a part, in milliseconds and as ratios to the floor."""
+    """One row per part, in milliseconds and as ratios to the floor."""
     cases = [case for case in PARTS_CASES if case in found]
     heads = [head for case in cases for head in (f"{says(case)}, ms", "to floor")]
     rows = [f"| | {' | '.join(heads)} |", "|---|" + "---:|" * len(heads)]

@@ -1,4 +1,4 @@
-"""What the protocols of the benchmark train: a head on frozen features, or the whole network on images."""
+"""The data and the networks of each protocol: a head on frozen features, or the whole network on images."""
 
 import sys
 from pathlib import Path
@@ -17,7 +17,7 @@ FEATURES = "features_efficientnet_lite0.npz"
 
 
 class CachedImages(Dataset):
-    """Images in memory as bytes, (N, 3, S, S), that come out as floats in [0, 1], turned and flipped if asked."""
+    """Images kept in memory as bytes, (N, 3, S, S); items are floats in [0, 1], flipped and turned with ``augment``."""
 
     def __init__(self, images: Tensor, labels: Tensor, augment: bool) -> None:
         self.images, self.labels, self.augment = images, labels, augment
@@ -68,7 +68,7 @@ def load_images(folder: Path, settings: Settings) -> Tensor:
 
 
 def load_features(folder: Path, table: LabelTable, settings: Settings) -> Tensor:
-    """The features that lie beside the labels, or else those extracted and kept in the output folder."""
+    """The features beside the label table; without them, those that are extracted and kept in the output folder."""
     given, kept = folder / FEATURES, settings.output / f"{folder.resolve().name}-{FEATURES}"
     if not given.is_file() and not kept.is_file():
         backbone, _ = make_backbone("efficientnet-lite0", pretrained=True)

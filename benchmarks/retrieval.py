@@ -5,11 +5,12 @@
     python benchmarks/retrieval.py compare --output FOLDER
     python benchmarks/retrieval.py report --output FOLDER --page docs/results.md
 
-Each DIR holds labels.csv (an image id, a column that says train, val or test, one 0/1 column a class), the folder
-images, and, if it is not to be extracted once, features_efficientnet_lite0.npz (X: one row an image, in the order of
-the table). Every loss is tuned on the validation split over the same number of settings (or takes the setting that was
-tuned in another folder), then trained anew with each seed and measured on the test split. Each run is a line of
-FOLDER/runs.jsonl; what stands there is not run again, so a benchmark that was stopped goes on where it was.
+Each DIR holds labels.csv (an image id, a column that says train, val or test, and one 0/1 column per class) and the
+folder images. It may hold features_efficientnet_lite0.npz (X: one row per image, in the order of the table); without
+this file the benchmark extracts the features and keeps them in the output folder. Every loss is tuned on the validation
+split over the same number of settings, or takes the setting that was tuned in another folder. It is then trained anew
+with each seed and measured on the test split. Each run adds a line to FOLDER/runs.jsonl; a run that has a line is not
+repeated, so the same command resumes a benchmark that was stopped.
 """
 
 import argparse
@@ -94,7 +95,7 @@ def run_once(
     value: float,
     seed: int,
 ) -> None:
-    """Train and measure, unless that stands in runs.jsonl already."""
+    """Train and measure, unless runs.jsonl has this run."""
     key = {"data": data, "stage": stage, "loss": loss, "value": value, "seed": seed}
     if is_finished(settings.output, key):
         return

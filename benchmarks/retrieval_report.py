@@ -86,7 +86,7 @@ def write_page(folder: Path, page: Path) -> None:
 
 
 def test_runs(lines: list[dict[str, Any]]) -> Runs:
-    """The runs on the test split, by data set and loss; of all losses the same seeds, those that all have."""
+    """The runs on the test split, by data set and loss, with the seeds that all losses have."""
     runs: Runs = defaultdict(lambda: defaultdict(list))
     for run in lines:
         if run["stage"] == "test":
@@ -135,7 +135,7 @@ def means(by_loss: dict[str, list[dict[str, Any]]], metric: str) -> dict[str, fl
 
 
 def table(by_loss: dict[str, list[dict[str, Any]]]) -> str:
-    """A row a loss, a column a metric."""
+    """One row per loss, one column per metric."""
     rows = [f"| loss | {' | '.join(METRICS.values())} |", "|---|" + "---:|" * len(METRICS)]
     marks = {}
     for metric in METRICS:
@@ -161,7 +161,7 @@ def best_pair(by_loss: dict[str, list[dict[str, Any]]], metric: str) -> tuple[st
 
 
 def differences(runs: Runs, intervals: list[dict[str, Any]]) -> str:
-    """The better MACL variant less the best other loss, a row a metric."""
+    """The better MACL variant minus the best other loss, one row per metric."""
     bounds = {(line["data"], line["metric"], line["macl"], line["other"]): line for line in intervals}
     rows = ["| data | metric | MACL variant | best other loss | difference |", "|---|---|---|---|---:|"]
     rows = [row + end * bool(bounds) for row, end in zip(rows, (" 95 % interval |", "---:|"), strict=True)]

@@ -1,7 +1,7 @@
-"""How many batches hold a positive pair of each of the rarest labels, shuffled and with the LabelBalancedSampler.
+"""Count the batches with a positive pair of each of the rarest labels, shuffled and with the LabelBalancedSampler.
 
-Without arguments this counts on synthetic scenes. On the label table of own images (an id column, then one 0/1 column a
-class; the images are not needed):
+Without arguments this counts on synthetic scenes. For your own images it needs their label table only (an id column,
+then one 0/1 column per class):
 
     python benchmarks/sampler_coverage.py --labels FILE --ignore-columns scene --split-column split --split train
 """

@@ -1,4 +1,4 @@
-"""One run of the benchmark or the ablation: training, measuring, and the line that it leaves."""
+"""One run of the retrieval benchmark or of the ablation: train, measure, and write its line."""
 
 import json
 import platform
@@ -34,7 +34,7 @@ def read_runs(folder: Path) -> list[dict[str, Any]]:
 
 
 def is_finished(folder: Path, key: dict[str, Any]) -> bool:
-    """Whether a run of this key stands in runs.jsonl."""
+    """Whether runs.jsonl has a run of this key."""
     return any(all(run[name] == part for name, part in key.items()) for run in read_runs(folder))
 
 
