@@ -12,6 +12,8 @@ import argparse
 import json
 import multiprocessing
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import faiss
@@ -71,6 +73,31 @@ def run_torchmetrics(embeddings, labels):
     }
 
 
+@dataclass(frozen=True)
+class Options:
+    """What the command line says.
+
+    Args:
+        sizes: numbers of queries, for :func:`compare`.
+        runs: names of ``RUNS``, for :func:`compare`.
+        largest: number of references, for :func:`scale` and :func:`approximate`.
+        device: "cpu" or "cuda".
+        threads: of torch and faiss; 0 leaves their defaults.
+        repeats: timed runs, of which the fastest counts.
+        output: where :func:`compare` writes its plot, a PNG.
+        lines: where :func:`compare` writes lines of JSON.
+    """
+
+    sizes: Sequence[int]
+    runs: Sequence[str]
+    largest: int
+    device: str
+    threads: int
+    repeats: int
+    output: Path | None
+    lines: Path | None
+
+
 RUNS = {"pml": run_pml, "torchmetrics": run_torchmetrics, "pml_macl": run_pml_macl}
 
 
@@ -98,14 +125,15 @@ def in_fresh_process(*args):
         return pool.apply(measure, args)
 
 
-def compare(args):
+def compare(options: Options) -> None:
     """Table of times and memory over N, and their ratios to ours."""
-    print(f"{', '.join(METRICS)}; 17 labels, 128 dimensions, {args.device}; fastest of {args.repeats}")
+    print(f"{', '.join(METRICS)}; 17 labels, 128 dimensions, {options.device}; fastest of {options.repeats}")
     print(f"{'N':>7} {'':14} {'seconds':>9} {'ratio':>7} {'MiB':>7} {'ratio':>7}  largest difference of a value")
-    costs = {name: [] for name in args.runs}
-    for num_rows in args.sizes:
+    costs = {name: [] for name in options.runs}
+    for num_rows in options.sizes:
         results = {
-            name: in_fresh_process(name, num_rows, args.device, args.threads, args.repeats, {}) for name in args.runs
+            name: in_fresh_process(name, num_rows, options.device, options.threads, options.repeats, {})
+            for name in options.runs
         }
         our_seconds, our_growth, _, our_values = results["pml_macl"]
         for name, (seconds, growth, _, values) in results.items():
@@ -116,15 +144,15 @@ def compare(args):
                 f"{growth / max(our_growth, 1):7.1f}  {difference:.1e}",
                 flush=True,
             )
-    if args.lines:
+    if options.lines:
         lines = [
             {"rows": rows, "name": name, "seconds": seconds, "memory": memory}
             for name, points in costs.items()
-            for rows, (seconds, memory) in zip(args.sizes, points, strict=True)
+            for rows, (seconds, memory) in zip(options.sizes, points, strict=True)
         ]
-        args.lines.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    if args.output:
-        plot(args.sizes, costs, args.output)
+        options.lines.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    if options.output:
+        plot(options.sizes, costs, options.output)
 
 
 def plot(sizes, costs, path):
@@ -146,7 +174,7 @@ def plot(sizes, costs, path):
     print(f"wrote {path}")
 
 
-def scale(args):
+def scale(options: Options) -> None:
     """Large reference sets."""
     everything, four = {"include": ()}, {"k": 100}
     print(f"{'N':>7} {'':24} {'seconds':>9} {'MiB growth':>11} {'MiB in all':>11}")
@@ -154,25 +182,27 @@ def scale(args):
         (20_000, "all metrics", everything),
         (100_000, "all metrics for k=100", everything | four),
     ):
-        if num_rows > args.largest:
+        if num_rows > options.largest:
             continue
-        seconds, growth, total, values = in_fresh_process("pml_macl", num_rows, args.device, args.threads, 1, settings)
+        seconds, growth, total, values = in_fresh_process(
+            "pml_macl", num_rows, options.device, options.threads, 1, settings
+        )
         print(f"{num_rows:7} {title:24} {seconds:9.1f} {growth:11.0f} {total:11.0f}", flush=True)
         print("        " + ", ".join(f"{name} {value:.4f}" for name, value in values.items()))
 
 
-def approximate(args):
+def approximate(options: Options) -> None:
     """What faiss indices cost in recall and save in time, 2,000 queries against 100,000 references, k = 100."""
-    if args.threads:
-        torch.set_num_threads(args.threads)
-        faiss.omp_set_num_threads(args.threads)
+    if options.threads:
+        torch.set_num_threads(options.threads)
+        faiss.omp_set_num_threads(options.threads)
     k, num_queries = 100, 2000
-    embeddings, labels = make_data(args.largest + num_queries, args.device)
+    embeddings, labels = make_data(options.largest + num_queries, options.device)
     data = (embeddings[:num_queries], labels[:num_queries], embeddings[num_queries:], labels[num_queries:])
     query, reference = data[0], data[2]
     nearest = torch.cat([torch.cdist(rows, reference).topk(k, largest=False).indices for rows in query.split(100)])
     include = ("precision_at_1", "ndcg", "acg", "label_precision")
-    print(f"{len(query)} queries, {len(reference)} references, k={k}, {args.device}")
+    print(f"{len(query)} queries, {len(reference)} references, k={k}, {options.device}")
     print(f"{'':22} {'build s':>8} {'search s':>9} {'metrics s':>10} {'recall':>7}  " + "  ".join(include))
     for title, make_search in {
         "exact (no knn_func)": lambda: Exact(reference),
@@ -233,7 +263,7 @@ def trained_ivf(reference, nprobe):
 
 
 def hnsw(size, ef_search):
-    """Graph of 32 neighbours a node."""
+    """Graph with 32 neighbours per node."""
     index = faiss.IndexHNSWFlat(size, 32)
     index.hnsw.efSearch = ef_search
     return index
@@ -251,10 +281,11 @@ def main():
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--output", type=Path, help="where compare writes its plot, a PNG")
     parser.add_argument("--lines", type=Path, help="where compare writes lines of JSON")
-    args = parser.parse_args()
-    if "pml_macl" not in args.runs:
+    given = vars(parser.parse_args())
+    what, options = given.pop("what"), Options(**given)
+    if "pml_macl" not in options.runs:
         parser.error("--runs needs pml_macl, which the others are compared with")
-    {"compare": compare, "scale": scale, "approximate": approximate}[args.what](args)
+    {"compare": compare, "scale": scale, "approximate": approximate}[what](options)
 
 
 if __name__ == "__main__":

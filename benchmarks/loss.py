@@ -3,9 +3,9 @@
     python benchmarks/loss.py run --output benchmarks/results/loss.jsonl
     python benchmarks/loss.py report --output benchmarks/results/loss.jsonl --page docs/performance.md
 
-The floor is what any contrastive loss must do: normalise, multiply once, take a log-sum-exp, go backward. Times are
-medians of losses that take turns; memory is the growth of the resident set to its peak in a fresh process (on a GPU, of
-the allocated memory).
+The floor is what any contrastive loss must do: normalise, multiply once, take a log-sum-exp, go backward. Memory banks
+are compared with the same loss on references. Times are medians of losses that take turns; memory is the growth of the
+resident set to its peak in a fresh process (on a GPU, of the allocated memory).
 """
 
 import argparse
@@ -14,11 +14,35 @@ import multiprocessing
 import platform
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import torch
+from from_examples import make_train_loss, make_train_miner
+from loss_cases import (
+    BANKS,
+    BASELINES,
+    BY_LABEL,
+    CASES,
+    FLOOR,
+    HARD_MINER,
+    MACL,
+    MINER,
+    MULTI_SIMILARITY,
+    NTXENT,
+    PARTS_CASES,
+    REFERENCE_ENGINE,
+    SAMPLER,
+    STATISTICS,
+    STATS,
+    SUPCON,
+    TRAIN,
+    TRAIN_CASES,
+    Case,
+)
+from loss_report import write_page
 from memory import PeakMemory
 from pytorch_metric_learning import losses as pml_losses
 from torch import Tensor
@@ -29,45 +53,11 @@ from pml_macl.miners import LabelOverlapMiner
 from pml_macl.reducers import FrequencyWeightedReducer
 from pml_macl.samplers import LabelBalancedSampler
 
-FLOOR, SUPCON = "floor", "PML SupCon"
-MACL, BY_LABEL = "MACL", "MACL, label weights"
-BASELINES = {
-    "SupCon any": losses.SupConAnyLoss,
-    "SupCon exact": losses.SupConExactLoss,
-    "MultiSupCon": losses.MultiSupConLoss,
-    "Jaccard SupCon": losses.JaccardSupConLoss,
-    "MulSupCon": losses.MulSupConLoss,
-    "Similarity-Dissimilarity": losses.SimilarityDissimilarityLoss,
-}
-PARTS = {
-    "LabelOverlapMiner, all pairs": "miner, all",
-    "LabelOverlapMiner, 16 hardest negatives": "miner, hard",
-    "LabelStatistics, one update": "statistics",
-    "LabelBalancedSampler, one batch": "sampler",
-}
-WITH_MEMORY = (FLOOR, SUPCON, MACL, BY_LABEL)
-
-
-@dataclass(frozen=True)
-class Case:
-    """Sizes of one measurement; 0 references are the batch itself."""
-
-    rows: int = 512
-    references: int = 0
-    size: int = 128
-    classes: int = 17
-
-
-CASES = [
-    *(Case(rows) for rows in (128, 512, 1024, 2048, 4096, 8192)),
-    *(Case(references=references) for references in (4096, 16384, 65536)),
-    *(Case(size=size) for size in (64, 512)),
-    *(Case(classes=classes) for classes in (80, 1000)),
-]
+WITH_MEMORY = (FLOOR, SUPCON, MACL, BY_LABEL, *BANKS.values(), STATS, TRAIN)
 
 
 def contenders(case: Case, device: str) -> tuple[Tensor, dict[str, Callable[[Tensor], object]]]:
-    """Embeddings, and what takes a leaf with their values: losses, which are gone backward through, and parts."""
+    """Embeddings, and the losses and parts to measure by name: functions of a leaf that holds the embeddings."""
     generator = torch.Generator().manual_seed(0)
 
     def multi_hot(rows: int) -> Tensor:
@@ -97,31 +87,38 @@ def contenders(case: Case, device: str) -> tuple[Tensor, dict[str, Callable[[Ten
         loss.to(device)
         return lambda leaf: loss(leaf, labels, **reference)
 
-    by_label = FrequencyWeightedReducer(level="label")
-    found: dict[str, Callable[[Tensor], object]] = {
-        FLOOR: floor,
-        SUPCON: of_classes(pml_losses.SupConLoss()),
-        MACL: of_labels(losses.MACLLoss(label_statistics=statistics)),
-        BY_LABEL: of_labels(losses.MACLLoss(label_statistics=statistics, reducer=by_label)),
-    }
+    def of_bank(loss: losses.MultiLabelContrastiveLoss) -> Callable[[Tensor], Tensor]:
+        bank = losses.MultiLabelCrossBatchMemory(loss, case.size, case.classes, case.references).to(device)
+        bank.add_to_memory(reference["ref_emb"], reference["ref_labels"])
+        return lambda leaf: bank(leaf, labels)
+
+    def make_macl(**options: Any) -> losses.MACLLoss:
+        return losses.MACLLoss(label_statistics=statistics, **options)
+
+    weights = {MACL: "cooccurrence", BY_LABEL: "label"}
+    found: dict[str, Callable[[Tensor], object]] = {FLOOR: floor, SUPCON: of_classes(pml_losses.SupConLoss())}
+    for name, level in weights.items():
+        found[name] = of_labels(make_macl(reducer=FrequencyWeightedReducer(level=level)))
+        if case.references:
+            found[BANKS[name]] = of_bank(make_macl(reducer=FrequencyWeightedReducer(level=level)))
+    if case in TRAIN_CASES:
+        train_loss, train_miner = make_train_loss("macl", 0.1, statistics).to(device), make_train_miner()
+        found[STATS] = of_labels(make_macl(collect_stats=True))
+        found[TRAIN] = lambda leaf: train_loss(leaf, labels, train_miner(leaf, labels))
     if max(case.rows, case.references) <= 2048:
-        found["PML MultiSimilarity"] = of_classes(pml_losses.MultiSimilarityLoss())
+        found[MULTI_SIMILARITY] = of_classes(pml_losses.MultiSimilarityLoss())
         if case.rows <= 128:  # it lays out every positive pair against every negative pair: 30 GB for 512 rows
-            found["PML NTXent"] = of_classes(pml_losses.NTXentLoss())
-        reference_engine = losses.MACLLoss(label_statistics=statistics, engine="reference")
-        found["MACL, reference engine"] = of_labels(reference_engine)
+            found[NTXENT] = of_classes(pml_losses.NTXentLoss())
+        found[REFERENCE_ENGINE] = of_labels(make_macl(engine="reference"))
         found |= {name: of_labels(make(label_statistics=statistics)) for name, make in BASELINES.items()}
-    if case in (Case(512), Case(2048)):
+    if case in PARTS_CASES:
         miner, hard = LabelOverlapMiner(), LabelOverlapMiner(neg_strategy="hard", max_negatives_per_anchor=16)
         running = LabelStatistics(case.classes).to(device)
         drawn = iter(LabelBalancedSampler(one_hot(classes).repeat(20, 1), case.rows))
-        parts = {
-            "miner, all": lambda leaf: miner(leaf, labels),
-            "miner, hard": lambda leaf: hard(leaf, labels),
-            "statistics": lambda leaf: running.update(labels),
-            "sampler": lambda leaf: [next(drawn) for _ in range(case.rows)],
-        }
-        found |= {name: parts[short] for name, short in PARTS.items()}
+        found[MINER] = lambda leaf: miner(leaf, labels)
+        found[HARD_MINER] = lambda leaf: hard(leaf, labels)
+        found[STATISTICS] = lambda leaf: running.update(labels)
+        found[SAMPLER] = lambda leaf: [next(drawn) for _ in range(case.rows)]
     return embeddings, found
 
 
@@ -141,7 +138,8 @@ def step(part: Callable[[Tensor], object], embeddings: Tensor) -> float:
 
 def memory_growth(case: Case, name: str, device: str) -> float:
     """Peak memory growth of one step, in MiB, in this process."""
-    warm_up, small = contenders(Case(size=case.size, classes=case.classes), device)
+    few = Case(references=min(case.references, Case().rows), size=case.size, classes=case.classes)
+    warm_up, small = contenders(few, device)
     step(small[name], warm_up)
     embeddings, found = contenders(case, device)
     with PeakMemory(device) as peak:
@@ -150,11 +148,12 @@ def memory_growth(case: Case, name: str, device: str) -> float:
 
 
 def measure(case: Case, device: str, repeats: int) -> list[dict]:
-    """A line a contender."""
+    """One line per contender."""
     embeddings, found = contenders(case, device)
     times: dict[str, list[float]] = {name: [] for name in found}
-    # The four that matter most take turns by themselves: the others would leave their caches and memory behind.
-    for group in (WITH_MEMORY, [name for name in found if name not in WITH_MEMORY]):
+    # What is compared most closely takes turns by itself: the others would leave their caches and memory behind.
+    closely = [name for name in found if name in WITH_MEMORY]
+    for group in (closely, [name for name in found if name not in WITH_MEMORY]):
         for _ in range(repeats + 1):
             for name in group:
                 times[name].append(step(found[name], embeddings))
@@ -168,14 +167,14 @@ def measure(case: Case, device: str, repeats: int) -> list[dict]:
     return lines
 
 
-def run(args: argparse.Namespace) -> None:
-    """Measure every case and write the lines."""
-    args.output.parent.mkdir(parents=True, exist_ok=True)
+def run(output: Path, device: str, repeats: int, largest: int) -> None:
+    """Measure every case with at most ``largest`` rows or references, and write the lines."""
+    output.parent.mkdir(parents=True, exist_ok=True)
     lines = []
     for case in CASES:
-        if max(case.rows, case.references) > args.largest:
+        if max(case.rows, case.references) > largest:
             continue
-        measured = measure(case, args.device, args.repeats)
+        measured = measure(case, device, repeats)
         lines += measured
         base = {line["name"]: line["seconds"] for line in measured}
         print(case)
@@ -184,7 +183,7 @@ def run(args: argparse.Namespace) -> None:
             memory = f"{line['memory']:9.0f} MiB" if "memory" in line else ""
             ratios = f"{seconds / base[SUPCON]:8.2f}{seconds / base[FLOOR]:8.2f}"
             print(f"  {name:42}{1e3 * seconds:10.1f} ms{ratios}{memory}", flush=True)
-    args.output.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    output.write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -201,11 +200,9 @@ def main(argv: list[str] | None = None) -> None:
         command.add_argument("--output", type=Path, required=True, help="lines of JSON")
     args = parser.parse_args(argv)
     if args.command == "run":
-        run(args)
-        return
-    from loss_report import write_page
-
-    write_page(args.output, args.page)
+        run(args.output, args.device, args.repeats, args.largest)
+    else:
+        write_page(args.output, args.page)
 
 
 if __name__ == "__main__":

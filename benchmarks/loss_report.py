@@ -4,7 +4,24 @@ import json
 from pathlib import Path
 from typing import Any
 
-from loss import BASELINES, BY_LABEL, CASES, FLOOR, MACL, PARTS, SUPCON, Case
+from loss_cases import (
+    BANKS,
+    BASELINES,
+    BY_LABEL,
+    CASES,
+    FLOOR,
+    MACL,
+    MULTI_SIMILARITY,
+    NTXENT,
+    PARTS,
+    PARTS_CASES,
+    REFERENCE_ENGINE,
+    STATS,
+    SUPCON,
+    TRAIN,
+    TRAIN_CASES,
+    Case,
+)
 
 from pml_macl.visualization import add_legend, line_style, new_plot
 
@@ -44,6 +61,8 @@ def write_page(path: Path, page: Path) -> None:
         "## MACL",
         table_of_macl(found),
         f"![Time and memory over the number of rows]({picture.name})",
+        *memory_bank(found),
+        *training(found),
         "## Other losses",
         table_of_losses(found),
         "## Miner, statistics and sampler",
@@ -64,6 +83,16 @@ NOTES = (
     "(`num_classes`); integer labels and frequencies of the batch leave the graph and come back. No GPU was at hand: "
     "that a step reads nothing back was seen on fake CUDA tensors, speed there was not measured."
 )
+BANK_NOTES = (
+    "`MultiLabelCrossBatchMemory` with a full queue, against the same loss with as many rows as `ref_emb`. One step "
+    "enqueues the batch, selects the pairs, computes the loss against the queue and goes backward. Both ratios give "
+    "the memory bank as a multiple of `ref_emb`; memory growth below 1 MiB counts as 1 MiB. The two losses take turns. "
+    "The queue and the references exist before the measurement, so memory growth holds only what a step adds."
+)
+TRAIN_NOTES = (
+    "MACL that collects statistics (`collect_stats=True`), and what one step of `examples/train.py` computes from the "
+    "embeddings: the miner selects all pairs and the loss takes them, and miner, distance and loss collect statistics."
+)
 EVALUATION = (
     "Four metrics (precision at 1, R-precision, mAP, mAP at R) of N queries among themselves, 17 labels, 128 "
     "dimensions: time and memory of `MultiLabelAccuracyCalculator`, and what PML's calculator and torchmetrics take as "
@@ -74,7 +103,7 @@ EVALUATION = (
 
 
 def table_of_evaluation(path: Path) -> str:
-    """A row a number of queries: our time and memory, and the others' as multiples."""
+    """One row per number of queries: our time and memory, and those of the others as multiples."""
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     found = {(line["rows"], line["name"]): line for line in lines}
     rows = [
@@ -107,7 +136,7 @@ def ratio(lines: dict[str, dict[str, Any]], name: str, base: str) -> str:
 
 
 def table_of_macl(found: Lines) -> str:
-    """A row a case: times and ratios of MACL, and peak memory."""
+    """One row per case: times and ratios of MACL, and peak memory."""
     rows = [
         "| | MACL, ms | to PML SupCon | to floor | label weights, ms | to PML SupCon | to floor "
         "| MACL, MiB | PML SupCon, MiB |",
@@ -125,10 +154,46 @@ def table_of_macl(found: Lines) -> str:
     return "\n".join(rows)
 
 
+def memory_bank(found: Lines) -> list[str]:
+    """The section of ``MultiLabelCrossBatchMemory``; nothing for lines that were measured without it."""
+    cases = [case for case in CASES if case.references and case in found and BANKS[MACL] in found[case]]
+    if not cases:
+        return []
+    rows = [
+        "| | weights | ref_emb, ms | memory bank, ms | time ratio | ref_emb, MiB | memory bank, MiB | memory ratio |",
+        "|---|---|" + "---:|" * 6,
+    ]
+    for case in cases:
+        for name, weights in ((MACL, "co-occurrences"), (BY_LABEL, "labels")):
+            alone, bank = found[case][name], found[case][BANKS[name]]
+            cells = [f"{1e3 * line['seconds']:.1f}" for line in (alone, bank)]
+            cells.append(ratio(found[case], BANKS[name], name))
+            cells += [f"{line['memory']:.0f}" for line in (alone, bank)]
+            cells.append(f"{max(bank['memory'], 1) / max(alone['memory'], 1):.2f}")
+            rows.append(f"| {says(case)} | {weights} | {' | '.join(cells)} |")
+    return ["## Memory bank", BANK_NOTES, "\n".join(rows)]
+
+
+def training(found: Lines) -> list[str]:
+    """The section of statistics and of the training example; nothing for lines that were measured without them."""
+    cases = [case for case in TRAIN_CASES if case in found and TRAIN in found[case]]
+    if not cases:
+        return []
+    heads = [head for case in cases for head in (f"{says(case)}, ms", "to MACL", "MiB")]
+    rows = [f"| | {' | '.join(heads)} |", "|---|" + "---:|" * len(heads)]
+    for name in (MACL, STATS, TRAIN):
+        cells = []
+        for case in cases:
+            line = found[case][name]
+            cells += [f"{1e3 * line['seconds']:.1f}", ratio(found[case], name, MACL), f"{line['memory']:.0f}"]
+        rows.append(f"| {name} | {' | '.join(cells)} |")
+    return ["## Statistics and the training example", TRAIN_NOTES, "\n".join(rows)]
+
+
 def table_of_losses(found: Lines) -> str:
-    """A row a loss, a column a batch size, as ratios to PML SupCon."""
+    """One row per loss, one column per batch size, as ratios to PML SupCon."""
     cases = [case for case in (Case(128), Case(512), Case(2048)) if case in found]
-    names = ["MACL, reference engine", *BASELINES, "PML MultiSimilarity", "PML NTXent"]
+    names = [REFERENCE_ENGINE, *BASELINES, MULTI_SIMILARITY, NTXENT]
     rows = [f"| to PML SupCon | {' | '.join(map(says, cases))} |", "|---|" + "---:|" * len(cases)]
     for name in names:
         cells = [ratio(found[case], name, SUPCON) if name in found[case] else "" for case in cases]
@@ -137,8 +202,8 @@ def table_of_losses(found: Lines) -> str:
 
 
 def table_of_parts(found: Lines) -> str:
-    """A row a part, in milliseconds and as ratios to the floor."""
-    cases = [case for case in (Case(512), Case(2048)) if case in found]
+    """One row per part, in milliseconds and as ratios to the floor."""
+    cases = [case for case in PARTS_CASES if case in found]
     heads = [head for case in cases for head in (f"{says(case)}, ms", "to floor")]
     rows = [f"| | {' | '.join(heads)} |", "|---|" + "---:|" * len(heads)]
     for name in PARTS:

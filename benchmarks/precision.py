@@ -75,7 +75,7 @@ def make_batch(rows: int, references: int, classes: int = 17, size: int = 128) -
 def value_and_gradient(
     loss_fn: torch.nn.Module, batch: tuple[Tensor | None, ...], dtype: torch.dtype, autocast: torch.dtype | None
 ) -> tuple[Tensor, Tensor]:
-    """Of a batch in a type, both as float64."""
+    """The loss of a batch and its gradient, computed in a type and returned as float64."""
     embeddings, labels, ref_emb, ref_labels = batch
     leaf = embeddings.detach().to(dtype).requires_grad_()
     context: AbstractContextManager = nullcontext()
@@ -101,7 +101,7 @@ def measure(make_loss: Callable[[], torch.nn.Module], batch: tuple[Tensor | None
 
 
 def table(temperature: float, batch: tuple[Tensor | None, ...], names: list[str] | None = None) -> list[str]:
-    """Lines of a table in Markdown: a row a loss, value and gradient a mode."""
+    """Lines of a Markdown table: one row per loss; each mode has the errors of value and gradient."""
     lines = ["| loss | " + " | ".join(MODES) + " |", "|---|" + "---:|" * len(MODES)]
     for name, make_loss in make_losses(temperature).items():
         if names is None or name in names:

@@ -83,7 +83,7 @@ def main(argv: list[str] | None = None) -> dict[str, dict[str, float]]:
         models = {"trunk": small_cnn(), "embedder": make_head(128, 256, 64, dropout=0.0)}
         if not results:
             results["before training"] = test(tester, models, test_set)
-        train(models, train_set, args, **make())
+        train(models, train_set, args.batch_size, args.epochs, **make())
         results[name] = test(tester, models, test_set)
     print(f"\n{'test split, percent':<46}{'label mAP':>10}{'nDCG':>8}{'mAP any':>9}")
     for name, metrics in results.items():
@@ -95,7 +95,8 @@ def main(argv: list[str] | None = None) -> dict[str, dict[str, float]]:
 def train(
     models: dict[str, nn.Module],
     train_set: SyntheticScenes,
-    args: argparse.Namespace,
+    batch_size: int,
+    num_epochs: int,
     loss: nn.Module,
     miner: nn.Module | None = None,
 ) -> None:
@@ -104,14 +105,14 @@ def train(
     MetricLossOnly(
         models,
         optimizers,
-        args.batch_size,
+        batch_size,
         {"metric_loss": loss},
         train_set,
         mining_funcs={} if miner is None else {"tuple_miner": miner},
         data_device="cpu",
         label_hierarchy_level="all",
         dataloader_num_workers=0,
-    ).train(num_epochs=args.epochs)
+    ).train(num_epochs=num_epochs)
 
 
 def test(

@@ -1,9 +1,9 @@
 """The data sets of the examples, split into train, val and test."""
 
-import argparse
 from dataclasses import dataclass
 
 import torch
+from command_line import Settings
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
 from tqdm import tqdm
@@ -22,49 +22,49 @@ class Split:
     labels: Tensor
 
 
-def load_splits(args: argparse.Namespace) -> tuple[dict[str, Split], list[str]]:
-    """The splits that the command line asks for, and the label names.
+def load_splits(settings: Settings) -> tuple[dict[str, Split], list[str]]:
+    """The splits that the settings ask for, and the label names.
 
     Training images are flipped at random, unless the backbone is frozen: then its features are computed once.
     """
-    if args.dataset == "synthetic":
-        return load_synthetic(args)
-    return load_csv(args)
+    if settings.dataset == "synthetic":
+        return load_synthetic(settings)
+    return load_csv(settings)
 
 
-def load_synthetic(args: argparse.Namespace) -> tuple[dict[str, Split], list[str]]:
+def load_synthetic(settings: Settings) -> tuple[dict[str, Split], list[str]]:
     splits = {}
-    for number, (name, size) in enumerate(zip(SPLITS, (args.num_images, 500, 500), strict=True)):
-        transform = None if args.freeze_trunk or name != "train" else random_flip
-        scenes = SyntheticScenes(size, args.image_size, seed=3 * args.data_seed + number, transform=transform)
+    for number, (name, size) in enumerate(zip(SPLITS, (settings.num_images, 500, 500), strict=True)):
+        transform = None if settings.freeze_trunk or name != "train" else random_flip
+        scenes = SyntheticScenes(size, settings.image_size, seed=3 * settings.data_seed + number, transform=transform)
         splits[name] = Split(scenes, scenes.labels)
     return splits, scenes.classes
 
 
-def load_csv(args: argparse.Namespace) -> tuple[dict[str, Split], list[str]]:
+def load_csv(settings: Settings) -> tuple[dict[str, Split], list[str]]:
     from torchvision.transforms import v2
 
-    size = (args.image_size, args.image_size)
+    size = (settings.image_size, settings.image_size)
     to_tensor = [v2.ToImage(), v2.Resize(size, antialias=True), v2.ToDtype(torch.float32, scale=True)]
     plain, flipped = v2.Compose(to_tensor), v2.Compose([*to_tensor, random_flip])
 
     def dataset(transform, split=None):
         return MultiLabelImageDataset(
-            args.images,
-            args.labels,
+            settings.images,
+            settings.labels,
             split=split,
-            split_column=args.split_column,
-            ignore_columns=args.ignore_columns,
+            split_column=settings.split_column,
+            ignore_columns=settings.ignore_columns,
             transform=transform,
         )
 
-    transforms = {name: flipped if name == "train" and not args.freeze_trunk else plain for name in SPLITS}
+    transforms = {name: flipped if name == "train" and not settings.freeze_trunk else plain for name in SPLITS}
     everything = dataset(plain)
     everything.check_images()
-    if args.split_column is not None:
+    if settings.split_column is not None:
         parts = {name: dataset(transforms[name], name) for name in SPLITS}
         return {name: Split(part, part.labels) for name, part in parts.items()}, everything.classes
-    part = stratified_split(everything.labels, FRACTIONS, args.data_seed)  # no published split
+    part = stratified_split(everything.labels, FRACTIONS, settings.data_seed)  # no published split
     splits = {}
     for number, name in enumerate(SPLITS):
         rows = (part == number).nonzero().flatten()
@@ -80,9 +80,16 @@ def random_flip(image: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def extract_features(backbone: nn.Module, split: Split, name: str, args: argparse.Namespace) -> Split:
-    """The split with the features of the frozen backbone in place of the images."""
-    backbone.eval().to(args.device)
-    loader = DataLoader(split.dataset, args.batch_size, num_workers=args.num_workers)
-    features = [backbone(images.to(args.device)).cpu() for images, _ in tqdm(loader, desc=f"features of {name}")]
+def extract_features(
+    backbone: nn.Module,
+    split: Split,
+    name: str,
+    batch_size: int,
+    device: torch.device | str = "cpu",
+    num_workers: int = 0,
+) -> Split:
+    """The split with the features of the frozen backbone in place of the images; ``name`` is for the progress bar."""
+    backbone.eval().to(device)
+    loader = DataLoader(split.dataset, batch_size, num_workers=num_workers)
+    features = [backbone(images.to(device)).cpu() for images, _ in tqdm(loader, desc=f"features of {name}")]
     return Split(TensorDataset(torch.cat(features), split.labels), split.labels)

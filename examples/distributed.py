@@ -17,6 +17,7 @@ The backend is NCCL where each process has a GPU of its own, and gloo otherwise.
 import argparse
 import os
 import sys
+from dataclasses import dataclass
 from datetime import timedelta
 
 import torch
@@ -34,7 +35,20 @@ from pml_macl.losses import MACLLoss
 METRIC = "label_mean_average_precision"
 
 
-def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+@dataclass(frozen=True)
+class Settings:
+    """What the command line says."""
+
+    no_gather: bool
+    num_images: int
+    num_test_images: int
+    epochs: int
+    batch_size: int
+    lr: float
+    seed: int
+
+
+def parse_args(argv: list[str] | None = None) -> Settings:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--no-gather", action="store_true", help="compare images of the same process only")
@@ -44,7 +58,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--batch-size", type=int, default=32, help="images a process and step")
     add("--lr", type=float, default=1e-3)
     add("--seed", type=int, default=0)
-    return parser.parse_args(argv)
+    return Settings(**vars(parser.parse_args(argv)))
 
 
 def make_loss(num_classes: int, gather: bool) -> nn.Module:
@@ -57,7 +71,7 @@ def make_loss(num_classes: int, gather: bool) -> nn.Module:
 
 
 def main(argv: list[str] | None = None) -> None:
-    args = parse_args(argv)
+    settings = parse_args(argv)
     if "RANK" not in os.environ:
         sys.exit("error: start this under torchrun, e.g. torchrun --nproc-per-node 2 examples/distributed.py")
     local_rank, processes_here = int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"])
@@ -67,30 +81,30 @@ def main(argv: list[str] | None = None) -> None:
         torch.cuda.set_device(device)
     dist.init_process_group("nccl" if on_gpus else "gloo", timeout=timedelta(minutes=5))
     try:
-        train(args, device)
+        train(settings, device)
         dist.barrier()  # a process that leaves while another still works may abort as its connections go
     finally:
         dist.destroy_process_group()
 
 
-def train(args: argparse.Namespace, device: torch.device) -> None:
+def train(settings: Settings, device: torch.device) -> None:
     is_first = dist.get_rank() == 0
-    torch.manual_seed(args.seed)  # the same first weights everywhere
-    train_set = SyntheticScenes(args.num_images, seed=0)
-    test_set = SyntheticScenes(args.num_test_images, seed=1) if is_first else None
+    torch.manual_seed(settings.seed)  # the same first weights everywhere
+    train_set = SyntheticScenes(settings.num_images, seed=0)
+    test_set = SyntheticScenes(settings.num_test_images, seed=1) if is_first else None
     model = nn.Sequential(small_cnn(), make_head(128, 256, 128, dropout=0.0)).to(device)
     model = DistributedDataParallel(model, device_ids=None if device.type == "cpu" else [device])
-    loss_fn = make_loss(len(train_set.classes), not args.no_gather).to(device)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=args.lr)
+    loss_fn = make_loss(len(train_set.classes), not settings.no_gather).to(device)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=settings.lr)
     # Equally many images for each process: without drop_last it would repeat some, which would be counted twice.
-    sampler = DistributedSampler(train_set, seed=args.seed, drop_last=True)
-    loader = DataLoader(train_set, args.batch_size, sampler=sampler, drop_last=True)
+    sampler = DistributedSampler(train_set, seed=settings.seed, drop_last=True)
+    loader = DataLoader(train_set, settings.batch_size, sampler=sampler, drop_last=True)
     if not len(loader):
-        raise ValueError(f"--num-images {args.num_images} is less than one batch of each process")
+        raise ValueError(f"--num-images {settings.num_images} is less than one batch of each process")
     if is_first:
         print(f"{dist.get_world_size()} processes, {dist.get_backend()}, {device.type}")
         print(f"label mAP before training: {evaluate(model.module, test_set, device):.2%}")
-    for epoch in range(args.epochs):
+    for epoch in range(settings.epochs):
         sampler.set_epoch(epoch)
         for images, labels in loader:
             loss = loss_fn(model(images.to(device)), labels.to(device))

@@ -5,22 +5,21 @@ Without arguments this trains a small network on synthetic scenes in under a min
     python examples/train.py --dataset csv --images DIR --labels FILE --backbone efficientnet-lite0 --freeze-trunk
 """
 
-import argparse
 import platform
 import sqlite3
 import sys
 import tempfile
 import time
 import traceback
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pytorch_metric_learning
 import torch
 from checkpoint import load_checkpoint, save_checkpoint
+from command_line import Settings, parse_args
 from data import Split, extract_features, load_splits
-from models import BACKBONES, make_backbone, make_head
+from models import make_backbone, make_head
 from pytorch_metric_learning.trainers import MetricLossOnly
 from pytorch_metric_learning.utils.logging_presets import HookContainer, get_record_keeper
 from records import mark_records, trim_records
@@ -36,7 +35,6 @@ from pml_macl.miners import LabelOverlapMiner
 from pml_macl.reducers import FrequencyWeightedReducer
 from pml_macl.testers import MultiLabelEmbeddingSpaceTester
 
-LOSSES = ("macl", "macl-weighted", "supcon-any")
 PRIMARY_METRIC = "label_mean_average_precision"
 METRICS = (
     PRIMARY_METRIC,
@@ -49,123 +47,60 @@ METRICS = (
     "mean_reciprocal_rank",
 )
 BEFORE_TRAINING = -1  # the epoch that PML leaves out when it looks for the best one
-# What a resumed run must share with the one that was interrupted.
-FREE_ON_RESUME = {"epochs", "output", "resume", "device", "num_workers", "tensorboard", "images", "labels"}
-
-
-def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add = parser.add_argument_group("data").add_argument
-    add("--dataset", choices=("synthetic", "csv"), default="synthetic")
-    add("--images", type=Path, help="image folder (csv)")
-    add("--labels", type=Path, help="label table: an id column, then one 0/1 column a class (csv)")
-    add(
-        "--split-column",
-        help="column that says train, val or test; without it they are split 60:20:20, by label",
-    )
-    add("--ignore-columns", nargs="*", default=[], metavar="NAME", help="columns that are no classes")
-    add("--image-size", type=int, help="side in pixels (default: 32 synthetic; csv 64 with small-cnn, else 128)")
-    add("--num-images", type=int, default=2000, help="training images (synthetic)")
-    add("--data-seed", type=int, default=0, help="seed of the scenes, or of the split")
-    add = parser.add_argument_group("model").add_argument
-    add("--backbone", choices=BACKBONES, default="small-cnn")
-    add(
-        "--pretrained",
-        action=argparse.BooleanOptionalAction,
-        help="ImageNet weights (default: efficientnet-lite0 only)",
-    )
-    add("--freeze-trunk", action="store_true", help="train the head only, on features that are computed once")
-    add("--hidden-size", type=int, default=512)
-    add("--embedding-size", type=int, default=128)
-    add("--dropout", type=float, help="before the last layer (default: 0.5 with a frozen trunk, else 0)")
-    add = parser.add_argument_group("loss").add_argument
-    add("--loss", choices=LOSSES, default="macl")
-    add("--temperature", type=float, default=0.1)
-    add(
-        "--hard-negatives",
-        type=int,
-        metavar="K",
-        help="keep the K most similar negatives of each anchor (default: all)",
-    )
-    add = parser.add_argument_group("training").add_argument
-    add("--epochs", type=int, help="default: 10, and 40 with a frozen trunk")
-    add("--batch-size", type=int, default=128)
-    add("--lr", type=float, default=1e-3)
-    add("--weight-decay", type=float, default=1e-4)
-    add("--seed", type=int, default=0)
-    add("--device", type=torch.device, default="cuda" if torch.cuda.is_available() else "cpu")
-    add("--num-workers", type=int, default=0, help="processes that load and flip images (another number, other flips)")
-    add = parser.add_argument_group("output").add_argument
-    add("--output", type=Path, help="folder for the run (default: runs/<dataset>-<loss>-<time>)")
-    add("--resume", action="store_true", help="go on with the run in --output")
-    add("--tensorboard", action="store_true", help="also write tensorboard records")
-    args = parser.parse_args(argv)
-
-    if args.dataset == "csv" and (args.images is None or args.labels is None):
-        parser.error("--dataset csv needs --images DIR and --labels FILE")
-    if args.resume and args.output is None:
-        parser.error("--resume needs --output, the folder of the interrupted run")
-    csv_size = 64 if args.backbone == "small-cnn" else 128
-    args.image_size = args.image_size or (32 if args.dataset == "synthetic" else csv_size)
-    args.epochs = args.epochs or (40 if args.freeze_trunk else 10)
-    args.dropout = (0.5 if args.freeze_trunk else 0.0) if args.dropout is None else args.dropout
-    args.pretrained = args.backbone == "efficientnet-lite0" if args.pretrained is None else args.pretrained
-    args.output = args.output or Path("runs") / f"{args.dataset}-{args.loss}-{datetime.now():%Y%m%d-%H%M%S}"
-    return args
 
 
 def main(argv: list[str] | None = None) -> dict[str, Any]:
-    args = parse_args(argv)
+    settings = parse_args(argv, __doc__)
     started = time.perf_counter()
     try:
-        checkpoint = find_checkpoint(args)
-        image_splits, classes = load_splits(args)
-        check_sizes(args, image_splits)
-        check_output(args.output)
+        checkpoint = find_checkpoint(settings)
+        image_splits, classes = load_splits(settings)
+        check_sizes(settings, image_splits)
+        check_output(settings.output)
     except (OSError, ValueError) as error:
         sys.exit(f"error: {error}")
     sizes = {name: len(split.labels) for name, split in image_splits.items()}
     print(", ".join(f"{size} {name}" for name, size in sizes.items()), f"images, {len(classes)} labels")
     try:
-        return run(args, image_splits, classes, checkpoint, started)
+        return run(settings, image_splits, classes, checkpoint, started)
     except (OSError, RuntimeError, ValueError, sqlite3.Error) as error:
         traceback.print_exc()
         reason = str(error).strip().splitlines()[-1]  # torch puts a worker's traceback before it
-        saved = (args.output / "checkpoint.pth").exists()
-        mend = f"mend it and go on with --output {args.output} --resume" if saved else "mend it and begin anew"
+        saved = (settings.output / "checkpoint.pth").exists()
+        mend = f"mend it and go on with --output {settings.output} --resume" if saved else "mend it and begin anew"
         sys.exit(f"error: the run stopped: {reason}; {mend}")
 
 
 def run(
-    args: argparse.Namespace,
+    settings: Settings,
     image_splits: dict[str, Split],
     classes: list[str],
     checkpoint: dict[str, Any] | None,
     started: float,
 ) -> dict[str, Any]:
     """Train, from the checkpoint if there is one, evaluate the best epoch, and write and draw it all."""
-    torch.manual_seed(args.seed)
-    models, splits = make_models(args, image_splits)
+    torch.manual_seed(settings.seed)
+    models, splits = make_models(settings, image_splits)
     statistics = LabelStatistics.from_labels(splits["train"].labels)
-    state = make_state(args, models, statistics)
-    hooks, tester = make_hooks(args, statistics)
-    trim_records(args.output / "records", {} if checkpoint is None else checkpoint["records"])
+    state = make_state(settings, models, statistics)
+    hooks, tester = make_hooks(settings, statistics)
+    trim_records(settings.output / "records", {} if checkpoint is None else checkpoint["records"])
     if checkpoint is None:
         before = evaluate(tester, splits["test"], models)
         tester.test({"val": splits["val"].dataset}, BEFORE_TRAINING, models["trunk"], models["embedder"])
         hooks.record_keeper.save_records()
-        save(args, state, 0, before, ["checkpoint.pth"])
+        save(settings, state, 0, before, ["checkpoint.pth"])
     else:
         before = checkpoint["before"]
         restore(state, checkpoint)
-        print(f"resuming after epoch {checkpoint['epoch']} of the run in {args.output}")
-    train(args, splits, state, hooks, tester, before, 1 if checkpoint is None else checkpoint["epoch"] + 1)
+        print(f"resuming after epoch {checkpoint['epoch']} of the run in {settings.output}")
+    train(settings, splits, state, hooks, tester, before, 1 if checkpoint is None else checkpoint["epoch"] + 1)
 
-    best = load_checkpoint(args.output / "best.pth", args.device)
+    best = load_checkpoint(settings.output / "best.pth", settings.device)
     if best is None:
         raise ValueError(
-            f"no best.pth in {args.output}: it was removed, or no epoch had a {PRIMARY_METRIC}; it needs a label that "
-            "two validation images carry"
+            f"no best.pth in {settings.output}: it was removed, or no epoch had a {PRIMARY_METRIC}; "
+            "it needs a label that two validation images carry"
         )
     restore({"models": models}, best)
     result = {
@@ -174,27 +109,27 @@ def run(
         "best": evaluate(tester, splits["test"], models),
         "classes": classes,
         "seconds": round(time.perf_counter() - started, 1),
-        "settings": settings(args),
+        "settings": settings.fixed_on_resume(),
         "versions": {
             "python": platform.python_version(),
             **{package.__name__: package.__version__ for package in (torch, pytorch_metric_learning, pml_macl)},
         },
     }
-    save_json(args.output / "metrics.json", result)
+    save_json(settings.output / "metrics.json", result)
     embeddings, labels = tester.get_all_embeddings(splits["test"].dataset, models["trunk"], models["embedder"])
     history = hooks.get_accuracy_history(tester, "val", metrics=list(CURVES))
-    draw_curves(args.output, hooks.get_loss_history(), history, best["epoch"])
-    draw_labels(args.output, result, statistics)
-    draw_grid(args.output, image_splits["test"].dataset, labels.cpu().bool(), embeddings.cpu(), statistics, classes)
+    draw_curves(settings.output, hooks.get_loss_history(), history, best["epoch"])
+    draw_labels(settings.output, result, statistics)
+    draw_grid(settings.output, image_splits["test"].dataset, labels.cpu().bool(), embeddings.cpu(), statistics, classes)
     print_table(result)
-    print(f"\n{result['seconds']:.0f} s. Records, checkpoints, metrics.json and figures are in {args.output}")
+    print(f"\n{result['seconds']:.0f} s. Records, checkpoints, metrics.json and figures are in {settings.output}")
     return result
 
 
-def check_sizes(args: argparse.Namespace, image_splits: dict[str, Split]) -> None:
+def check_sizes(settings: Settings, image_splits: dict[str, Split]) -> None:
     num_images = len(image_splits["train"].labels)
-    if args.batch_size > num_images:
-        raise ValueError(f"--batch-size {args.batch_size} is larger than the training split ({num_images} images)")
+    if settings.batch_size > num_images:
+        raise ValueError(f"--batch-size {settings.batch_size} is larger than the training split ({num_images} images)")
 
 
 def check_output(folder: Path) -> None:
@@ -207,42 +142,37 @@ def check_output(folder: Path) -> None:
         raise OSError(f"cannot write to --output {folder} ({error.strerror}); choose another folder") from error
 
 
-def settings(args: argparse.Namespace) -> dict[str, Any]:
-    """What a resumed run must have in common with the interrupted one, in types that JSON knows."""
-    chosen = {name: value for name, value in vars(args).items() if name not in FREE_ON_RESUME}
-    return {name: str(value) if isinstance(value, Path) else value for name, value in chosen.items()}
-
-
-def find_checkpoint(args: argparse.Namespace) -> dict[str, Any] | None:
+def find_checkpoint(settings: Settings) -> dict[str, Any] | None:
     """The checkpoint to resume from; ValueError where the output folder does not fit the command line."""
-    checkpoint = load_checkpoint(args.output / "checkpoint.pth", args.device)
+    checkpoint = load_checkpoint(settings.output / "checkpoint.pth", settings.device)
     if checkpoint is None:
-        if args.resume:
-            raise ValueError(f"nothing to resume, {args.output} has no checkpoint.pth; leave --resume out to begin")
+        if settings.resume:
+            raise ValueError(f"nothing to resume, {settings.output} has no checkpoint.pth; leave --resume out to begin")
         return None
-    if not args.resume:
+    if not settings.resume:
         raise ValueError(
-            f"{args.output} holds a run of {checkpoint['epoch']} epochs; "
+            f"{settings.output} holds a run of {checkpoint['epoch']} epochs; "
             "go on with it by --resume, or choose another --output"
         )
-    changed = [name for name, value in settings(args).items() if checkpoint["settings"].get(name) != value]
+    changed = [name for name, value in settings.fixed_on_resume().items() if checkpoint["settings"].get(name) != value]
     if changed:
         was = ", ".join(f"--{name.replace('_', '-')} {checkpoint['settings'].get(name)}" for name in changed)
-        raise ValueError(f"a run is resumed with its own settings; the one in {args.output} has {was}")
+        raise ValueError(f"a run is resumed with its own settings; the one in {settings.output} has {was}")
     return checkpoint
 
 
-def make_models(
-    args: argparse.Namespace, image_splits: dict[str, Split]
-) -> tuple[dict[str, nn.Module], dict[str, Split]]:
+def make_models(settings: Settings, image_splits: dict[str, Split]) -> tuple[dict[str, nn.Module], dict[str, Split]]:
     """Trunk and embedder, and the splits to train and evaluate them on: features where the trunk is frozen."""
-    trunk, num_features = make_backbone(args.backbone, args.pretrained)
-    head = make_head(num_features, args.hidden_size, args.embedding_size, args.dropout)
+    trunk, num_features = make_backbone(settings.backbone, settings.pretrained)
+    head = make_head(num_features, settings.hidden_size, settings.embedding_size, settings.dropout)
     splits = image_splits
-    if args.freeze_trunk:
-        splits = {name: extract_features(trunk, split, name, args) for name, split in image_splits.items()}
+    if settings.freeze_trunk:
+        splits = {
+            name: extract_features(trunk, split, name, settings.batch_size, settings.device, settings.num_workers)
+            for name, split in image_splits.items()
+        }
         trunk = nn.Identity()
-    return {"trunk": trunk.to(args.device), "embedder": head.to(args.device)}, splits
+    return {"trunk": trunk.to(settings.device), "embedder": head.to(settings.device)}, splits
 
 
 def make_loss(name: str, temperature: float, statistics: LabelStatistics) -> MultiLabelContrastiveLoss:
@@ -257,18 +187,22 @@ def make_loss(name: str, temperature: float, statistics: LabelStatistics) -> Mul
     )
 
 
-def make_state(
-    args: argparse.Namespace, models: dict[str, nn.Module], statistics: LabelStatistics
-) -> dict[str, dict[str, Any]]:
-    """Everything that training changes, under the names of PML's trainers."""
-    loss = make_loss(args.loss, args.temperature, statistics).to(args.device)
-    miner = LabelOverlapMiner(
-        neg_strategy="hard" if args.hard_negatives else "all",
-        max_negatives_per_anchor=args.hard_negatives,
+def make_miner(hard_negatives: int | None = None) -> LabelOverlapMiner:
+    """The miner of all pairs or, with a number, of that many most similar negatives for each anchor."""
+    return LabelOverlapMiner(
+        neg_strategy="hard" if hard_negatives else "all",
+        max_negatives_per_anchor=hard_negatives,
         collect_stats=True,
     )
+
+
+def make_state(
+    settings: Settings, models: dict[str, nn.Module], statistics: LabelStatistics
+) -> dict[str, dict[str, Any]]:
+    """Everything that training changes, under the names of PML's trainers."""
+    loss = make_loss(settings.loss, settings.temperature, statistics).to(settings.device)
     optimizers = {
-        f"{name}_optimizer": torch.optim.AdamW(model.parameters(), lr=args.lr, weight_decay=args.weight_decay)
+        f"{name}_optimizer": torch.optim.AdamW(model.parameters(), lr=settings.lr, weight_decay=settings.weight_decay)
         for name, model in models.items()
         if not isinstance(model, nn.Identity)
     }
@@ -276,17 +210,17 @@ def make_state(
         "models": models,
         "optimizers": optimizers,
         "loss_funcs": {"metric_loss": loss},
-        "mining_funcs": {"tuple_miner": miner},
+        "mining_funcs": {"tuple_miner": make_miner(settings.hard_negatives)},
     }
 
 
 def save(
-    args: argparse.Namespace, state: dict[str, dict[str, Any]], epoch: int, before: dict[str, Any], names: list[str]
+    settings: Settings, state: dict[str, dict[str, Any]], epoch: int, before: dict[str, Any], names: list[str]
 ) -> None:
-    records = mark_records(args.output / "records")
-    checkpoint = {"epoch": epoch, "settings": settings(args), "before": before, "records": records}
+    records = mark_records(settings.output / "records")
+    checkpoint = {"epoch": epoch, "settings": settings.fixed_on_resume(), "before": before, "records": records}
     for name in names:
-        save_checkpoint(args.output / name, checkpoint, state, keep_previous=name == "checkpoint.pth")
+        save_checkpoint(settings.output / name, checkpoint, state, keep_previous=name == "checkpoint.pth")
 
 
 def restore(state: dict[str, dict[str, Any]], checkpoint: dict[str, Any]) -> None:
@@ -295,20 +229,18 @@ def restore(state: dict[str, dict[str, Any]], checkpoint: dict[str, Any]) -> Non
             part.load_state_dict(checkpoint[group][name])
 
 
-def make_hooks(
-    args: argparse.Namespace, statistics: LabelStatistics
-) -> tuple[HookContainer, MultiLabelEmbeddingSpaceTester]:
+def make_hooks(settings: Settings, statistics: LabelStatistics) -> tuple[HookContainer, MultiLabelEmbeddingSpaceTester]:
     """PML's hooks, which write csv, sqlite and, when asked, tensorboard records, and the tester that feeds them."""
-    tensorboard = str(args.output / "tensorboard") if args.tensorboard else None
-    records, _, _ = get_record_keeper(str(args.output / "records"), tensorboard)
+    tensorboard = str(settings.output / "tensorboard") if settings.tensorboard else None
+    records, _, _ = get_record_keeper(str(settings.output / "records"), tensorboard)
     # PML would save each object in a file of its own; checkpoint.py saves them all in one step.
     hooks = HookContainer(
         records, primary_metric=PRIMARY_METRIC, validation_split_name="val", save_models=False, log_freq=1
     )
     tester = MultiLabelEmbeddingSpaceTester(
-        batch_size=args.batch_size,
-        dataloader_num_workers=args.num_workers,
-        data_device=args.device,
+        batch_size=settings.batch_size,
+        dataloader_num_workers=settings.num_workers,
+        data_device=settings.device,
         end_of_testing_hook=hooks.end_of_testing_hook,
         accuracy_calculator=MultiLabelAccuracyCalculator(METRICS, label_statistics=statistics),
     )
@@ -316,7 +248,7 @@ def make_hooks(
 
 
 def train(
-    args: argparse.Namespace,
+    settings: Settings,
     splits: dict[str, Split],
     state: dict[str, dict[str, Any]],
     hooks: HookContainer,
@@ -325,31 +257,33 @@ def train(
     first_epoch: int,
 ) -> None:
     """Train to the last epoch; after each one evaluate, record and save."""
-    evaluate_and_record = hooks.end_of_epoch_hook(tester, {"val": splits["val"].dataset}, str(args.output))
+    evaluate_and_record = hooks.end_of_epoch_hook(tester, {"val": splits["val"].dataset}, str(settings.output))
 
     def end_of_epoch(trainer: MetricLossOnly) -> None:
         evaluate_and_record(trainer)
         best_epoch, best = hooks.get_best_epoch_and_accuracy(tester, "val")
-        save(args, state, trainer.epoch, before, ["best.pth"] * (best_epoch == trainer.epoch) + ["checkpoint.pth"])
+        save(settings, state, trainer.epoch, before, ["best.pth"] * (best_epoch == trainer.epoch) + ["checkpoint.pth"])
         value = tester.all_accuracies["val"][PRIMARY_METRIC]
-        print(f"epoch {trainer.epoch}/{args.epochs}: val label mAP {value:.2%}, best {best:.2%} in epoch {best_epoch}")
+        print(
+            f"epoch {trainer.epoch}/{settings.epochs}: val label mAP {value:.2%}, best {best:.2%} in epoch {best_epoch}"
+        )
 
     trainer = MetricLossOnly(
         state["models"],
         state["optimizers"],
-        args.batch_size,
+        settings.batch_size,
         state["loss_funcs"],
         splits["train"].dataset,
         mining_funcs=state["mining_funcs"],
-        data_device=args.device,
+        data_device=settings.device,
         label_hierarchy_level="all",
-        dataloader_num_workers=args.num_workers,
+        dataloader_num_workers=settings.num_workers,
         end_of_iteration_hook=hooks.end_of_iteration_hook,
         end_of_epoch_hook=end_of_epoch,
     )
-    for epoch in range(first_epoch, args.epochs + 1):
+    for epoch in range(first_epoch, settings.epochs + 1):
         # Each epoch has a seed of its own, so a resumed run sees what the uninterrupted one would have seen.
-        torch.manual_seed(1000 * args.seed + epoch)
+        torch.manual_seed(1000 * settings.seed + epoch)
         trainer.train(start_epoch=epoch, num_epochs=epoch)
     trainer.dataloader_iter = None  # ends its workers, for whom the garbage collector would wait five seconds
 

@@ -102,13 +102,14 @@ def _add_block(
     with torch.set_grad_enabled(bool(terms.parameters)):
         differentiable = terms.temperatures(block)
     temperatures = differentiable.detach()
-    weights = torch.where(block.positives, terms.weights(block), query.new_zeros(()))
-    row_weights = weights.sum(dim=1, keepdim=True)
-    totals = block.positives.sum(dim=1, keepdim=True, dtype=weights.dtype) if terms.divide_by_count else row_weights
-    ignored, own = block.ignored, block.own
+    weights = terms.weights(block)
+    positives, ignored, own = block.positives, block.ignored, block.own
     if terms.observe is not None:
         terms.observe(block, temperatures)
-    del block  # and with it the matrices that only the terms needed
+    del block  # and with it the matrices that only the terms needed: the next ones take their memory
+    weights = torch.where(positives, weights, query.new_zeros(()))
+    row_weights = weights.sum(dim=1, keepdim=True)
+    totals = positives.sum(dim=1, keepdim=True, dtype=weights.dtype) if terms.divide_by_count else row_weights
     used = terms.anchor_weights[rows, None] * (totals > 0)
     scale = used / torch.where(totals > 0, totals, 1)
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from pml_macl.computed_once import computed_once
 from pml_macl.deferred_check import DeferredCheck
-from pml_macl.functional import masks_from_indices, positive_negative_masks
+from pml_macl.functional import masks_from_indices, negative_mask, positive_mask
 from pml_macl.label_table import LabelTable, sum_over_shared
 from pml_macl.statistics import LabelStatistics
 from pml_macl.tuning import BLOCK_ELEMENTS, BLOCK_ROWS
@@ -152,15 +152,25 @@ class PairBlock:
         union = (self.sizes.clamp(min=1) + self.ref_sizes).sub_(self.shared)
         return torch.div(self.shared, union, out=union)
 
-    @property
+    @computed_once
     def positives(self) -> Tensor:
         """(n, M) boolean, True for a positive pair."""
-        return self._masks[0]
+        pairs = self.pairs
+        if pairs.masks is not None:
+            return self._without_own(pairs.masks[0][self.rows])
+        jaccard = self.jaccard if pairs.positive_threshold > 0 else None
+        return self._without_own(positive_mask(self.shared, jaccard, pairs.positive_threshold))
 
-    @property
+    @computed_once
     def negatives(self) -> Tensor:
         """(n, M) boolean, True for a negative pair."""
-        return self._masks[1]
+        pairs = self.pairs
+        if pairs.masks is not None:
+            return self._without_own(pairs.masks[1][self.rows])
+        jaccard = self.jaccard if pairs.positive_threshold > 0 else None
+        return self._without_own(
+            negative_mask(self.positives, jaccard, pairs.positive_threshold, pairs.negative_threshold)
+        )
 
     @property
     def own(self) -> Tensor | None:
@@ -187,16 +197,9 @@ class PairBlock:
         """
         return sum_over_shared(self.pairs.anchor_table, self.pairs.reference_table, self.rows, values)
 
-    @computed_once
-    def _masks(self) -> tuple[Tensor, Tensor]:
-        pairs = self.pairs
-        if pairs.masks is not None:
-            masks = (pairs.masks[0][self.rows], pairs.masks[1][self.rows])
-        else:
-            jaccard = self.jaccard if pairs.positive_threshold > 0 else None
-            masks = positive_negative_masks(self.shared, jaccard, pairs.positive_threshold, pairs.negative_threshold)
+    def _without_own(self, mask: Tensor) -> Tensor:
         own = self.own
-        return masks if own is None else (masks[0].scatter(1, own, False), masks[1].scatter(1, own, False))
+        return mask if own is None else mask.scatter(1, own, False)
 
 
 def without_own(indices_tuple: tuple[Tensor, ...], own: Tensor) -> tuple[Tensor, ...]:

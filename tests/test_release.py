@@ -39,7 +39,7 @@ def imported(files, top_level_only):
                 found |= {alias.name.split(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and node.level == 0:
                 found.add(node.module.split(".")[0])
-    own = {file.stem for folder in ("examples", "tests") for file in (ROOT / folder).glob("*.py")}
+    own = {file.stem for folder in ("benchmarks", "examples", "tests") for file in (ROOT / folder).glob("*.py")}
     return found - sys.stdlib_module_names - own - {"pml_macl"}
 
 
@@ -49,7 +49,12 @@ def required_by(modules):
 
 @pytest.mark.parametrize(
     ("folder", "top_level_only", "extras"),
-    [("pml_macl", True, []), ("pml_macl", False, ["examples"]), ("examples", False, ["examples"])],
+    [
+        ("pml_macl", True, []),
+        ("pml_macl", False, ["examples"]),
+        ("examples", False, ["examples"]),
+        ("benchmarks", False, ["examples", "dev"]),
+    ],
 )
 def test_what_is_imported_is_required(folder, top_level_only, extras):
     required = names(PROJECT["dependencies"] + [name for extra in extras for name in EXTRAS[extra]])

@@ -42,20 +42,30 @@ def positive_negative_masks(
         >>> positive_negative_masks(shared, jaccard, positive_threshold=0.5)
         (tensor([[False,  True, False]]), tensor([[False, False,  True]]))
     """
-    if positive_threshold == 0:
-        positives = shared >= 1
-        negatives = ~positives
-    elif jaccard is None:
-        raise ValueError("jaccard must be given for a positive_threshold above 0, got None")
-    else:
-        positives = jaccard >= positive_threshold  # above 0, so the pair shares a label
-        negatives = ~positives
-        if negative_threshold < 1:
-            negatives &= jaccard <= negative_threshold
+    positives = positive_mask(shared, jaccard, positive_threshold)
+    negatives = negative_mask(positives, jaccard, positive_threshold, negative_threshold)
     if exclude_self:
         positives.fill_diagonal_(False)
         negatives.fill_diagonal_(False)
     return positives, negatives
+
+
+def positive_mask(shared: Tensor, jaccard: Tensor | None, positive_threshold: float) -> Tensor:
+    """The first of the two masks of :func:`positive_negative_masks`."""
+    if positive_threshold == 0:
+        return shared >= 1
+    if jaccard is None:
+        raise ValueError("jaccard must be given for a positive_threshold above 0, got None")
+    return jaccard >= positive_threshold  # above 0, so the pair shares a label
+
+
+def negative_mask(
+    positives: Tensor, jaccard: Tensor | None, positive_threshold: float, negative_threshold: float
+) -> Tensor:
+    """The second of the two masks of :func:`positive_negative_masks`."""
+    if positive_threshold == 0 or negative_threshold == 1 or jaccard is None:
+        return ~positives
+    return ~positives & (jaccard <= negative_threshold)
 
 
 def masks_from_indices(

@@ -35,4 +35,4 @@ def pairwise_temperatures(
         tensor([[0.0700, 0.1050, 0.1400]])
     """
     base = (temperature * (1 - rarity_scale * anchor_rarity)).to(jaccard.dtype)[:, None]
-    return torch.addcmul(base, base * overlap_scale, jaccard).clamp(min=min_temperature)
+    return torch.addcmul(base, base * overlap_scale, jaccard).clamp_(min=min_temperature)

@@ -1,11 +1,11 @@
-"""Tables and pictures of a finished ablation, as a Markdown page: a question each."""
+"""Write a finished ablation as a Markdown page with one table and one picture per question."""
 
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from benchmark_report import METRICS
-from benchmark_training import read_runs
+from retrieval_report import METRICS
+from training import read_runs
 
 from pml_macl.visualization import COLOURS, GREY, new_plot
 
@@ -46,7 +46,7 @@ def write_page(folder: Path, page: Path, default: str, questions: dict[str, list
 
 
 def groups(lines: Runs, default: str, questions: dict[str, list[str]]) -> list[tuple[str, str, Runs]]:
-    """Question, answer and runs; of all answers the same data sets and seeds, the ones that each has."""
+    """Question, answer and runs of each answer that has as many runs as the most complete one."""
     keys = [("", default)] + [(question, answer) for question, answers in questions.items() for answer in answers]
     found = [(key, [run for run in lines if (run["question"], run["answer"]) == key]) for key in keys]
     complete = max(len(runs) for _, runs in found)
@@ -70,8 +70,8 @@ def introduction(lines: Runs) -> str:
         "`overlap_scale`; here it is set behind its back.\n\n"
         f"{versions}. The commands:\n\n"
         "```\n"
-        "python examples/ablation.py run --data DIR [DIR ...] --output FOLDER\n"
-        "python examples/ablation.py report --output FOLDER --page docs/ablation.md\n"
+        "python benchmarks/ablation.py run --data DIR [DIR ...] --output FOLDER\n"
+        "python benchmarks/ablation.py report --output FOLDER --page docs/ablation.md\n"
         "```\n\n"
         "The runs behind this page are `benchmarks/results/ablation/runs.jsonl`; the second command makes the page "
         "from them with `--output benchmarks/results/ablation`."
@@ -112,13 +112,13 @@ def average(runs: Runs, metric: str) -> float:
 
 
 def of_all_metrics(runs: Runs) -> list[float]:
-    """The mean over metrics and data sets, in percent, a seed each."""
+    """The mean over metrics and data sets, in percent, for each seed."""
     seeds = sorted({run["seed"] for run in runs})
     return [mean(average([run for run in runs if run["seed"] == seed], metric) for metric in METRICS) for seed in seeds]
 
 
 def table(rows: dict[str, Runs]) -> str:
-    """An answer a row, a metric a column."""
+    """One row per answer, one column per metric."""
     lines = [f"| | {' | '.join(METRICS.values())} | mean | to default |", "|---|" + "---:|" * (len(METRICS) + 2)]
     baseline = mean(of_all_metrics(next(iter(rows.values()))))
     for answer, runs in rows.items():

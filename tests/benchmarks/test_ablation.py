@@ -2,7 +2,7 @@ import json
 
 import ablation
 import pytest
-from benchmark_training import read_runs
+from training import read_runs
 
 from pml_macl import LabelStatistics
 from pml_macl.distances import TemperatureScheduledSimilarity

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from benchmark_report import METRICS, best_pair, test_runs
-from benchmark_training import read_runs, records_folder
+from retrieval_report import METRICS, best_pair, test_runs
 from torch import Tensor
+from training import read_runs, records_folder
 
 from pml_macl.evaluation import average_precision, ndcg
 from pml_macl.evaluation.label_mean_average_precision_by_frequency import frequency_thirds

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from benchmark_training import read_runs
+from training import read_runs
 
 from pml_macl.evaluation import label_mean_average_precision_by_frequency
 from pml_macl.visualization import COLOURS, GREY, LINE_STYLES, line_style, new_plot
@@ -54,7 +54,7 @@ LIMITS = {
     "finetune": "Limits: few epochs and small images, for what a CPU can do in minutes; settings were not tuned anew; "
     "three seeds at most; two data sets are few.",
 }
-RUN = "python examples/benchmark.py run --data DIR [DIR ...] --output FOLDER"
+RUN = "python benchmarks/retrieval.py run --data DIR [DIR ...] --output FOLDER"
 Runs = dict[str, dict[str, list[dict[str, Any]]]]
 
 
@@ -86,7 +86,7 @@ def write_page(folder: Path, page: Path) -> None:
 
 
 def test_runs(lines: list[dict[str, Any]]) -> Runs:
-    """The runs on the test split, by data set and loss; of all losses the same seeds, those that all have."""
+    """The runs on the test split, by data set and loss, with the seeds that all losses have."""
     runs: Runs = defaultdict(lambda: defaultdict(list))
     for run in lines:
         if run["stage"] == "test":
@@ -122,8 +122,8 @@ def introduction(lines: list[dict[str, Any]], page: Path, folder: str) -> str:
         f"On a CPU with two cores, one thread a run; {versions}. The commands:\n\n"
         "```\n"
         f"{RUN}{options}\n"
-        "python examples/benchmark.py compare --output FOLDER\n"
-        f"python examples/benchmark.py report --output FOLDER --page docs/{page.name}\n"
+        "python benchmarks/retrieval.py compare --output FOLDER\n"
+        f"python benchmarks/retrieval.py report --output FOLDER --page docs/{page.name}\n"
         "```\n\n"
         f"The runs behind this page are `benchmarks/results/{folder}/runs.jsonl`, a line a run; the last command "
         f"makes the page from them with `--output benchmarks/results/{folder}`."
@@ -135,7 +135,7 @@ def means(by_loss: dict[str, list[dict[str, Any]]], metric: str) -> dict[str, fl
 
 
 def table(by_loss: dict[str, list[dict[str, Any]]]) -> str:
-    """A row a loss, a column a metric."""
+    """One row per loss, one column per metric."""
     rows = [f"| loss | {' | '.join(METRICS.values())} |", "|---|" + "---:|" * len(METRICS)]
     marks = {}
     for metric in METRICS:
@@ -161,7 +161,7 @@ def best_pair(by_loss: dict[str, list[dict[str, Any]]], metric: str) -> tuple[st
 
 
 def differences(runs: Runs, intervals: list[dict[str, Any]]) -> str:
-    """The better MACL variant less the best other loss, a row a metric."""
+    """The better MACL variant minus the best other loss, one row per metric."""
     bounds = {(line["data"], line["metric"], line["macl"], line["other"]): line for line in intervals}
     rows = ["| data | metric | MACL variant | best other loss | difference |", "|---|---|---|---|---:|"]
     rows = [row + end * bool(bounds) for row, end in zip(rows, (" 95 % interval |", "---:|"), strict=True)]

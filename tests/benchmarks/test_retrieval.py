@@ -2,15 +2,15 @@ import json
 from pathlib import Path
 
 import ablation
-import benchmark
 import numpy as np
 import pytest
+import retrieval
 import torch
-from benchmark_bootstrap import bootstrap, query_values
-from benchmark_losses import LOSSES
-from benchmark_protocols import FEATURES
-from benchmark_training import measure, read_runs
 from PIL import Image
+from protocols import FEATURES
+from retrieval_bootstrap import bootstrap, query_values
+from retrieval_losses import LOSSES
+from training import measure, read_runs
 
 from pml_macl import LabelStatistics
 from pml_macl.datasets import SyntheticScenes
@@ -22,7 +22,7 @@ FEW = ["--losses", "MACL", "PML NTXent", "--seeds", "2", "--epochs", "1", "--bat
 def test_runs_are_written_once_and_reported(data, tmp_path):
     output = tmp_path / "out"
     command = ["run", "--data", str(data), "--output", str(output), *FEW]
-    benchmark.main(command)
+    retrieval.main(command)
     lines = (output / "runs.jsonl").read_text().splitlines()
     runs = [json.loads(line) for line in lines]
     assert [run["stage"] for run in runs] == ["tune"] * 8 + ["test"] * 4
@@ -31,13 +31,13 @@ def test_runs_are_written_once_and_reported(data, tmp_path):
         assert run["value"] == max(tuned, key=lambda r: sum(r["metrics"].values()))["value"]
     # The second line is lost, as if the benchmark had been stopped: that run alone is made again.
     (output / "runs.jsonl").write_text("\n".join(lines[:1] + lines[2:]) + "\n")
-    benchmark.main(command)
+    retrieval.main(command)
     again = [json.loads(line) for line in (output / "runs.jsonl").read_text().splitlines()]
     assert again[-1]["metrics"] == runs[1]["metrics"]
     assert len(again) == 12
     page = tmp_path / "page" / "results.md"
-    benchmark.main(["compare", "--output", str(output)])
-    benchmark.main(["report", "--output", str(output), "--page", str(page)])
+    retrieval.main(["compare", "--output", str(output)])
+    retrieval.main(["report", "--output", str(output), "--page", str(page)])
     text = page.read_text()
     assert "| MACL | " in text
     assert "2 seeds on scenes" in text
@@ -49,7 +49,7 @@ def test_every_loss_makes_a_run_of_one_epoch(data, tmp_path, monkeypatch):
     for entry in LOSSES.values():
         monkeypatch.setattr(entry, "grid", entry.grid[:1])
     command = ["run", "--data", str(data), "--output", str(tmp_path), "--seeds", "1", "--epochs", "1"]
-    benchmark.main([*command, "--batch-size", "16"])
+    retrieval.main([*command, "--batch-size", "16"])
     runs = [json.loads(line) for line in (tmp_path / "runs.jsonl").read_text().splitlines()]
     assert {run["loss"] for run in runs} == set(LOSSES)
     assert len(runs) == 2 * len(LOSSES)
@@ -60,7 +60,7 @@ def test_every_loss_makes_a_run_of_one_epoch(data, tmp_path, monkeypatch):
 def test_missing_files_are_named(data, tmp_path, lost, named):
     (data / lost).unlink()
     with pytest.raises(SystemExit, match=f"error: .*{named}"):
-        benchmark.main(["run", "--data", str(data), "--output", str(tmp_path), *FEW])
+        retrieval.main(["run", "--data", str(data), "--output", str(tmp_path), *FEW])
 
 
 RESULTS = ROOT / "benchmarks" / "results"
@@ -69,9 +69,9 @@ RESULTS = ROOT / "benchmarks" / "results"
 @pytest.mark.parametrize(
     ("script", "runs", "name"),
     [
-        (benchmark, "head", "results.md"),
-        (benchmark, "finetune", "results-finetune.md"),
-        (benchmark, "resnet18", "results-resnet18.md"),
+        (retrieval, "head", "results.md"),
+        (retrieval, "finetune", "results-finetune.md"),
+        (retrieval, "resnet18", "results-resnet18.md"),
         (ablation, "ablation", "ablation.md"),
     ],
 )
@@ -103,12 +103,12 @@ def test_a_network_is_trained_on_images_with_the_settings_of_another_folder(data
     (data / FEATURES).unlink()
     few = ["--losses", "MACL", "--seeds", "1", "--epochs", "1", "--batch-size", "16", "--image-size", "32"]
     head, output = tmp_path / "head", tmp_path / "finetune"
-    benchmark.main(["run", "--data", str(data), "--output", str(head), *few])
+    retrieval.main(["run", "--data", str(data), "--output", str(head), *few])
     command = ["run", "--protocol", "finetune", "--data", str(data), "--output", str(output), *few]
     command += ["--backbone", "small-cnn", "--no-pretrained", "--tuned"]
     with pytest.raises(SystemExit, match="has no tuned setting of MACL"):
-        benchmark.main([*command, str(tmp_path)])
-    benchmark.main([*command, str(head)])
+        retrieval.main([*command, str(tmp_path)])
+    retrieval.main([*command, str(head)])
     tuned = [run["value"] for run in read_runs(head) if run["stage"] == "test"]
     (run,) = read_runs(output)
     assert [run["value"]] == tuned
@@ -119,7 +119,7 @@ def test_a_network_is_trained_on_images_with_the_settings_of_another_folder(data
 
 def test_nothing_to_report(tmp_path):
     with pytest.raises(SystemExit, match=r"error: .*runs\.jsonl does not exist"):
-        benchmark.main(["report", "--output", str(tmp_path), "--page", str(tmp_path / "page.md")])
+        retrieval.main(["report", "--output", str(tmp_path), "--page", str(tmp_path / "page.md")])
 
 
 def test_values_of_queries_average_to_the_metrics_of_the_run():

@@ -1,6 +1,5 @@
-"""One run of the benchmark or the ablation: training, measuring, and the line that it leaves."""
+"""One run of the retrieval benchmark or of the ablation: train, measure, and write its line."""
 
-import argparse
 import json
 import platform
 import time
@@ -10,12 +9,13 @@ from typing import Any
 import numpy as np
 import pytorch_metric_learning
 import torch
-from benchmark_protocols import make_models
-from data import Split
+from from_examples import Split
+from protocols import make_models
 from pytorch_metric_learning.losses import BaseMetricLossFunction
 from pytorch_metric_learning.miners import BaseMiner
 from pytorch_metric_learning.trainers import MetricLossOnly
 from pytorch_metric_learning.utils.logging_presets import HookContainer, get_record_keeper
+from settings import Settings
 from torch import Tensor
 from torch.utils.data import Sampler
 
@@ -26,8 +26,6 @@ from pml_macl.testers import MultiLabelEmbeddingSpaceTester
 
 CURVE = "label_mean_average_precision"
 KEYS = ("data", "stage", "loss", "value", "question", "answer", "seed")
-SETTINGS = {"head": ("protocol", "epochs", "batch_size", "lr", "dropout")}
-SETTINGS["finetune"] = (*SETTINGS["head"], "image_size", "backbone", "pretrained")
 
 
 def read_runs(folder: Path) -> list[dict[str, Any]]:
@@ -36,7 +34,7 @@ def read_runs(folder: Path) -> list[dict[str, Any]]:
 
 
 def is_finished(folder: Path, key: dict[str, Any]) -> bool:
-    """Whether a run of this key stands in runs.jsonl."""
+    """Whether runs.jsonl has a run of this key."""
     return any(all(run[name] == part for name, part in key.items()) for run in read_runs(folder))
 
 
@@ -58,7 +56,7 @@ def versions() -> dict[str, str]:
 
 
 def train_and_measure(
-    args: argparse.Namespace,
+    settings: Settings,
     splits: dict[str, Split],
     measured: str,
     loss_fn: BaseMetricLossFunction,
@@ -75,7 +73,7 @@ def train_and_measure(
     """
     started = time.perf_counter()
     torch.manual_seed(seed)
-    models, optimizers = make_models(args, splits)
+    models, optimizers = make_models(settings, splits)
     statistics = LabelStatistics.from_labels(splits["train"].labels)
     record_keeper, _, _ = get_record_keeper(str(records))
     hooks = HookContainer(record_keeper, save_models=False, log_freq=1000)
@@ -93,7 +91,7 @@ def train_and_measure(
     trainer = MetricLossOnly(
         models,
         optimizers,
-        args.batch_size,
+        settings.batch_size,
         {"metric_loss": loss_fn},
         splits["train"].dataset,
         mining_funcs={} if miner is None else {"tuple_miner": miner},
@@ -104,7 +102,7 @@ def train_and_measure(
         end_of_iteration_hook=hooks.end_of_iteration_hook,
         end_of_epoch_hook=end_of_epoch,
     )
-    trainer.train(num_epochs=args.epochs)
+    trainer.train(num_epochs=settings.epochs)
     embeddings, labels = tester.get_all_embeddings(splits[measured].dataset, *models.values())
     np.savez_compressed(records / "embeddings.npz", embeddings=embeddings.numpy(), labels=labels.numpy())
     return {
@@ -112,7 +110,7 @@ def train_and_measure(
         "counts": statistics.counts.tolist(),
         "curve": curve,
         "seconds": round(time.perf_counter() - started, 1),
-        "settings": {name: getattr(args, name) for name in SETTINGS[args.protocol]},
+        "settings": settings.recorded(),
     }
 
 

@@ -1,28 +1,29 @@
 """MACL against the baselines and PML's losses, on frozen features or with the whole network trained.
 
-    python examples/benchmark.py run --data DIR [DIR ...] --output FOLDER
-    python examples/benchmark.py run --protocol finetune --tuned FOLDER --data DIR [DIR ...] --output OTHER
-    python examples/benchmark.py compare --output FOLDER
-    python examples/benchmark.py report --output FOLDER --page docs/results.md
+    python benchmarks/retrieval.py run --data DIR [DIR ...] --output FOLDER
+    python benchmarks/retrieval.py run --protocol finetune --tuned FOLDER --data DIR [DIR ...] --output OTHER
+    python benchmarks/retrieval.py compare --output FOLDER
+    python benchmarks/retrieval.py report --output FOLDER --page docs/results.md
 
-Each DIR holds labels.csv (an image id, a column that says train, val or test, one 0/1 column a class), the folder
-images, and, if it is not to be extracted once, features_efficientnet_lite0.npz (X: one row an image, in the order of
-the table). Every loss is tuned on the validation split over the same number of settings (or takes the setting that was
-tuned in another folder), then trained anew with each seed and measured on the test split. Each run is a line of
-FOLDER/runs.jsonl; what stands there is not run again, so a benchmark that was stopped goes on where it was.
+Each DIR holds labels.csv (an image id, a column that says train, val or test, and one 0/1 column per class) and the
+folder images. It may hold features_efficientnet_lite0.npz (X: one row per image, in the order of the table); without
+this file the benchmark extracts the features and keeps them in the output folder. Every loss is tuned on the validation
+split over the same number of settings, or takes the setting that was tuned in another folder. It is then trained anew
+with each seed and measured on the test split. Each run adds a line to FOLDER/runs.jsonl; a run that has a line is not
+repeated, so the same command resumes a benchmark that was stopped.
 """
 
 import argparse
 import sys
 from pathlib import Path
 
-from benchmark_bootstrap import write_comparisons
-from benchmark_losses import LOSSES, make_loss_and_miner
-from benchmark_protocols import DEFAULTS, load
-from benchmark_report import write_page
-from benchmark_training import append_run, is_finished, read_runs, records_folder, train_and_measure, versions
-from data import Split
-from models import BACKBONES
+from from_examples import BACKBONES, Split
+from protocols import load
+from retrieval_bootstrap import write_comparisons
+from retrieval_losses import LOSSES, make_loss_and_miner
+from retrieval_report import write_page
+from settings import DEFAULTS, Settings
+from training import append_run, is_finished, read_runs, records_folder, train_and_measure, versions
 
 from pml_macl import LabelStatistics
 
@@ -46,33 +47,34 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     compare = commands.add_parser("compare", help="write confidence intervals of MACL's differences, for the report")
     for command in (run, compare, report):
         command.add_argument("--output", type=Path, required=True, help="folder of runs.jsonl")
-    args = parser.parse_args(argv)
-    if args.command == "run":
-        chosen = {name: value for name, value in vars(args).items() if value is not None}
-        args = argparse.Namespace(**{**vars(args), **DEFAULTS[args.protocol], **chosen})
-    return args
+    return parser.parse_args(argv)
 
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     if args.command == "report":
         write_page(args.output, args.page)
-        return
-    if args.command == "compare":
+    elif args.command == "compare":
         write_comparisons(args.output)
-        return
-    args.output.mkdir(parents=True, exist_ok=True)
-    data = {folder.resolve().name: load(folder, args) for folder in args.data}
-    if args.tuned is None:
+    else:
+        run(Settings.of_protocol(args.protocol, vars(args)), args.data, args.losses, args.tuned)
+
+
+def run(settings: Settings, folders: list[Path], losses: list[str], tuned: Path | None) -> None:
+    """Tune the losses, unless they were tuned in another folder; then train and measure them with each seed."""
+    settings.output.mkdir(parents=True, exist_ok=True)
+    data = {folder.resolve().name: load(folder, settings) for folder in folders}
+    if tuned is None:
         for name, splits in data.items():
-            for loss in args.losses:
+            for loss in losses:
                 for value in LOSSES[loss].grid:
-                    run_once(args, name, splits, "tune", loss, value, seed=1000)
-    # Seeds outermost: what is finished when the benchmark is stopped compares all losses alike.
-    for seed in range(args.seeds):
+                    run_once(settings, name, splits, "tune", loss, value, seed=1000)
+    # Seeds in the outer loop: after an interruption all losses have the same seeds.
+    for seed in range(settings.seeds):
         for name, splits in data.items():
-            for loss in args.losses:
-                run_once(args, name, splits, "test", loss, best_value(args.tuned or args.output, name, loss), seed)
+            for loss in losses:
+                value = best_value(tuned or settings.output, name, loss)
+                run_once(settings, name, splits, "test", loss, value, seed)
 
 
 def best_value(folder: Path, data: str, loss: str) -> float:
@@ -85,7 +87,7 @@ def best_value(folder: Path, data: str, loss: str) -> float:
 
 
 def run_once(
-    args: argparse.Namespace,
+    settings: Settings,
     data: str,
     splits: dict[str, Split],
     stage: str,
@@ -93,15 +95,15 @@ def run_once(
     value: float,
     seed: int,
 ) -> None:
-    """Train and measure, unless that stands in runs.jsonl already."""
+    """Train and measure, unless runs.jsonl has this run."""
     key = {"data": data, "stage": stage, "loss": loss, "value": value, "seed": seed}
-    if is_finished(args.output, key):
+    if is_finished(settings.output, key):
         return
     statistics = LabelStatistics.from_labels(splits["train"].labels)
     loss_fn, miner = make_loss_and_miner(loss, value, statistics)
-    records = records_folder(args.output, key)
-    result = train_and_measure(args, splits, "val" if stage == "tune" else "test", loss_fn, miner, seed, records)
-    append_run(args.output, {**key, **result, "versions": versions()})
+    records = records_folder(settings.output, key)
+    result = train_and_measure(settings, splits, "val" if stage == "tune" else "test", loss_fn, miner, seed, records)
+    append_run(settings.output, {**key, **result, "versions": versions()})
 
 
 if __name__ == "__main__":

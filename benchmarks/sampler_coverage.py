@@ -1,9 +1,9 @@
-"""How many batches hold a positive pair of each of the rarest labels, shuffled and with the LabelBalancedSampler.
+"""Count the batches with a positive pair of each of the rarest labels, shuffled and with the LabelBalancedSampler.
 
-Without arguments this counts on synthetic scenes. On the label table of own images (an id column, then one 0/1 column a
-class; the images are not needed):
+Without arguments this counts on synthetic scenes. For your own images it needs their label table only (an id column,
+then one 0/1 column per class):
 
-    python examples/sampler_coverage.py --labels FILE --ignore-columns scene --split-column split --split train
+    python benchmarks/sampler_coverage.py --labels FILE --ignore-columns scene --split-column split --split train
 """
 
 import argparse
@@ -41,7 +41,7 @@ def main(argv: list[str] | None = None) -> dict[str, list[float]]:
     args = parse_args(argv)
     torch.manual_seed(args.seed)
     try:
-        labels, classes = load_labels(args)
+        labels, classes = load_labels(args.labels, args.split_column, args.split, args.ignore_columns)
         samplers = {
             "shuffled": RandomSampler(range(len(labels))),
             "balanced": LabelBalancedSampler(labels, args.batch_size, args.labels_per_batch),
@@ -58,7 +58,7 @@ def main(argv: list[str] | None = None) -> dict[str, list[float]]:
         f"batches of {args.batch_size} balanced over {samplers['balanced'].labels_per_batch} labels\n"
         f"batches with a positive pair of the label, mean of {args.passes} passes; last row: different images a pass\n"
     )
-    columns = {name: count(sampler, labels, rarest, args) for name, sampler in samplers.items()}
+    columns = {name: count(sampler, labels, rarest, args.batch_size, args.passes) for name, sampler in samplers.items()}
     width = max(len(classes[index]) for index in rarest)
     print(f"{'label':{width}}  images  " + "  ".join(columns))
     for row, name in enumerate([*(classes[index] for index in rarest), ""]):
@@ -68,22 +68,25 @@ def main(argv: list[str] | None = None) -> dict[str, list[float]]:
     return {name: values.tolist() for name, values in columns.items()}
 
 
-def load_labels(args: argparse.Namespace) -> tuple[Tensor, list[str]]:
-    if args.labels is None:
+def load_labels(
+    path: Path | None, split_column: str | None, split: str | None, ignore_columns: list[str]
+) -> tuple[Tensor, list[str]]:
+    """Labels and their names: of one split or of all images, or of synthetic scenes without a path."""
+    if path is None:
         scenes = SyntheticScenes(2000)
         return scenes.labels, scenes.classes
-    table = read_label_table(args.labels, args.split_column, args.ignore_columns)
-    if args.split is None:
+    table = read_label_table(path, split_column, ignore_columns)
+    if split is None:
         return table.labels, table.classes
-    chosen = torch.tensor([split == args.split for split in table.splits])
+    chosen = torch.tensor([name == split for name in table.splits])
     if not chosen.any():
-        raise ValueError(f"no image of the split {args.split!r}; there are {sorted(set(table.splits))}")
+        raise ValueError(f"no image of the split {split!r}; there are {sorted(set(table.splits))}")
     return table.labels[chosen], table.classes
 
 
-def count(sampler: Sampler[int], labels: Tensor, rarest: list[int], args: argparse.Namespace) -> Tensor:
+def count(sampler: Sampler[int], labels: Tensor, rarest: list[int], batch_size: int, num_passes: int) -> Tensor:
     """Share of batches in which two images carry the label, for each of the rarest; then share of the images seen."""
-    passes = [list(BatchSampler(sampler, args.batch_size, drop_last=True)) for _ in range(args.passes)]
+    passes = [list(BatchSampler(sampler, batch_size, drop_last=True)) for _ in range(num_passes)]
     seen = torch.tensor([len({index for batch in batches for index in batch}) for batches in passes])
     held = torch.stack([labels[batch][:, rarest].sum(dim=0) for batches in passes for batch in batches])
     return torch.cat([(held >= 2).float().mean(dim=0), seen.float().mean(dim=0, keepdim=True) / len(labels)])

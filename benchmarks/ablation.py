@@ -1,24 +1,25 @@
 """What each part of MACL does: one setting changed at a time, on frozen features with a trained head.
 
-    python examples/ablation.py run --data DIR [DIR ...] --output FOLDER
-    python examples/ablation.py report --output FOLDER --page docs/ablation.md
+    python benchmarks/ablation.py run --data DIR [DIR ...] --output FOLDER
+    python benchmarks/ablation.py report --output FOLDER --page docs/ablation.md
 
-DIR is as for benchmark.py. Everything is measured on the validation split, since defaults are chosen from it. Each run
-is a line of FOLDER/runs.jsonl; what stands there is not run again.
+DIR is as for retrieval.py. All measurements use the validation split, because defaults are chosen from them. Each run
+adds a line to FOLDER/runs.jsonl; a run that has a line is not repeated.
 """
 
 import argparse
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from ablation_report import write_page
-from benchmark_protocols import DEFAULTS, load
-from benchmark_training import append_run, is_finished, records_folder, train_and_measure, versions
+from protocols import load
 from pytorch_metric_learning.miners import BaseMiner
+from settings import DEFAULTS, Settings
 from torch import Tensor
 from torch.utils.data import Sampler
+from training import append_run, is_finished, records_folder, train_and_measure, versions
 
 from pml_macl import LabelStatistics
 from pml_macl.distances import CosineTemperature, LinearTemperature, TemperatureScheduledSimilarity
@@ -32,7 +33,7 @@ DEFAULT = "default"
 
 @dataclass
 class Variant:
-    """MACL's defaults but for what is said here, as arguments of its parts."""
+    """Arguments of MACL's parts; everything not given keeps MACL's default."""
 
     distance: dict[str, Any] = field(default_factory=dict)
     reducer: dict[str, Any] = field(default_factory=dict)
@@ -48,7 +49,7 @@ def of(part: str, name: str, *values: Any) -> dict[str, Variant]:
     return {f"{name} {value}": Variant(**{part: {name: value}}) for value in values}
 
 
-# Each question with its answers; the default stands in all of them.
+# The answers to each question; every question is compared with the default.
 QUESTIONS: dict[str, dict[str, Variant]] = {
     "frequency weights": {
         "off": Variant(reducer={"power": 0.0}),
@@ -106,37 +107,38 @@ def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     if args.command == "report":
         write_page(args.output, args.page, DEFAULT, {name: list(answers) for name, answers in QUESTIONS.items()})
-        return
-    args.output.mkdir(parents=True, exist_ok=True)
-    args = argparse.Namespace(**{**DEFAULTS["head"], **vars(args)}, protocol="head", pretrained=True)
-    data = {folder.resolve().name: load(folder, args) for folder in args.data}
-    variants = [
-        (question, name, variant) for question in args.questions for name, variant in QUESTIONS[question].items()
-    ]
-    # Seeds outermost: what is finished when it is stopped compares all variants alike.
-    for seed in range(args.seeds):
+    else:
+        run(Settings.of_protocol("head", vars(args)), args.data, args.questions)
+
+
+def run(settings: Settings, folders: list[Path], questions: list[str]) -> None:
+    """Train and measure the default and every answer to the questions, with each seed."""
+    settings.output.mkdir(parents=True, exist_ok=True)
+    data = {folder.resolve().name: load(folder, settings) for folder in folders}
+    variants = [(question, name, variant) for question in questions for name, variant in QUESTIONS[question].items()]
+    # Seeds in the outer loop: after an interruption all variants have the same seeds.
+    for seed in range(settings.seeds):
         for name, splits in data.items():
             for question, answer, variant in [("", DEFAULT, Variant()), *variants]:
                 key = {"data": name, "question": question, "answer": answer, "seed": seed}
-                if not is_finished(args.output, key):
-                    append_run(
-                        args.output, {**key, **run_once(args, splits, variant, seed, key), "versions": versions()}
-                    )
+                if not is_finished(settings.output, key):
+                    result = run_once(settings, splits, variant, seed, key)
+                    append_run(settings.output, {**key, **result, "versions": versions()})
 
 
 def run_once(
-    args: argparse.Namespace, splits: dict[str, Any], variant: Variant, seed: int, key: dict[str, Any]
+    settings: Settings, splits: dict[str, Any], variant: Variant, seed: int, key: dict[str, Any]
 ) -> dict[str, Any]:
     labels: Tensor = splits["train"].labels
-    settings = {**vars(args), "batch_size": variant.batch_size or args.batch_size}
-    steps = args.epochs * (len(labels) // settings["batch_size"])
+    settings = replace(settings, batch_size=variant.batch_size or settings.batch_size)
+    steps = settings.epochs * (len(labels) // settings.batch_size)
     sampler: Sampler | None = None
     if variant.is_balanced:
-        sampler = LabelBalancedSampler(labels, settings["batch_size"])
-    records = records_folder(args.output, key)
+        sampler = LabelBalancedSampler(labels, settings.batch_size)
+    records = records_folder(settings.output, key)
     loss = make_loss(variant, LabelStatistics.from_labels(labels), steps)
     miner: BaseMiner | None = None if variant.miner is None else LabelOverlapMiner(**variant.miner)
-    return train_and_measure(argparse.Namespace(**settings), splits, "val", loss, miner, seed, records, sampler)
+    return train_and_measure(settings, splits, "val", loss, miner, seed, records, sampler)
 
 
 def make_loss(variant: Variant, statistics: LabelStatistics, steps: int) -> MACLLoss:

@@ -1,13 +1,12 @@
-"""What the protocols of the benchmark train: a head on frozen features, or the whole network on images."""
+"""The data and the networks of each protocol: a head on frozen features, or the whole network on images."""
 
-import argparse
 import sys
 from pathlib import Path
 
 import numpy as np
 import torch
-from data import SPLITS, Split, extract_features, random_flip
-from models import make_backbone, make_head
+from from_examples import SPLITS, Split, extract_features, make_backbone, make_head, random_flip
+from settings import Settings
 from torch import Tensor, nn
 from torch.utils.data import Dataset, TensorDataset
 
@@ -15,15 +14,10 @@ from pml_macl.datasets import MultiLabelImageDataset
 from pml_macl.datasets.label_table import LabelTable, read_label_table
 
 FEATURES = "features_efficientnet_lite0.npz"
-# What the command line does not say. lr is the head's; seeds, epochs and image size bound the time of the whole.
-DEFAULTS = {
-    "head": {"seeds": 5, "epochs": 20, "batch_size": 128, "lr": 1e-3, "dropout": 0.5, "image_size": 128},
-    "finetune": {"seeds": 3, "epochs": 4, "batch_size": 64, "lr": 1e-3, "dropout": 0.0, "image_size": 96},
-}
 
 
 class CachedImages(Dataset):
-    """Images in memory as bytes, (N, 3, S, S), that come out as floats in [0, 1], turned and flipped if asked."""
+    """Images kept in memory as bytes, (N, 3, S, S); items are floats in [0, 1], flipped and turned with ``augment``."""
 
     def __init__(self, images: Tensor, labels: Tensor, augment: bool) -> None:
         self.images, self.labels, self.augment = images, labels, augment
@@ -36,13 +30,13 @@ class CachedImages(Dataset):
         return random_flip(image) if self.augment else image, self.labels[index]
 
 
-def load(folder: Path, args: argparse.Namespace) -> dict[str, Split]:
+def load(folder: Path, settings: Settings) -> dict[str, Split]:
     """The splits of a data set: features for the protocol head, images for finetune."""
     try:
-        table = read_label_table(folder / "labels.csv", args.split_column, args.ignore_columns)
-        if args.protocol == "finetune":
-            return split_rows(table, load_images(folder, args), augment="train")
-        return split_rows(table, load_features(folder, table, args))
+        table = read_label_table(folder / "labels.csv", settings.split_column, settings.ignore_columns)
+        if settings.protocol == "finetune":
+            return split_rows(table, load_images(folder, settings), augment="train")
+        return split_rows(table, load_features(folder, table, settings))
     except (FileNotFoundError, ValueError, KeyError) as error:
         sys.exit(f"error: {error}")
 
@@ -59,28 +53,27 @@ def split_rows(table: LabelTable, inputs: Tensor, augment: str | None = None) ->
     return splits
 
 
-def load_images(folder: Path, args: argparse.Namespace) -> Tensor:
+def load_images(folder: Path, settings: Settings) -> Tensor:
     from torchvision.transforms import v2
 
-    size = (args.image_size, args.image_size)
+    size = (settings.image_size, settings.image_size)
     dataset = MultiLabelImageDataset(
         folder / "images",
         folder / "labels.csv",
-        split_column=args.split_column,
-        ignore_columns=args.ignore_columns,
+        split_column=settings.split_column,
+        ignore_columns=settings.ignore_columns,
         transform=v2.Compose([v2.ToImage(), v2.Resize(size, antialias=True)]),
     )
     return torch.stack([image for image, _ in dataset])
 
 
-def load_features(folder: Path, table: LabelTable, args: argparse.Namespace) -> Tensor:
-    """The features that lie beside the labels, or else those extracted and kept in the output folder."""
-    given, kept = folder / FEATURES, args.output / f"{folder.resolve().name}-{FEATURES}"
+def load_features(folder: Path, table: LabelTable, settings: Settings) -> Tensor:
+    """The features beside the label table; without them, those that are extracted and kept in the output folder."""
+    given, kept = folder / FEATURES, settings.output / f"{folder.resolve().name}-{FEATURES}"
     if not given.is_file() and not kept.is_file():
         backbone, _ = make_backbone("efficientnet-lite0", pretrained=True)
-        images = CachedImages(load_images(folder, args), table.labels, augment=False)
-        options = argparse.Namespace(device="cpu", batch_size=64, num_workers=0)
-        features = extract_features(backbone, Split(images, table.labels), folder.name, options)
+        images = CachedImages(load_images(folder, settings), table.labels, augment=False)
+        features = extract_features(backbone, Split(images, table.labels), folder.name, batch_size=64)
         np.savez(kept, X=features.dataset.tensors[0].numpy().astype(np.float16))
     path = given if given.is_file() else kept
     features = np.load(path, allow_pickle=False)["X"]
@@ -89,17 +82,17 @@ def load_features(folder: Path, table: LabelTable, args: argparse.Namespace) -> 
     return torch.from_numpy(features).float()
 
 
-def make_models(args: argparse.Namespace, splits: dict[str, Split]) -> tuple[dict[str, nn.Module], dict]:
+def make_models(settings: Settings, splits: dict[str, Split]) -> tuple[dict[str, nn.Module], dict]:
     """Trunk and embedder, and their optimizers, under the names of PML's trainers.
 
     The trunk learns at a third of the head's rate where it has pretrained weights, which large steps would undo.
     """
-    if args.protocol == "head":
+    if settings.protocol == "head":
         trunk, num_features = nn.Identity(), splits["train"].dataset[0][0].numel()
     else:
-        trunk, num_features = make_backbone(args.backbone, args.pretrained)
-    head = make_head(num_features, 512, 128, args.dropout)
-    rates = {"trunk": args.lr / 3 if args.pretrained else args.lr, "embedder": args.lr}
+        trunk, num_features = make_backbone(settings.backbone, settings.pretrained)
+    head = make_head(num_features, 512, 128, settings.dropout)
+    rates = {"trunk": settings.lr / 3 if settings.pretrained else settings.lr, "embedder": settings.lr}
     models = {"trunk": trunk, "embedder": head}
     optimizers = {
         f"{name}_optimizer": torch.optim.AdamW(model.parameters(), lr=rates[name], weight_decay=1e-4)

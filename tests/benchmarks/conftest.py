@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from benchmark_protocols import FEATURES
+from protocols import FEATURES
 
 from pml_macl.datasets import SyntheticScenes
 

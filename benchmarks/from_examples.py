@@ -1,0 +1,27 @@
+"""What the benchmarks take from examples/: data sets, networks, and the loss and the miner of train.py.
+
+A script finds modules in its own folder only, so this module adds ``examples`` to the import path. The other benchmarks
+import these names from here.
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "examples"))
+
+from data import SPLITS, Split, extract_features, random_flip
+from models import BACKBONES, make_backbone, make_head
+from train import make_loss as make_train_loss
+from train import make_miner as make_train_miner
+
+__all__ = [
+    "BACKBONES",
+    "SPLITS",
+    "Split",
+    "extract_features",
+    "make_backbone",
+    "make_head",
+    "make_train_loss",
+    "make_train_miner",
+    "random_flip",
+]
