@@ -102,14 +102,13 @@ def _add_block(
     with torch.set_grad_enabled(bool(terms.parameters)):
         differentiable = terms.temperatures(block)
     temperatures = differentiable.detach()
-    weights = terms.weights(block)
-    positives, ignored, own = block.positives, block.ignored, block.own
+    weights = block.of_positives(terms.weights(block))
+    row_weights = weights.sum(dim=1, keepdim=True)
+    totals = block.of_positives(1.0).sum(dim=1, keepdim=True) if terms.divide_by_count else row_weights
+    ignored, own = block.ignored, block.own
     if terms.observe is not None:
         terms.observe(block, temperatures)
     del block  # and with it the matrices that only the terms needed: the next ones take their memory
-    weights = torch.where(positives, weights, query.new_zeros(()))
-    row_weights = weights.sum(dim=1, keepdim=True)
-    totals = positives.sum(dim=1, keepdim=True, dtype=weights.dtype) if terms.divide_by_count else row_weights
     used = terms.anchor_weights[rows, None] * (totals > 0)
     scale = used / torch.where(totals > 0, totals, 1)
 
@@ -120,9 +119,11 @@ def _add_block(
         logits.div_(temperatures)
     weighted = torch.linalg.vecdot(weights, logits)[:, None]
     slopes = logits / temperatures if differentiable.requires_grad else None
-    for excluded in (ignored, own):
-        if excluded is not None:
-            _exclude(logits, excluded)
+    smallest = torch.finfo(logits.dtype).min  # -inf would make a row without candidates NaN
+    if ignored is not None:
+        logits.add_(ignored.view(torch.uint8).to(logits.dtype), alpha=smallest / 2)
+    if own is not None:
+        logits.scatter_(1, own, smallest)
     largest = logits.amax(dim=1, keepdim=True)
     likelihoods = logits.sub_(largest).exp_()
     denominators = likelihoods.sum(dim=1, keepdim=True)
@@ -139,15 +140,6 @@ def _add_block(
         scale = scale / temperatures
     _add_gradients(rows, query, reference, descent, scale, gradients)
     return losses, used
-
-
-def _exclude(logits: Tensor, excluded: Tensor) -> None:
-    """Give excluded pairs, a mask or one column per row, the smallest logit, so that their likelihood is 0."""
-    smallest = torch.finfo(logits.dtype).min  # -inf would make a row without candidates NaN
-    if excluded.dtype is torch.bool:
-        logits.masked_fill_(excluded, smallest)
-    else:
-        logits.scatter_(1, excluded, smallest)
 
 
 def _add_gradients(

@@ -77,12 +77,12 @@ def sum_over_shared(anchors: LabelTable, references: LabelTable, rows: slice, va
     with torch.autocast(anchors.labels.device.type, enabled=False):  # it would round the values to half precision
         if anchors.num_classes > (DENSE_LABEL_PAIRS if by_pair else DENSE_LABELS):
             return _add_up_rows(anchors.labels[rows], references, values)
+        if values is None:
+            return anchors.label_columns[:, rows].T @ references.label_columns
         if not by_pair:
-            left = anchors.label_columns[:, rows].T
-            return (left if values is None else left * values) @ references.label_columns
+            return (anchors.label_columns[:, rows].T * values) @ references.label_columns
         first, second = anchors.pairs
-        left = anchors.pair_columns[:, rows].T * values[first, second]
-        return left @ references.pair_columns
+        return (anchors.pair_columns[:, rows].T * values[first, second]) @ references.pair_columns
 
 
 def sum_over_shared_labels(labels: Tensor, ref_labels: Tensor, values: Tensor) -> Tensor:

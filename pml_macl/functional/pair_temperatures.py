@@ -1,6 +1,5 @@
 """Dynamic temperature scaling (DTS)."""
 
-import torch
 from torch import Tensor
 
 
@@ -31,8 +30,9 @@ def pairwise_temperatures(
         (N, M) temperatures in the type of ``jaccard``.
 
     Example:
+        >>> import torch
         >>> pairwise_temperatures(torch.tensor([[0.0, 0.5, 1.0]]), torch.tensor([1.0]), 0.1, 1.0, 0.3, 0.01)
         tensor([[0.0700, 0.1050, 0.1400]])
     """
     base = (temperature * (1 - rarity_scale * anchor_rarity)).to(jaccard.dtype)[:, None]
-    return torch.addcmul(base, base * overlap_scale, jaccard).clamp_(min=min_temperature)
+    return (jaccard * (base * overlap_scale)).add_(base).clamp_(min=min_temperature)

@@ -62,7 +62,7 @@ class PairWeightedReducer(BaseReducer, ABC):
             block: n anchors against M references. Its matrices are shared: do not change them in place.
 
         Returns:
-            Weights >= 0 that broadcast to (n, M). Only those of positive pairs are used. They get no gradient.
+            Finite weights >= 0 that broadcast to (n, M). Only those of positive pairs count. They get no gradient.
         """
 
     def anchor_weights(self, pairs: Pairs) -> Tensor:
