@@ -9,7 +9,15 @@ from numpy.typing import NDArray
 from pytorch_metric_learning.utils.accuracy_calculator import AccuracyCalculator
 from torch import Tensor
 
-from pml_macl.evaluation._checks import check_choice
+from pml_macl.checks import (
+    check_bool,
+    check_callable,
+    check_choice,
+    check_instance,
+    check_integer,
+    check_k,
+    check_range,
+)
 from pml_macl.evaluation.acg import acg
 from pml_macl.evaluation.anmrr import anmrr
 from pml_macl.evaluation.average_precision import AP_DENOMINATORS, average_precision
@@ -108,29 +116,18 @@ class MultiLabelAccuracyCalculator(AccuracyCalculator):
         query_batch_size: int | None = None,
         memory_budget: int | None = None,
     ) -> None:
-        if k is not None and k != "max_bin_count" and not _is_positive_integer(k):
-            raise ValueError(f"k must be None, a positive integer or 'max_bin_count', got {k!r}")
-        for name, flag in (
-            ("avg_of_avgs", avg_of_avgs),
-            ("return_per_class", return_per_class),
-            ("exponential_gain", exponential_gain),
-        ):
-            if not isinstance(flag, bool):
-                raise TypeError(f"{name} must be True or False, got {flag!r}")
-        if knn_func is not None and not callable(knn_func):
-            raise TypeError(f"knn_func must be a function or None, got {knn_func!r}; construct a FaissKNN or CustomKNN")
-        if isinstance(relevance_threshold, bool) or not isinstance(relevance_threshold, int | float):
-            raise TypeError(f"relevance_threshold must be a number, got {relevance_threshold!r}")
-        if not 0 <= relevance_threshold <= 1:
-            raise ValueError(f"relevance_threshold must be a Jaccard similarity in [0, 1], got {relevance_threshold!r}")
-        check_choice(gain, "gain", GAINS)
-        check_choice(ap_denominator, "ap_denominator", AP_DENOMINATORS)
-        if query_batch_size is not None and not _is_positive_integer(query_batch_size):
-            raise ValueError(f"query_batch_size must be None or a positive integer, got {query_batch_size!r}")
-        if memory_budget is not None and not _is_positive_integer(memory_budget):
-            raise ValueError(f"memory_budget must be None or a positive number of bytes, got {memory_budget!r}")
-        if label_statistics is not None and not isinstance(label_statistics, LabelStatistics):
-            raise TypeError(f"label_statistics must be LabelStatistics, got {type(label_statistics).__name__}")
+        check_k(k)
+        check_bool("avg_of_avgs", avg_of_avgs)
+        check_bool("return_per_class", return_per_class)
+        check_bool("exponential_gain", exponential_gain)
+        check_callable("knn_func", knn_func, "a FaissKNN, a CustomKNN, a function of their form")
+        check_range("relevance_threshold", relevance_threshold, 0, 1)
+        check_choice("gain", gain, GAINS)
+        check_choice("ap_denominator", ap_denominator, AP_DENOMINATORS)
+        check_instance("label_statistics", label_statistics, LabelStatistics, "LabelStatistics")
+        for name, number in (("query_batch_size", query_batch_size), ("memory_budget", memory_budget)):
+            if number is not None:
+                check_integer(name, number)
         super().__init__(
             exclude=_CLUSTERING_METRICS,
             avg_of_avgs=avg_of_avgs,
@@ -397,10 +394,6 @@ def _check_depth(k: int, needed: int) -> None:
             f"anmrr needs the full ranking, here at least the first {needed} references, but only the first {k} are "
             "ranked; set k=None or exclude=('anmrr',)"
         )
-
-
-def _is_positive_integer(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
 def _as_device(device: torch.device | str) -> torch.device:

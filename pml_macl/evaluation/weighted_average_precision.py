@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from pml_macl.evaluation._checks import check_same_shape
+from pml_macl.checks import check_same_shape
 
 
 def weighted_average_precision(gains: Tensor, relevance: Tensor) -> Tensor:
@@ -28,7 +28,7 @@ def weighted_average_precision(gains: Tensor, relevance: Tensor) -> Tensor:
         >>> weighted_average_precision(torch.tensor([[2, 0, 1]]), torch.tensor([[1, 0, 1]]))
         tensor([1.5000], dtype=torch.float64)
     """
-    check_same_shape(gains, "gains", relevance, "relevance")
+    check_same_shape("gains", gains, "relevance", relevance)
     ranks = torch.arange(1, 1 + gains.shape[1], dtype=torch.float64, device=gains.device)
     gain_sum = gains.cumsum(dim=1, dtype=torch.float64).mul_(relevance) @ (1 / ranks)
     return gain_sum / relevance.sum(dim=1).clamp(min=1)
