@@ -30,5 +30,20 @@ def weighted_average_precision(gains: Tensor, relevance: Tensor) -> Tensor:
     """
     check_same_shape("gains", gains, "relevance", relevance)
     ranks = torch.arange(1, 1 + gains.shape[1], dtype=torch.float64, device=gains.device)
-    gain_sum = gains.cumsum(dim=1, dtype=torch.float64).mul_(relevance) @ (1 / ranks)
-    return gain_sum / relevance.sum(dim=1).clamp(min=1)
+    return _sum_over_ordered_pairs(gains.double(), relevance / ranks) / relevance.sum(dim=1).clamp(min=1)
+
+
+def _sum_over_ordered_pairs(first: Tensor, second: Tensor) -> Tensor:
+    r"""(N,) :math:`\sum_{i \le j} first_i \cdot second_j` of two (N, k) tensors of floats."""
+    # A cumulative sum of floats is not deterministic on a GPU. Here each step adds the pairs (i, j) that lie in one
+    # block of neighbours but in different halves of it, then replaces the halves by their sum: about 2 k operations.
+    total = (first * second).sum(dim=1)
+    while first.shape[1] > 1:
+        left, right = second[:, ::2], second[:, 1::2]
+        width = right.shape[1]
+        total += (first[:, : 2 * width : 2] * right).sum(dim=1)
+        merged_first, merged_second = first[:, ::2].clone(), left.clone()
+        merged_first[:, :width] += first[:, 1::2]
+        merged_second[:, :width] += right
+        first, second = merged_first, merged_second
+    return total
