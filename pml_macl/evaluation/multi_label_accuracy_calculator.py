@@ -23,7 +23,7 @@ from pml_macl.evaluation.anmrr import anmrr
 from pml_macl.evaluation.average_precision import AP_DENOMINATORS, average_precision
 from pml_macl.evaluation.average_precision_at_r import average_precision_at_r
 from pml_macl.evaluation.distinct_rows import distinct_label_sets
-from pml_macl.evaluation.in_threads import in_threads
+from pml_macl.evaluation.map_in_threads import map_in_threads
 from pml_macl.evaluation.label_mean_average_precision_by_frequency import frequency_thirds
 from pml_macl.evaluation.label_retrieval import hamming_loss, label_f1, label_precision, label_recall
 from pml_macl.evaluation.metric_accumulator import MetricAccumulator
@@ -341,7 +341,7 @@ class MultiLabelAccuracyCalculator(AccuracyCalculator):
                 return rows, {name: self._values(name, ranking) for name in metrics}
 
             chunks = torch.split(set_of_query.argsort(stable=True), rows_at_once)
-            for rows, values in in_threads(measure, chunks) if on_cpu else map(measure, chunks):
+            for rows, values in map_in_threads(measure, chunks) if on_cpu else map(measure, chunks):
                 for name, metric in metrics.items():
                     metric.add(rows, values[name], query_labels[rows])
         if self.return_per_class:
