@@ -20,10 +20,10 @@ class RankedQueries:
         num_relevant: (N,) int64 relevant references of the whole reference set, the query itself left out.
         max_relevant: () int64 the largest such number of all queries, those in other chunks too.
         thirds: (C,) 0, 1 or 2 for a rare, middling or frequent label, -1 for one without a value.
+        max_elements: how many elements a temporary tensor may have.
         own_index: (N,) index of each query in the reference set; None where queries are not references.
         gain: ``"shared"`` or ``"jaccard"``, the gain of a reference.
         ap_denominator: as in :func:`~pml_macl.evaluation.average_precision`.
-        max_elements: how many elements a temporary tensor may have.
     """
 
     def __init__(
@@ -34,10 +34,10 @@ class RankedQueries:
         num_relevant: Tensor,
         max_relevant: Tensor,
         thirds: Tensor,
+        max_elements: int,
         own_index: Tensor | None = None,
         gain: str = "shared",
         ap_denominator: str = "relevant",
-        max_elements: int = 2**22,
     ) -> None:
         self.order = order
         self.labels = labels
@@ -92,7 +92,10 @@ class RankedQueries:
 
     @cached_property
     def label_average_precision(self) -> Tensor:
-        """(N, C) float64 average precision for each label: relevant is what carries it; NaN off the query's labels."""
+        """(N, C) float64 average precision for each label, where the references that carry it are relevant.
+
+        It is NaN for the labels that the query lacks, and for those that no other reference carries.
+        """
         queries, classes = self.labels.nonzero(as_tuple=True)
         values = torch.full(self.labels.shape, torch.nan, dtype=torch.float64, device=self.labels.device)
         num_relevant = self.references.label_counts - int(self.own_index is not None)

@@ -50,8 +50,7 @@ class Ranker:
 
     def _keys(self, query: Tensor, own_index: Tensor | None) -> Tensor:
         """(N, M) values that order each row as the distances do; infinite at the query itself."""
-        with torch.autocast(query.device.type, enabled=False):
-            keys = torch.addmm(self.half_squares, query - self.origin, self.distinct, alpha=-1)
+        keys = torch.addmm(self.half_squares, query - self.origin, self.distinct, alpha=-1)
         if self.columns is not None:
             keys = keys.index_select(1, self.columns)
         if own_index is not None:

@@ -7,12 +7,11 @@ from torch import Tensor
 
 from pml_macl.evaluation.distinct_rows import distinct_label_sets
 from pml_macl.labels import count_product
-
-_DENSE_UP_TO = 128  # classes; beyond, label sets are sparse and a sparse product is many times faster
+from pml_macl.tuning import DENSE_LABEL_COLUMNS
 
 
 class ReferenceLabels:
-    """Label sets of the references, compared with those of queries once a distinct set and not once a reference.
+    """Label sets of the references, compared with those of queries once per distinct set instead of once per reference.
 
     Args:
         labels: (M, C) boolean label sets.
@@ -20,10 +19,10 @@ class ReferenceLabels:
         relevance_threshold: Jaccard similarity from which a reference that shares a label is relevant.
 
     Attributes:
-        carries: (C, S) which of the distinct label sets has which label; the last set is empty.
-        codes: (M + 1,) which of them each reference carries; the last is the empty one, for a reference not found.
-        multiplicity: (S,) float64, how many references carry each.
-        sizes: (S,) int64, how many labels each has.
+        carries: (C, S) whether the distinct label set has the label; the last set is empty.
+        codes: (M + 1,) index of each reference's label set; the last is that of a reference not found, the empty set.
+        multiplicity: (S,) float64, how many references have each label set.
+        sizes: (S,) int64, how many labels each label set has.
         label_counts: (C,) int64, how many references carry each label.
     """
 
@@ -44,7 +43,7 @@ class ReferenceLabels:
 
     def shared(self, labels: Tensor) -> Tensor:
         """(N, S) how many labels (N, C) label sets share with each distinct set."""
-        if labels.shape[1] <= _DENSE_UP_TO:
+        if labels.shape[1] <= DENSE_LABEL_COLUMNS:
             return count_product(labels, self.carries).to(self.dtype)
         shared: Tensor = torch.sparse.mm(self._sparse_sets, labels.T.to(self.dtype))
         return shared.T.contiguous()
