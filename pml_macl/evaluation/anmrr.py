@@ -16,13 +16,13 @@ def anmrr(relevance: Tensor, num_relevant: Tensor, max_relevant: Tensor | int) -
         K = \min(4 R, 2 R_{max})
 
     Args:
-        relevance: (queries, k) 1 or True where the reference at that rank is relevant; k reaches K or the end of the
-            reference set.
+        relevance: (queries, k) 1 or True where the reference at that rank is relevant; k is at least K, or the size
+            of the reference set.
         num_relevant: (queries,) R, the relevant references of the whole reference set.
-        max_relevant: :math:`R_{max}`, the largest R of all queries, those not given here too.
+        max_relevant: :math:`R_{max}`, the largest R of all queries, including queries not given here.
 
     Returns:
-        (queries,) float64 in [0, 1], 0 where all relevant references come first; NaN without a relevant reference.
+        (queries,) float64 in [0, 1], 0 if all relevant references come first; NaN without a relevant reference.
 
     Raises:
         ValueError: the shapes do not fit each other.

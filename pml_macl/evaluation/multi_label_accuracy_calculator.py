@@ -51,45 +51,46 @@ _BY_FREQUENCY_METRICS = tuple(f"label_mean_average_precision_{part}" for part in
 class MultiLabelAccuracyCalculator(AccuracyCalculator):
     r"""Retrieval metrics for multi-hot labels, computed in query chunks on the device of the embeddings.
 
-    A reference r is relevant to a query q if they share a label and their Jaccard similarity reaches
-    ``relevance_threshold``. Queries without a relevant reference are left out, as in PML. On one-hot labels the
-    metrics that PML has are PML's. References are ranked by Euclidean distance on the embeddings as given, ties by
-    reference index.
+    A reference r is relevant to a query q if they share a label and their Jaccard similarity is at least
+    ``relevance_threshold``. Queries without a relevant reference are left out, as in PML. On one-hot labels, metrics
+    that PML has too get PML's values. References are ranked by Euclidean distance on the embeddings as given, equal
+    distances by reference index. Ranking uses full float32 also under autocast or TF32: during a call torch's float32
+    matmul precision is at its highest, for other threads too, and afterwards it is what it was.
 
     The metrics, each documented with the function of its name: ``precision_at_1``, ``r_precision``,
     ``mean_average_precision``, ``mean_average_precision_at_r``, ``mean_reciprocal_rank``, ``ndcg``, ``acg``,
     ``weighted_average_precision``, ``label_precision``, ``label_recall``, ``label_f1``, ``hamming_loss``, ``anmrr``
-    (of the last two smaller is better, so they are no ``primary_metric`` for PML's ``HookContainer``), and
+    (smaller is better for the last two, so do not use them as ``primary_metric`` of PML's ``HookContainer``), and
     ``label_mean_average_precision``: the mean over labels of the average precision of the queries that carry the
-    label, where the references that carry it are relevant. The same over the rarest third of the labels, the middle
-    and the most frequent third is ``label_mean_average_precision_tail``, ``_middle`` and ``_head``.
+    label, where the references that carry it are relevant. ``label_mean_average_precision_tail``, ``_middle`` and
+    ``_head`` are the same mean over the rarest third of the labels, the middle third and the most frequent third.
 
     Args:
         include: names of the metrics to compute; empty for all.
         exclude: names of metrics to leave out. ``"label_mean_average_precision_by_frequency"`` stands for the three of
             tail, middle and head, here and in ``include``.
-        avg_of_avgs: average over labels the mean over the queries that carry the label.
+        avg_of_avgs: take the mean over the queries that carry each label, then the mean over labels.
         return_per_class: return those means as a list in class order, NaN for a label without queries.
         k: how many nearest references are ranked: None for all, an int, or ``"max_bin_count"`` for the largest number
-            of references that are relevant to one query. Where k is given, ``anmrr``, which needs all, is computed
-            only if it is included by name.
+            of references that are relevant to one query. If k is given, ``anmrr``, which needs all, is computed only
+            if ``include`` names it.
         device: where to compute; None is the device of the embeddings.
-        knn_func: PML's ``FaissKNN``, ``CustomKNN`` or a function of their form, in place of the exact ranking.
-        relevance_threshold: in [0, 1]; 0 takes any shared label.
-        gain: what a reference is worth: ``"shared"``, the number of shared labels, or ``"jaccard"``.
+        knn_func: replaces the exact ranking: PML's ``FaissKNN``, ``CustomKNN`` or a function with their arguments.
+        relevance_threshold: in [0, 1]; 0 makes a reference relevant if it shares any label.
+        gain: gain of a reference: ``"shared"``, the number of shared labels, or ``"jaccard"``.
         exponential_gain: use :math:`2^g - 1` for the gain g in ``ndcg``.
         ap_denominator: what average precision divides by: ``"relevant"`` (PML), ``"hits"`` or ``"min"``, see
             :func:`~pml_macl.evaluation.average_precision`.
-        label_statistics: which labels are rare, for the metrics by frequency; None goes by the reference set.
+        label_statistics: label counts that decide which labels are rare; None counts in the reference set.
         query_batch_size: queries in one chunk; None takes as many as the memory budget allows.
-        memory_budget: bytes that the temporaries of one chunk may take, about; None is 64 MiB on a CPU, 1 GiB on a GPU.
+        memory_budget: bytes that the temporaries may take, about; None is 64 MiB on a CPU, 1 GiB on a GPU.
             A single query may need more. Another budget
             changes the results by rounding only: sums are added up in another order, and references whose distances to
             the query agree to rounding may change places.
 
     Raises:
-        TypeError: ``include`` or ``exclude`` is not a tuple or list.
-        ValueError: an unknown metric, or a setting outside what is said here.
+        TypeError: ``include`` or ``exclude`` is not a tuple or list, or a setting has the wrong type.
+        ValueError: an unknown metric, or a setting outside its range.
 
     Example:
         >>> embeddings = torch.tensor([[0.0], [1.0], [3.0]])
@@ -172,16 +173,16 @@ class MultiLabelAccuracyCalculator(AccuracyCalculator):
             reference: (M, D) embeddings; None ranks the queries among themselves.
             reference_labels: (M, C) multi-hot label sets.
             ref_includes_query: the first Q references are the queries; each is left out of its own ranking.
-            include: as in the constructor, of the metrics chosen there, for this call.
-            exclude: likewise.
+            include: names of the metrics to compute in this call, out of those that the constructor chose.
+            exclude: names of the metrics to leave out in this call.
 
         Returns:
-            A value a metric, NaN where no query has a relevant reference, or with ``return_per_class`` a list of them.
+            One value per metric, or with ``return_per_class`` a list with one value per class; NaN if no query counts.
 
         Raises:
             TypeError: an argument is neither a tensor nor an array.
-            ValueError: shapes that do not belong together, labels other than 0 and 1, embeddings that are not finite,
-                an unknown metric, or references that do not begin with the queries though ``ref_includes_query``.
+            ValueError: shapes that do not fit each other, labels other than 0 and 1, embeddings that are not finite,
+                an unknown metric, or with ``ref_includes_query`` references that do not begin with the queries.
         """
         num_torch_threads()  # before anything else in this thread, see there
         self.check_primary_metrics(include, exclude)
@@ -379,7 +380,7 @@ def _values(function: MetricFunction, ranking: RankedQueries) -> Tensor:
 
 
 def _expand(metrics: Sequence[str]) -> tuple[str, ...]:
-    """The three metrics by frequency in place of the name that they have together."""
+    """The names, with the three metrics by frequency in place of their common name."""
     return tuple(
         name for metric in metrics for name in (_BY_FREQUENCY_METRICS if metric == BY_FREQUENCY else (metric,))
     )
@@ -389,7 +390,7 @@ def _as_device(device: torch.device | str) -> torch.device:
     try:
         return torch.device(device)
     except (RuntimeError, TypeError) as error:
-        raise ValueError(f"device must be one of torch's, as 'cpu' or 'cuda:0', got {device!r}") from error
+        raise ValueError(f"device must be a torch device such as 'cpu' or 'cuda:0', got {device!r}") from error
 
 
 def _not_used(*_: object) -> NoReturn:

@@ -11,7 +11,7 @@ def r_precision(relevance: Tensor, num_relevant: Tensor) -> Tensor:
 
     .. math:: \frac{1}{\min(R, k)} \sum_{j \le \min(R, k)} rel_j
 
-    Where fewer than R ranks are given, those given count, as in PML.
+    If fewer than R ranks are given, all given ranks count, as in PML.
 
     Args:
         relevance: (queries, k) 1 or True where the reference at that rank is relevant.

@@ -11,17 +11,17 @@ from pml_macl.evaluation.reference_labels import ReferenceLabels
 
 
 class RankedQueries:
-    """A chunk of queries with their ranked references; every property is computed when first asked for.
+    """A chunk of queries with their ranked references. Each property is computed on first use.
 
     Args:
-        order: (N, k) int64 reference index at each rank; M where an approximate search found none.
+        order: (N, k) int64 reference index at each rank; M if an approximate search found none.
         labels: (N, C) boolean label sets of the queries; equal ones are compared once.
         references: label sets of the reference set.
-        num_relevant: (N,) int64 relevant references of the whole reference set, the query itself left out.
-        max_relevant: () int64 the largest such number of all queries, those in other chunks too.
-        thirds: (C,) 0, 1 or 2 for a rare, middling or frequent label, -1 for one without a value.
+        num_relevant: (N,) int64 number of relevant references in the whole reference set, without the query itself.
+        max_relevant: () int64 the largest such number over all queries, including those of other chunks.
+        thirds: (C,) 0, 1 or 2 for a label of the rarest, middle or most frequent third, -1 for one without a value.
         max_elements: how many elements a temporary tensor may have.
-        own_index: (N,) index of each query in the reference set; None where queries are not references.
+        own_index: (N,) index of each query in the reference set; None if queries are not references.
         gain: ``"shared"`` or ``"jaccard"``, the gain of a reference.
         ap_denominator: as in :func:`~pml_macl.evaluation.average_precision`.
     """
@@ -85,7 +85,7 @@ class RankedQueries:
     @cached_property
     def ideal_gains(self) -> Tensor:
         """(N, k) largest gains of the whole reference set, descending."""
-        # A query is the reference of largest gain to itself: one more is ranked, and the first left out.
+        # No reference has a larger gain than the query itself, so one more is taken and the first dropped.
         own = int(self.own_index is not None)
         copies = self.references.multiplicity.long().clamp(max=self.k + own)  # more cannot be among the largest
         return _largest(self._gain.repeat_interleave(copies, dim=1), self.k + own)[self._row, own:]

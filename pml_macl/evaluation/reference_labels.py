@@ -16,7 +16,7 @@ class ReferenceLabels:
     Args:
         labels: (M, C) boolean label sets.
         dtype: floating-point type of the comparisons.
-        relevance_threshold: Jaccard similarity from which a reference that shares a label is relevant.
+        relevance_threshold: smallest Jaccard similarity at which a reference that shares a label is relevant.
 
     Attributes:
         carries: (C, S) whether the distinct label set has the label; the last set is empty.
@@ -30,7 +30,7 @@ class ReferenceLabels:
         sets, codes, multiplicity = distinct_label_sets(labels)
         self.carries = torch.cat([sets, sets.new_zeros(1, labels.shape[1])]).T.contiguous()
         self.codes = torch.cat([codes, codes.new_full((1,), len(sets))])
-        # A product of whole numbers is exact in float64, whatever TF32 is set to.
+        # In float64, since counts of references can exceed what float32 represents exactly.
         self.multiplicity = torch.cat([multiplicity, multiplicity.new_zeros(1)]).double()
         self.sizes = _count(self.carries)
         self.label_counts = _count(labels)
@@ -38,7 +38,7 @@ class ReferenceLabels:
         self.relevance_threshold = relevance_threshold
 
     def of_references(self, values: Tensor) -> Tensor:
-        """(N, M + 1) values of each reference, the last of one not found, from (N, S) values of the distinct sets."""
+        """(N, M + 1) values per reference from (N, S) per distinct set; the last is for a reference not found."""
         return values.index_select(-1, self.codes)
 
     def shared(self, labels: Tensor) -> Tensor:
@@ -71,5 +71,5 @@ class ReferenceLabels:
 
 
 def _count(booleans: Tensor) -> Tensor:
-    """Sum of each column; torch's own would convert the whole matrix to int64 first."""
+    """Number of True in each column; torch's ``sum`` would convert the whole matrix to int64 first."""
     return torch.bincount(booleans.nonzero()[:, 1], minlength=booleans.shape[1])

@@ -11,15 +11,15 @@ def weighted_average_precision(gains: Tensor, relevance: Tensor) -> Tensor:
 
     .. math:: \sum_{j \le k} rel_j \cdot ACG@j \;\Big/\; \sum_{j \le k} rel_j
 
-    It is average precision with graded gains: where the gain is the relevance, it divides by the relevant references
-    among the k.
+    It is average precision with graded gains. If the gains are the relevance, it equals average precision with
+    ``denominator="hits"``.
 
     Args:
         gains: (queries, k) gain at each rank, >= 0.
         relevance: (queries, k) 1 or True where the reference at that rank is relevant.
 
     Returns:
-        (queries,) float64; 0 where none of the ranks is relevant.
+        (queries,) float64; 0 if none of the ranks is relevant.
 
     Raises:
         ValueError: the shapes differ.

@@ -36,7 +36,7 @@ class TestAutocast:
 
 
 class TestDeterministicAlgorithms:
-    """Every operation must be deterministic on a GPU, too; torch lists those that are not."""
+    """Evaluation uses no operation that torch lists as nondeterministic on a GPU."""
 
     @pytest.mark.parametrize("settings", SETTINGS, ids=str)
     @pytest.mark.parametrize("num_classes", [9, DENSE_LABEL_COLUMNS + 1])
@@ -45,7 +45,7 @@ class TestDeterministicAlgorithms:
         calculator = MultiLabelAccuracyCalculator(**settings, query_batch_size=1000)  # one chunk, hence in this thread
         with RefuseNondeterministic() as mode:
             calculator.get_accuracy(*problem)
-        assert {"sort", "gather", "cumsum"} <= mode.seen
+        assert {"gather", "cumsum"} <= mode.seen
 
     def test_the_mode_refuses(self):
         for call in (
