@@ -60,7 +60,7 @@ class RetrievalSets:
                 raise ValueError("reference_labels were given without reference; give both or neither")
             reference, reference_labels, ref_includes_query = query, query_labels, True
         if reference_labels is None:
-            raise ValueError("reference_labels are missing, but reference was given; give both or neither")
+            raise ValueError("reference_labels are missing; give reference and reference_labels together")
         query, reference = _check_both_embeddings(query, reference, device)
         query_labels = _as_tensor(query_labels, query.device, "query_labels")
         query_labels = check_labels(query_labels, len(query), name="query_labels")
