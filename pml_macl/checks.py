@@ -181,10 +181,36 @@ def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
 
 
-def check_callable(name: str, value: Any) -> None:
-    """Raise unless ``value`` can be called or is None."""
+def check_callable(name: str, value: Any, description: str = "callable") -> None:
+    """Raise unless ``value`` is None or can be called."""
     if value is not None and not callable(value):
-        raise TypeError(f"{name} must be callable or None, got {value!r}")
+        raise TypeError(f"{name} must be {description} or None, got {value!r}")
+
+
+def check_k(k: int | str | None) -> None:
+    """Raise unless ``k`` is a number of nearest neighbours as PML's accuracy calculator takes it."""
+    is_positive_integer = isinstance(k, int) and not isinstance(k, bool) and k >= 1
+    if k is not None and k != "max_bin_count" and not is_positive_integer:
+        raise ValueError(f"k must be None, a positive integer or 'max_bin_count', got {k!r}")
+
+
+def check_ranks(name: str, tensor: Tensor) -> None:
+    """Raise unless the tensor has the shape (queries, k)."""
+    if tensor.ndim != 2:
+        raise ValueError(f"{name} must have the shape (queries, k), got {tuple(tensor.shape)}")
+
+
+def check_same_shape(name: str, tensor: Tensor, other_name: str, other: Tensor) -> None:
+    """Raise unless ``tensor`` is (queries, k) and ``other`` has its shape."""
+    check_ranks(name, tensor)
+    if tensor.shape != other.shape:
+        raise ValueError(f"{other_name} must have the shape of {name}, {tuple(tensor.shape)}, got {tuple(other.shape)}")
+
+
+def check_per_query(name: str, tensor: Tensor, num_queries: int) -> None:
+    """Raise unless the tensor holds one value per query."""
+    if tuple(tensor.shape) != (num_queries,):
+        raise ValueError(f"{name} must have one value per query, shape ({num_queries},), got {tuple(tensor.shape)}")
 
 
 def check_path(name: str, value: Any) -> None:

@@ -371,7 +371,7 @@ BAD_CALLS = {
     "relevance_threshold: text": BadCall(
         lambda w: MultiLabelAccuracyCalculator(relevance_threshold="0.5"),
         TypeError,
-        ("relevance_threshold", "number", "'0.5'"),
+        ("relevance_threshold", "number", "str"),
     ),
     "gain": BadCall(
         lambda w: MultiLabelAccuracyCalculator(gain="count"), ValueError, ("gain", "'jaccard'", "got 'count'")

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from pml_macl.evaluation._checks import check_ranks
+from pml_macl.checks import check_ranks
 
 
 def acg(gains: Tensor) -> Tensor:
@@ -24,5 +24,5 @@ def acg(gains: Tensor) -> Tensor:
         >>> acg(torch.tensor([[2, 0, 1]]))
         tensor([1.], dtype=torch.float64)
     """
-    check_ranks(gains, "gains")
+    check_ranks("gains", gains)
     return gains.double().mean(dim=1)

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from pml_macl.evaluation._checks import check_per_query, check_ranks
+from pml_macl.checks import check_per_query, check_ranks
 
 
 def anmrr(relevance: Tensor, num_relevant: Tensor, max_relevant: Tensor | int) -> Tensor:
@@ -16,23 +16,23 @@ def anmrr(relevance: Tensor, num_relevant: Tensor, max_relevant: Tensor | int) -
         K = \min(4 R, 2 R_{max})
 
     Args:
-        relevance: (queries, k) 1 or True where the reference at that rank is relevant; k reaches K or the end of the
-            reference set.
+        relevance: (queries, k) 1 or True where the reference at that rank is relevant; k is at least K, or the size
+            of the reference set.
         num_relevant: (queries,) R, the relevant references of the whole reference set.
-        max_relevant: :math:`R_{max}`, the largest R of all queries, those not given here too.
+        max_relevant: :math:`R_{max}`, the largest R of all queries, including queries not given here.
 
     Returns:
-        (queries,) float64 in [0, 1], 0 where all relevant references come first; NaN without a relevant reference.
+        (queries,) float64 in [0, 1], 0 if all relevant references come first; NaN without a relevant reference.
 
     Raises:
-        ValueError: the shapes do not belong together.
+        ValueError: the shapes do not fit each other.
 
     Example:
         >>> anmrr(torch.tensor([[1, 1, 0, 0], [0, 1, 0, 0]]), torch.tensor([2, 1]), max_relevant=2)
         tensor([0.0000, 0.2500], dtype=torch.float64)
     """
-    check_ranks(relevance, "relevance")
-    check_per_query(num_relevant, "num_relevant", len(relevance))
+    check_ranks("relevance", relevance)
+    check_per_query("num_relevant", num_relevant, len(relevance))
     ranks = torch.arange(1, 1 + relevance.shape[1], dtype=torch.float64, device=relevance.device)
     deepest = torch.minimum(4 * num_relevant, 2 * torch.as_tensor(max_relevant, device=relevance.device))
     found = (relevance * (ranks <= deepest[:, None])).double()

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from pml_macl.evaluation._checks import check_choice, check_per_query, check_ranks
+from pml_macl.checks import check_choice, check_per_query, check_ranks
 
 AP_DENOMINATORS = ("relevant", "hits", "min")
 
@@ -13,8 +13,8 @@ def average_precision(relevance: Tensor, num_relevant: Tensor, denominator: str 
 
     .. math:: \frac{1}{D} \sum_{j \le k} rel_j \cdot P@j
 
-    Libraries differ in D once k cuts the ranking off: PML divides by all relevant references, torchmetrics by those
-    among the first k. Over the full ranking all choices agree.
+    Libraries divide by different D if only the first k are ranked: PML by the number of all relevant references,
+    torchmetrics by the number among the first k. Over the full ranking all choices agree.
 
     Args:
         relevance: (queries, k) 1 or True where the reference at that rank is relevant.
@@ -25,7 +25,7 @@ def average_precision(relevance: Tensor, num_relevant: Tensor, denominator: str 
         (queries,) float64 in [0, 1]; NaN without a relevant reference, 0 where none is among the k.
 
     Raises:
-        ValueError: the shapes do not belong together, or ``denominator`` is unknown.
+        ValueError: the shapes do not fit each other, or ``denominator`` is unknown.
 
     Example:
         >>> average_precision(torch.tensor([[1, 0, 1]]), torch.tensor([3]))
@@ -33,12 +33,12 @@ def average_precision(relevance: Tensor, num_relevant: Tensor, denominator: str 
         >>> average_precision(torch.tensor([[1, 0, 1]]), torch.tensor([3]), denominator="hits")
         tensor([0.8333], dtype=torch.float64)
     """
-    check_ranks(relevance, "relevance")
-    check_per_query(num_relevant, "num_relevant", len(relevance))
-    check_choice(denominator, "denominator", AP_DENOMINATORS)
+    check_ranks("relevance", relevance)
+    check_per_query("num_relevant", num_relevant, len(relevance))
+    check_choice("denominator", denominator, AP_DENOMINATORS)
     ranks = torch.arange(1, 1 + relevance.shape[1], dtype=torch.float64, device=relevance.device)
     is_relevant = relevance.bool()
-    hits = is_relevant.cumsum(dim=1, dtype=torch.int32)  # of whole numbers, which is deterministic on a GPU, too
+    hits = is_relevant.cumsum(dim=1, dtype=torch.int32)  # whole numbers: deterministic on a GPU
     precision_sum = hits.mul_(is_relevant).double() @ (1 / ranks)
     if denominator == "hits":
         return precision_sum / (relevance.sum(dim=1).clamp(min=1) * (num_relevant > 0))

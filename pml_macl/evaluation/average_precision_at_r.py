@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from pml_macl.evaluation._checks import check_per_query, check_ranks
+from pml_macl.checks import check_per_query, check_ranks
 from pml_macl.evaluation.average_precision import average_precision
 
 
@@ -20,13 +20,13 @@ def average_precision_at_r(relevance: Tensor, num_relevant: Tensor) -> Tensor:
         (queries,) float64 in [0, 1]; NaN without a relevant reference.
 
     Raises:
-        ValueError: the shapes do not belong together.
+        ValueError: the shapes do not fit each other.
 
     Example:
         >>> average_precision_at_r(torch.tensor([[1, 0, 1]]), torch.tensor([2]))
         tensor([0.5000], dtype=torch.float64)
     """
-    check_ranks(relevance, "relevance")
-    check_per_query(num_relevant, "num_relevant", len(relevance))
+    check_ranks("relevance", relevance)
+    check_per_query("num_relevant", num_relevant, len(relevance))
     positions = torch.arange(relevance.shape[1], device=relevance.device)
     return average_precision(relevance * (positions < num_relevant[:, None]), num_relevant)

@@ -1,13 +1,13 @@
-"""Equal rows found by whole numbers; ``torch.unique(dim=0)`` compares row by row on a CPU and is far slower."""
+"""Finds equal rows by comparing one whole number per row; on a CPU ``torch.unique(dim=0)`` is far slower."""
 
 import torch
 from torch import Tensor
 
-_BITS_AT_ONCE = 31  # columns that one code takes, beside the code of the columns before them
+_BITS_AT_ONCE = 31  # columns that one int64 code holds beside the code of the columns before them
 
 
 def distinct_label_sets(labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The distinct label sets, in an order of their own.
+    """The distinct label sets, in no particular order.
 
     Args:
         labels: (N, C) boolean label sets.
@@ -26,7 +26,7 @@ def distinct_label_sets(labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def may_have_equal_rows(values: Tensor) -> bool:
-    """Whether two rows have one checksum: always if they are equal, hardly ever if they are not.
+    """Whether two rows have the same checksum: always true if two rows are equal, and very rarely if not.
 
     Args:
         values: (N, D) float32 or float64, without -0.0.

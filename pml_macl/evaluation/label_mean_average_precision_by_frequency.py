@@ -7,8 +7,8 @@ from torch import Tensor
 def label_mean_average_precision_by_frequency(label_average_precision: Tensor, counts: Tensor) -> Tensor:
     """Label mean average precision of the tail, the middle and the head of the label distribution.
 
-    The labels that have a value are ordered by count, equal counts by class index, and cut into thirds; where their
-    number is no multiple of 3, the middle takes what the others cannot share.
+    The labels that have a value are ordered by count, equal counts by class index, and split into thirds. If their
+    number is not a multiple of 3, tail and head have the same size and the middle third has one label more or fewer.
 
     Args:
         label_average_precision: (classes,) mean average precision of each label, NaN where it has none.
@@ -27,7 +27,7 @@ def label_mean_average_precision_by_frequency(label_average_precision: Tensor, c
     """
     if label_average_precision.ndim != 1 or label_average_precision.shape != counts.shape:
         raise ValueError(
-            "label_average_precision and counts must have one value a class, "
+            "label_average_precision and counts must both have one value per class, shape (classes,), "
             f"got {tuple(label_average_precision.shape)} and {tuple(counts.shape)}"
         )
     thirds = frequency_thirds(counts, ~label_average_precision.isnan())

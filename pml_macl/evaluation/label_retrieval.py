@@ -1,15 +1,15 @@
 """How well the label sets of the retrieved references agree with the query's (Chaudhuri et al., TGRS 2018).
 
-Each is a mean over the first k ranks. A reference without labels agrees in nothing: its precision is 0.
+Each metric is a mean over the first k ranks. The precision of a reference without labels is 0.
 """
 
 from torch import Tensor
 
-from pml_macl.evaluation._checks import check_per_query, check_ranks, check_same_shape
+from pml_macl.checks import check_integer, check_per_query, check_ranks, check_same_shape
 
 
 def label_precision(shared: Tensor, reference_sizes: Tensor) -> Tensor:
-    r"""Mean share of the labels of a retrieved reference that the query carries, too.
+    r"""Mean share of a retrieved reference's labels that the query also carries.
 
     .. math:: \frac{1}{k} \sum_{j \le k} |Y_q \cap Y_j| / |Y_j|
 
@@ -21,19 +21,19 @@ def label_precision(shared: Tensor, reference_sizes: Tensor) -> Tensor:
         (queries,) float64 in [0, 1].
 
     Raises:
-        ValueError: the shapes do not belong together.
+        ValueError: the shapes do not fit each other.
 
     Example:
         >>> import torch
         >>> label_precision(torch.tensor([[2, 1]]), torch.tensor([[2, 4]]))
         tensor([0.6250], dtype=torch.float64)
     """
-    check_same_shape(shared, "shared", reference_sizes, "reference_sizes")
+    check_same_shape("shared", shared, "reference_sizes", reference_sizes)
     return (shared.double() / reference_sizes.clamp(min=1)).mean(dim=1)
 
 
 def label_recall(shared: Tensor, query_sizes: Tensor) -> Tensor:
-    r"""Mean share of the labels of the query that a retrieved reference carries, too.
+    r"""Mean share of the query's labels that a retrieved reference also carries.
 
     .. math:: \frac{1}{k} \sum_{j \le k} |Y_q \cap Y_j| / |Y_q|
 
@@ -45,15 +45,15 @@ def label_recall(shared: Tensor, query_sizes: Tensor) -> Tensor:
         (queries,) float64 in [0, 1]; NaN for a query without labels.
 
     Raises:
-        ValueError: the shapes do not belong together.
+        ValueError: the shapes do not fit each other.
 
     Example:
         >>> import torch
         >>> label_recall(torch.tensor([[2, 1]]), torch.tensor([4]))
         tensor([0.3750], dtype=torch.float64)
     """
-    check_ranks(shared, "shared")
-    check_per_query(query_sizes, "query_sizes", len(shared))
+    check_ranks("shared", shared)
+    check_per_query("query_sizes", query_sizes, len(shared))
     return shared.double().mean(dim=1) / query_sizes
 
 
@@ -71,15 +71,15 @@ def label_f1(shared: Tensor, query_sizes: Tensor, reference_sizes: Tensor) -> Te
         (queries,) float64 in [0, 1]; NaN where query and a reference are both without labels.
 
     Raises:
-        ValueError: the shapes do not belong together.
+        ValueError: the shapes do not fit each other.
 
     Example:
         >>> import torch
         >>> label_f1(torch.tensor([[2, 1]]), torch.tensor([2]), torch.tensor([[2, 4]]))
         tensor([0.6667], dtype=torch.float64)
     """
-    check_same_shape(shared, "shared", reference_sizes, "reference_sizes")
-    check_per_query(query_sizes, "query_sizes", len(shared))
+    check_same_shape("shared", shared, "reference_sizes", reference_sizes)
+    check_per_query("query_sizes", query_sizes, len(shared))
     return (2 * shared.double() / (reference_sizes + query_sizes[:, None])).mean(dim=1)
 
 
@@ -98,15 +98,14 @@ def hamming_loss(shared: Tensor, query_sizes: Tensor, reference_sizes: Tensor, n
         (queries,) float64 in [0, 1].
 
     Raises:
-        ValueError: the shapes do not belong together, or ``num_classes`` is less than 1.
+        ValueError: the shapes do not fit each other, or ``num_classes`` is less than 1.
 
     Example:
         >>> import torch
         >>> hamming_loss(torch.tensor([[2, 1]]), torch.tensor([2]), torch.tensor([[2, 4]]), num_classes=8)
         tensor([0.2500], dtype=torch.float64)
     """
-    check_same_shape(shared, "shared", reference_sizes, "reference_sizes")
-    check_per_query(query_sizes, "query_sizes", len(shared))
-    if num_classes < 1:
-        raise ValueError(f"num_classes must be at least 1, got {num_classes}")
+    check_same_shape("shared", shared, "reference_sizes", reference_sizes)
+    check_per_query("query_sizes", query_sizes, len(shared))
+    check_integer("num_classes", num_classes)
     return (reference_sizes.double() - 2 * shared + query_sizes[:, None]).mean(dim=1) / num_classes

@@ -3,44 +3,58 @@
 import torch
 from torch import Tensor
 
+from pml_macl.tuning import BLOCK_ELEMENTS
+
 
 class MetricAccumulator:
-    """Values of one metric, a query or a query and label at a time, and their means.
+    """Values of one metric over all queries, and their means; NaN is left out of every mean.
 
     Args:
-        num_queries: Q.
-        num_classes: C.
-        by_label: keep the means per label for metrics with one value a query, too.
-        device: where the values are.
+        labels: (Q, C) boolean label sets of all queries.
+        has_label_values: the metric has one value per query and label, not one per query.
     """
 
-    def __init__(self, num_queries: int, num_classes: int, by_label: bool, device: torch.device) -> None:
-        self.by_label = by_label
-        self.values = torch.full((num_queries,), torch.nan, dtype=torch.float64, device=device)
-        self.label_sums = torch.zeros(num_classes, dtype=torch.float64, device=device)
-        self.label_counts = torch.zeros(num_classes, dtype=torch.long, device=device)
+    def __init__(self, labels: Tensor, has_label_values: bool) -> None:
+        self.labels = labels
+        self.has_label_values = has_label_values
+        num_queries, num_classes = labels.shape
+        if has_label_values:  # only sums, since all values would take Q x C x 8 bytes
+            self.sums = torch.zeros(num_classes, dtype=torch.float64, device=labels.device)
+            self.counts = torch.zeros(num_classes, dtype=torch.long, device=labels.device)
+        else:
+            self.values = torch.full((num_queries,), torch.nan, dtype=torch.float64, device=labels.device)
 
-    def add(self, rows: Tensor, values: Tensor, labels: Tensor) -> None:
+    def add(self, rows: Tensor, values: Tensor) -> None:
         """Take the values of some queries.
 
         Args:
             rows: (N,) index of each query.
-            values: (N,) a query, or (N, C) a query and label; NaN is left out of every mean.
-            labels: (N, C) boolean label sets of the queries.
+            values: (N,), or (N, C) with ``has_label_values``.
         """
-        if values.ndim == 1:
+        if self.has_label_values:
+            self._add_to_sums(values)
+        else:
             self.values[rows] = values
-            if not self.by_label:
-                return
-            values = torch.where(labels, values[:, None], torch.nan)
-        self.by_label = True
-        self.label_sums += values.nansum(dim=0)
-        self.label_counts += (~values.isnan()).sum(dim=0)
 
     def mean(self) -> float:
-        """Mean over labels of the means per label where these are kept, else over queries."""
-        return (self.label_means() if self.by_label else self.values).nanmean().item()
+        """Mean over the queries, or over the labels if the metric has values per label."""
+        return self.mean_over_labels() if self.has_label_values else self.values.nanmean().item()
+
+    def mean_over_labels(self) -> float:
+        """Mean over the labels of :meth:`label_means`."""
+        return self.label_means().nanmean().item()
 
     def label_means(self) -> Tensor:
         """(C,) float64 mean over the queries that carry the label; NaN for a label without queries."""
-        return self.label_sums / self.label_counts
+        if self.has_label_values:
+            return self.sums / self.counts
+        means = MetricAccumulator(self.labels, has_label_values=True)
+        rows_at_once = max(1, BLOCK_ELEMENTS // max(1, self.labels.shape[1]))
+        blocks = zip(torch.split(self.labels, rows_at_once), torch.split(self.values, rows_at_once), strict=True)
+        for labels, values in blocks:
+            means._add_to_sums(torch.where(labels, values[:, None], torch.nan))
+        return means.label_means()
+
+    def _add_to_sums(self, values: Tensor) -> None:
+        self.sums += values.nansum(dim=0)
+        self.counts += (~values.isnan()).sum(dim=0)

@@ -3,84 +3,94 @@
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from pytorch_metric_learning.utils.accuracy_calculator import AccuracyCalculator
 from torch import Tensor
 
-from pml_macl.evaluation._checks import check_choice
+from pml_macl.checks import (
+    check_bool,
+    check_callable,
+    check_choice,
+    check_instance,
+    check_integer,
+    check_k,
+    check_range,
+)
 from pml_macl.evaluation.acg import acg
 from pml_macl.evaluation.anmrr import anmrr
 from pml_macl.evaluation.average_precision import AP_DENOMINATORS, average_precision
 from pml_macl.evaluation.average_precision_at_r import average_precision_at_r
 from pml_macl.evaluation.distinct_rows import distinct_label_sets
-from pml_macl.evaluation.in_threads import in_threads
+from pml_macl.evaluation.full_precision import full_precision
 from pml_macl.evaluation.label_mean_average_precision_by_frequency import frequency_thirds
 from pml_macl.evaluation.label_retrieval import hamming_loss, label_f1, label_precision, label_recall
+from pml_macl.evaluation.map_in_threads import map_in_threads, num_torch_threads
 from pml_macl.evaluation.metric_accumulator import MetricAccumulator
 from pml_macl.evaluation.ndcg import ndcg
 from pml_macl.evaluation.precision_at_k import precision_at_k
+from pml_macl.evaluation.query_chunks import label_set_chunks, query_chunks
 from pml_macl.evaluation.r_precision import r_precision
 from pml_macl.evaluation.ranked_queries import RankedQueries
 from pml_macl.evaluation.ranker import Ranker
 from pml_macl.evaluation.reciprocal_rank import reciprocal_rank
 from pml_macl.evaluation.reference_labels import ReferenceLabels
+from pml_macl.evaluation.retrieval_sets import Array, RetrievalSets
 from pml_macl.evaluation.weighted_average_precision import weighted_average_precision
-from pml_macl.labels import check_labels, label_dtype
+from pml_macl.labels import label_dtype
 from pml_macl.statistics import LabelStatistics
+from pml_macl.tuning import EVALUATION_BYTES_PER_RANK, EVALUATION_CPU_BUDGET, EVALUATION_GPU_BUDGET
 
-Array = Tensor | NDArray[Any]
+MetricFunction = Callable[[RankedQueries], Tensor]
 GAINS = ("shared", "jaccard")
 _CLUSTERING_METRICS = ("NMI", "AMI")
 FULL_RANKING_METRICS = ("anmrr",)
 BY_FREQUENCY = "label_mean_average_precision_by_frequency"
 _BY_FREQUENCY_METRICS = tuple(f"label_mean_average_precision_{part}" for part in ("tail", "middle", "head"))
-# What the temporaries of one query take at the peak: for each reference, each rank and each class.
-_BYTES_PER_REFERENCE, _BYTES_PER_RANK, _BYTES_PER_CLASS = 12, 64, 16
-_CPU_BUDGET, _GPU_BUDGET = 2**26, 2**30  # a CPU is fastest while a chunk fits into its cache, a GPU when it is busy
 
 
 class MultiLabelAccuracyCalculator(AccuracyCalculator):
     r"""Retrieval metrics for multi-hot labels, computed in query chunks on the device of the embeddings.
 
-    A reference r is relevant to a query q if they share a label and their Jaccard similarity reaches
-    ``relevance_threshold``. Queries without a relevant reference are left out, as in PML. On one-hot labels the
-    metrics that PML has are PML's. References are ranked by Euclidean distance on the embeddings as given, ties by
-    reference index.
+    A reference r is relevant to a query q if they share a label and their Jaccard similarity is at least
+    ``relevance_threshold``. Queries without a relevant reference are left out, as in PML. On one-hot labels, metrics
+    that PML has too get PML's values. References are ranked by Euclidean distance on the embeddings as given, equal
+    distances by reference index. Ranking uses full float32 also under autocast or TF32: during a call torch's float32
+    matmul precision is at its highest, for other threads too, and afterwards it is what it was.
 
     The metrics, each documented with the function of its name: ``precision_at_1``, ``r_precision``,
     ``mean_average_precision``, ``mean_average_precision_at_r``, ``mean_reciprocal_rank``, ``ndcg``, ``acg``,
     ``weighted_average_precision``, ``label_precision``, ``label_recall``, ``label_f1``, ``hamming_loss``, ``anmrr``
-    (of the last two smaller is better, so they are no ``primary_metric`` for PML's ``HookContainer``), and
+    (smaller is better for the last two, so do not use them as ``primary_metric`` of PML's ``HookContainer``), and
     ``label_mean_average_precision``: the mean over labels of the average precision of the queries that carry the
-    label, where the references that carry it are relevant. The same over the rarest third of the labels, the middle
-    and the most frequent third is ``label_mean_average_precision_tail``, ``_middle`` and ``_head``.
+    label, where the references that carry it are relevant. ``label_mean_average_precision_tail``, ``_middle`` and
+    ``_head`` are the same mean over the rarest third of the labels, the middle third and the most frequent third.
 
     Args:
         include: names of the metrics to compute; empty for all.
         exclude: names of metrics to leave out. ``"label_mean_average_precision_by_frequency"`` stands for the three of
             tail, middle and head, here and in ``include``.
-        avg_of_avgs: average over labels the mean over the queries that carry the label.
+        avg_of_avgs: take the mean over the queries that carry each label, then the mean over labels.
         return_per_class: return those means as a list in class order, NaN for a label without queries.
         k: how many nearest references are ranked: None for all, an int, or ``"max_bin_count"`` for the largest number
-            of references that are relevant to one query. Where k is given, ``anmrr``, which needs all, is computed
-            only if it is included by name.
+            of references that are relevant to one query. If k is given, ``anmrr``, which needs all, is computed only
+            if ``include`` names it.
         device: where to compute; None is the device of the embeddings.
-        knn_func: PML's ``FaissKNN``, ``CustomKNN`` or a function of their form, in place of the exact ranking.
-        relevance_threshold: in [0, 1]; 0 takes any shared label.
-        gain: what a reference is worth: ``"shared"``, the number of shared labels, or ``"jaccard"``.
+        knn_func: replaces the exact ranking: PML's ``FaissKNN``, ``CustomKNN`` or a function with their arguments.
+        relevance_threshold: in [0, 1]; 0 makes a reference relevant if it shares any label.
+        gain: gain of a reference: ``"shared"``, the number of shared labels, or ``"jaccard"``.
         exponential_gain: use :math:`2^g - 1` for the gain g in ``ndcg``.
         ap_denominator: what average precision divides by: ``"relevant"`` (PML), ``"hits"`` or ``"min"``, see
             :func:`~pml_macl.evaluation.average_precision`.
-        label_statistics: which labels are rare, for the metrics by frequency; None goes by the reference set.
+        label_statistics: label counts that decide which labels are rare; None counts in the reference set.
         query_batch_size: queries in one chunk; None takes as many as the memory budget allows.
-        memory_budget: bytes that the temporaries of one chunk may take, about; None is 64 MiB on a CPU, 1 GiB on a GPU.
-            A single query may need more. The results do not depend on it.
+        memory_budget: bytes that the temporaries may take, about; None is 64 MiB on a CPU, 1 GiB on a GPU.
+            A single query may need more. Another budget
+            changes the results by rounding only: sums are added up in another order, and references whose distances to
+            the query agree to rounding may change places.
 
     Raises:
-        TypeError: ``include`` or ``exclude`` is not a tuple or list.
-        ValueError: an unknown metric, or a setting outside what is said here.
+        TypeError: ``include`` or ``exclude`` is not a tuple or list, or a setting has the wrong type.
+        ValueError: an unknown metric, or a setting outside its range.
 
     Example:
         >>> embeddings = torch.tensor([[0.0], [1.0], [3.0]])
@@ -108,29 +118,18 @@ class MultiLabelAccuracyCalculator(AccuracyCalculator):
         query_batch_size: int | None = None,
         memory_budget: int | None = None,
     ) -> None:
-        if k is not None and k != "max_bin_count" and not _is_positive_integer(k):
-            raise ValueError(f"k must be None, a positive integer or 'max_bin_count', got {k!r}")
-        for name, flag in (
-            ("avg_of_avgs", avg_of_avgs),
-            ("return_per_class", return_per_class),
-            ("exponential_gain", exponential_gain),
-        ):
-            if not isinstance(flag, bool):
-                raise TypeError(f"{name} must be True or False, got {flag!r}")
-        if knn_func is not None and not callable(knn_func):
-            raise TypeError(f"knn_func must be a function or None, got {knn_func!r}; construct a FaissKNN or CustomKNN")
-        if isinstance(relevance_threshold, bool) or not isinstance(relevance_threshold, int | float):
-            raise TypeError(f"relevance_threshold must be a number, got {relevance_threshold!r}")
-        if not 0 <= relevance_threshold <= 1:
-            raise ValueError(f"relevance_threshold must be a Jaccard similarity in [0, 1], got {relevance_threshold!r}")
-        check_choice(gain, "gain", GAINS)
-        check_choice(ap_denominator, "ap_denominator", AP_DENOMINATORS)
-        if query_batch_size is not None and not _is_positive_integer(query_batch_size):
-            raise ValueError(f"query_batch_size must be None or a positive integer, got {query_batch_size!r}")
-        if memory_budget is not None and not _is_positive_integer(memory_budget):
-            raise ValueError(f"memory_budget must be None or a positive number of bytes, got {memory_budget!r}")
-        if label_statistics is not None and not isinstance(label_statistics, LabelStatistics):
-            raise TypeError(f"label_statistics must be LabelStatistics, got {type(label_statistics).__name__}")
+        check_k(k)
+        check_bool("avg_of_avgs", avg_of_avgs)
+        check_bool("return_per_class", return_per_class)
+        check_bool("exponential_gain", exponential_gain)
+        check_callable("knn_func", knn_func, "a FaissKNN, a CustomKNN, a function of their form")
+        check_range("relevance_threshold", relevance_threshold, 0, 1)
+        check_choice("gain", gain, GAINS)
+        check_choice("ap_denominator", ap_denominator, AP_DENOMINATORS)
+        check_instance("label_statistics", label_statistics, LabelStatistics, "LabelStatistics")
+        for name, number in (("query_batch_size", query_batch_size), ("memory_budget", memory_budget)):
+            if number is not None:
+                check_integer(name, number)
         super().__init__(
             exclude=_CLUSTERING_METRICS,
             avg_of_avgs=avg_of_avgs,
@@ -174,48 +173,33 @@ class MultiLabelAccuracyCalculator(AccuracyCalculator):
             reference: (M, D) embeddings; None ranks the queries among themselves.
             reference_labels: (M, C) multi-hot label sets.
             ref_includes_query: the first Q references are the queries; each is left out of its own ranking.
-            include: as in the constructor, of the metrics chosen there, for this call.
-            exclude: likewise.
+            include: names of the metrics to compute in this call, out of those that the constructor chose.
+            exclude: names of the metrics to leave out in this call.
 
         Returns:
-            A value a metric, NaN where no query has a relevant reference, or with ``return_per_class`` a list of them.
+            One value per metric, or with ``return_per_class`` a list with one value per class; NaN if no query counts.
 
         Raises:
             TypeError: an argument is neither a tensor nor an array.
-            ValueError: shapes that do not belong together, labels other than 0 and 1, embeddings that are not finite,
-                an unknown metric, or references that do not begin with the queries though ``ref_includes_query``.
+            ValueError: shapes that do not fit each other, labels other than 0 and 1, embeddings that are not finite,
+                an unknown metric, or with ``ref_includes_query`` references that do not begin with the queries.
         """
+        num_torch_threads()  # before anything else in this thread, see there
         self.check_primary_metrics(include, exclude)
-        if reference is None:
-            if reference_labels is not None:
-                raise ValueError("reference_labels were given without reference; give both or neither")
-            reference, reference_labels, ref_includes_query = query, query_labels, True
-        if reference_labels is None:
-            raise ValueError("reference_labels are missing: reference and reference_labels are given together")
-        query, reference = self._check_embeddings(query, reference)
-        query_labels = check_labels(
-            _as_tensor(query_labels, query.device, "query_labels"), len(query), name="query_labels"
+        sets = RetrievalSets.from_arrays(
+            query, query_labels, reference, reference_labels, ref_includes_query, self.device
         )
-        reference_labels = check_labels(
-            _as_tensor(reference_labels, query.device, "reference_labels"),
-            len(reference),
-            query_labels.shape[1],
-            name="reference_labels",
-        )
-        num_classes = query_labels.shape[1]
-        if self.label_statistics is not None and self.label_statistics.num_classes != num_classes:
+        if self.label_statistics is not None and self.label_statistics.num_classes != sets.num_classes:
             raise ValueError(
-                f"label_statistics must be of the {num_classes} classes of the labels, "
+                f"label_statistics must be of the {sets.num_classes} classes of the labels, "
                 f"got {self.label_statistics.num_classes}"
             )
-        if ref_includes_query:
-            _check_reference_begins_with_query(query, query_labels, reference, reference_labels)
-
         previous = self.curr_function_dict
-        self.curr_function_dict = self.get_function_dict(include, exclude)
+        functions = self.curr_function_dict = self.get_function_dict(include, exclude)
         try:
-            return self._rank_and_measure(query, query_labels, reference, reference_labels, ref_includes_query)
-        except Exception:  # whatever it was, a failed call leaves the calculator as it was
+            with full_precision(sets.query.device.type):
+                return self._rank_and_measure(sets, functions)
+        except Exception:  # a failed call leaves the calculator as it was
             self.curr_function_dict = previous
             raise
 
@@ -292,77 +276,87 @@ class MultiLabelAccuracyCalculator(AccuracyCalculator):
         return []
 
     def _rank_and_measure(
-        self, query: Tensor, query_labels: Tensor, reference: Tensor, reference_labels: Tensor, ref_includes_query: bool
+        self, sets: RetrievalSets, functions: dict[str, MetricFunction]
     ) -> dict[str, float | list[float]]:
-        num_queries, num_classes = query_labels.shape
-        own = int(ref_includes_query)
-        num_others = len(reference) - own
-        references = ReferenceLabels(reference_labels, label_dtype(query), self.relevance_threshold)
-        budget = self.memory_budget or (_GPU_BUDGET if query.is_cuda else _CPU_BUDGET)
+        """What the user gets for each metric."""
+        references = ReferenceLabels(sets.reference_labels, label_dtype(sets.query), self.relevance_threshold)
+        default_budget = EVALUATION_GPU_BUDGET if sets.query.is_cuda else EVALUATION_CPU_BUDGET
+        budget = self.memory_budget or default_budget
+        distinct, set_of_query, _ = distinct_label_sets(sets.query_labels)
+        chunks = label_set_chunks(distinct, len(sets.reference), budget)
+        counts = torch.cat([references.count_relevant(chunk) for chunk in chunks])
+        num_relevant = counts[set_of_query] - sets.num_own * sets.query_labels.any(dim=1).long()
+        k = self._num_ranks(sets, num_relevant, needs_all="anmrr" in functions)
+        metrics: dict[str, MetricAccumulator] = {}
+        if k:
+            on_cpu = sets.query.device.type == "cpu"
+            budget //= num_torch_threads() if on_cpu else 1  # on a CPU each thread has a chunk at a time
+            max_elements = budget // EVALUATION_BYTES_PER_RANK
+            measure = self._measurement(sets, functions, references, num_relevant, k, max_elements)
+            chunks = query_chunks(set_of_query, len(sets.reference), k, sets.num_classes, budget, self.query_batch_size)
+            results = map_in_threads(measure, chunks) if on_cpu else map(measure, chunks)
+            for rows, values in zip(chunks, results, strict=True):
+                for name, value in values.items():
+                    if name not in metrics:
+                        metrics[name] = MetricAccumulator(sets.query_labels, has_label_values=value.ndim == 2)
+                    metrics[name].add(rows, value)
+        without_value = MetricAccumulator(sets.query_labels, has_label_values=False)
+        return {name: self._report(metrics.get(name, without_value)) for name in functions}
 
-        # Queries of one label set stand side by side, so that a chunk compares each set once.
-        sets, set_of_query, _ = distinct_label_sets(query_labels)
-        sets_at_once = max(1, budget // (_BYTES_PER_REFERENCE * len(reference)))
-        counts = torch.cat([references.count_relevant(part) for part in torch.split(sets, sets_at_once)])
-        num_relevant = counts[set_of_query] - own * query_labels.any(dim=1).long()
-        max_relevant = num_relevant.max()
-        k = self.determine_k(num_relevant + own, len(reference), ref_includes_query)
-        k = min(max(k, 1), num_others)
-        if "anmrr" in self.get_curr_metrics():
-            _check_depth(k, min(2 * int(max_relevant), num_others))
-        frequency = references.label_counts if self.label_statistics is None else self.label_statistics.counts
-        has_value = query_labels.any(dim=0) & (references.label_counts > own)
-        thirds = frequency_thirds(frequency.to(query.device), has_value)
-
-        by_label = self.avg_of_avgs or self.return_per_class
-        metrics = {
-            name: MetricAccumulator(num_queries, num_classes, by_label, query.device)
-            for name in self.get_curr_metrics()
-        }
-        if num_others:
-            rank = self._ranker(query, reference, k, ref_includes_query)
-            bytes_per_query = (
-                _BYTES_PER_REFERENCE * len(reference) + _BYTES_PER_RANK * k + _BYTES_PER_CLASS * num_classes
-            )
-            on_cpu = query.device.type == "cpu"
-            budget //= torch.get_num_threads() if on_cpu else 1  # a chunk for each thread at a time
-            rows_at_once = self.query_batch_size or max(1, budget // bytes_per_query)
-
-            def measure(rows: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-                ranking = RankedQueries(
-                    rank(rows),
-                    query_labels[rows],
-                    references,
-                    num_relevant[rows],
-                    max_relevant,
-                    thirds,
-                    own_index=rows if ref_includes_query else None,
-                    gain=self.gain,
-                    ap_denominator=self.ap_denominator,
-                    max_elements=budget // _BYTES_PER_RANK,
+    def _num_ranks(self, sets: RetrievalSets, num_relevant: Tensor, needs_all: bool) -> int:
+        """How many references are ranked for each query."""
+        k: int = self.determine_k(num_relevant + sets.num_own, len(sets.reference), sets.ref_includes_query)
+        k = min(max(k, 1), sets.num_others)
+        if needs_all:
+            needed = min(2 * int(num_relevant.max()), sets.num_others)
+            if k < needed:
+                raise ValueError(
+                    f"anmrr needs the full ranking, here at least the first {needed} references, but only the first "
+                    f"{k} are ranked; set k=None or exclude=('anmrr',)"
                 )
-                return rows, {name: self._values(name, ranking) for name in metrics}
+        return k
 
-            chunks = torch.split(set_of_query.argsort(stable=True), rows_at_once)
-            for rows, values in in_threads(measure, chunks) if on_cpu else map(measure, chunks):
-                for name, metric in metrics.items():
-                    metric.add(rows, values[name], query_labels[rows])
-        if self.return_per_class:
-            return {name: metric.label_means().tolist() for name, metric in metrics.items()}
-        return {name: metric.mean() for name, metric in metrics.items()}
+    def _measurement(
+        self,
+        sets: RetrievalSets,
+        functions: dict[str, MetricFunction],
+        references: ReferenceLabels,
+        num_relevant: Tensor,
+        k: int,
+        max_elements: int,
+    ) -> Callable[[Tensor], dict[str, Tensor]]:
+        """A function that gives the values of each metric for some of the queries, given by index."""
+        rank = self._ranker(sets, k)
+        max_relevant = num_relevant.max()
+        frequency = references.label_counts if self.label_statistics is None else self.label_statistics.counts
+        has_value = sets.query_labels.any(dim=0) & (references.label_counts > sets.num_own)
+        thirds = frequency_thirds(frequency.to(sets.query.device), has_value)
 
-    def _values(self, name: str, ranking: RankedQueries) -> Tensor:
-        """A metric's values; where it has one a query, those without a relevant reference are left out."""
-        values: Tensor = self.curr_function_dict[name](ranking)
-        return values.masked_fill(ranking.num_relevant == 0, torch.nan) if values.ndim == 1 else values
+        def measure(rows: Tensor) -> dict[str, Tensor]:
+            ranking = RankedQueries(
+                rank(rows),
+                sets.query_labels[rows],
+                references,
+                num_relevant[rows],
+                max_relevant,
+                thirds,
+                max_elements,
+                own_index=rows if sets.ref_includes_query else None,
+                gain=self.gain,
+                ap_denominator=self.ap_denominator,
+            )
+            return {name: _values(function, ranking) for name, function in functions.items()}
 
-    def _ranker(self, query: Tensor, reference: Tensor, k: int, ref_includes_query: bool) -> Callable[[Tensor], Tensor]:
+        return measure
+
+    def _ranker(self, sets: RetrievalSets, k: int) -> Callable[[Tensor], Tensor]:
         """A function that ranks the references for some of the queries, given by index."""
+        query, reference = sets.query, sets.reference
         if self.knn_func is None:
             ranker = Ranker(reference)
-            return lambda rows: ranker(query[rows], k, rows if ref_includes_query else None)
-        # An index is built in each call, so it is asked once for all queries.
-        order = self.knn_func(query, k, reference, ref_includes_query)[1]
+            return lambda rows: ranker(query[rows], k, rows if sets.ref_includes_query else None)
+        # Each call of knn_func builds an index, so there is one call for all queries.
+        order = self.knn_func(query, k, reference, sets.ref_includes_query)[1]
         if order.shape != (len(query), k):
             raise ValueError(
                 f"knn_func must return the {k} nearest references of each query, shape {(len(query), k)}, got indices "
@@ -371,83 +365,32 @@ class MultiLabelAccuracyCalculator(AccuracyCalculator):
         order = torch.where(order < 0, len(reference), order)
         return lambda rows: order[rows]
 
-    def _check_embeddings(self, query: Array, reference: Array) -> tuple[Tensor, Tensor]:
-        """Both as finite float32 or float64 tensors on one device."""
-        is_query = reference is query
-        query = _as_embeddings(query, "query", self.device)
-        reference = query if is_query else _as_embeddings(reference, "reference", query.device)
-        if query.shape[1] != reference.shape[1]:
-            raise ValueError(
-                f"query and reference must have embeddings of one size, got {query.shape[1]} and {reference.shape[1]}"
-            )
-        dtype = torch.promote_types(query.dtype, reference.dtype)
-        return query.to(dtype), reference.to(dtype)
+    def _report(self, metric: MetricAccumulator) -> float | list[float]:
+        """What the user gets for a metric."""
+        if self.return_per_class:
+            means: list[float] = metric.label_means().tolist()
+            return means
+        return metric.mean_over_labels() if self.avg_of_avgs else metric.mean()
+
+
+def _values(function: MetricFunction, ranking: RankedQueries) -> Tensor:
+    """A metric's values. If it has one value per query, queries without a relevant reference get NaN."""
+    values = function(ranking)
+    return values.masked_fill(ranking.num_relevant == 0, torch.nan) if values.ndim == 1 else values
 
 
 def _expand(metrics: Sequence[str]) -> tuple[str, ...]:
-    """The three metrics by frequency in place of the name that they have together."""
+    """The names, with the three metrics by frequency in place of their common name."""
     return tuple(
         name for metric in metrics for name in (_BY_FREQUENCY_METRICS if metric == BY_FREQUENCY else (metric,))
     )
-
-
-def _check_depth(k: int, needed: int) -> None:
-    if k < needed:
-        raise ValueError(
-            f"anmrr needs the full ranking, here at least the first {needed} references, but only the first {k} are "
-            "ranked; set k=None or exclude=('anmrr',)"
-        )
-
-
-def _is_positive_integer(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
 def _as_device(device: torch.device | str) -> torch.device:
     try:
         return torch.device(device)
     except (RuntimeError, TypeError) as error:
-        raise ValueError(f"device must be one of torch's, as 'cpu' or 'cuda:0', got {device!r}") from error
-
-
-def _as_tensor(array: Array, device: torch.device | None, name: str) -> Tensor:
-    """An array as a tensor, on the device; what is neither stays, for the checks to name."""
-    if isinstance(array, np.ndarray) and array.dtype.kind not in "biuf":
-        raise TypeError(f"{name} must be numbers, got an array of {array.dtype}; convert it with astype")
-    tensor = torch.from_numpy(array) if isinstance(array, np.ndarray) else array
-    return tensor.to(device) if isinstance(tensor, Tensor) else tensor
-
-
-def _as_embeddings(embeddings: Array, name: str, device: torch.device | None) -> Tensor:
-    tensor = _as_tensor(embeddings, device, name)
-    if not isinstance(tensor, Tensor):
-        raise TypeError(f"{name} must be a torch.Tensor or numpy array, got {type(tensor).__name__}")
-    if tensor.ndim != 2 or 0 in tensor.shape:
-        raise ValueError(f"{name} must hold embeddings, shape (rows, size), got {tuple(tensor.shape)}")
-    if tensor.is_complex():
-        raise ValueError(f"{name} must be real, got {tensor.dtype}")
-    if tensor.dtype is not torch.float64:
-        tensor = tensor.float()
-    not_finite = (~tensor.isfinite()).any(dim=1)
-    if not_finite.any():
-        raise ValueError(
-            f"{name} must be finite, got NaN or infinity in {int(not_finite.sum())} of {len(tensor)} rows; "
-            "was the training diverging?"
-        )
-    return tensor
-
-
-def _check_reference_begins_with_query(
-    query: Tensor, query_labels: Tensor, reference: Tensor, reference_labels: Tensor
-) -> None:
-    head, head_labels = reference[: len(query)], reference_labels[: len(query)]
-    if query is reference and torch.equal(query_labels, reference_labels):
-        return
-    if not (query.shape == head.shape and torch.allclose(query, head) and torch.equal(query_labels, head_labels)):
-        raise ValueError(
-            f"with ref_includes_query the first {len(query)} references and their labels must be the queries and "
-            "theirs, but they differ; put the queries first, or set ref_includes_query=False"
-        )
+        raise ValueError(f"device must be a torch device such as 'cpu' or 'cuda:0', got {device!r}") from error
 
 
 def _not_used(*_: object) -> NoReturn:

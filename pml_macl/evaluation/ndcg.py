@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from pml_macl.evaluation._checks import check_same_shape
+from pml_macl.checks import check_same_shape
 
 
 def ndcg(gains: Tensor, ideal_gains: Tensor, exponential: bool = False) -> Tensor:
@@ -26,7 +26,7 @@ def ndcg(gains: Tensor, ideal_gains: Tensor, exponential: bool = False) -> Tenso
         >>> ndcg(torch.tensor([[0, 1, 2]]), torch.tensor([[2, 1, 0]]))
         tensor([0.6199], dtype=torch.float64)
     """
-    check_same_shape(gains, "gains", ideal_gains, "ideal_gains")
+    check_same_shape("gains", gains, "ideal_gains", ideal_gains)
     gains, ideal_gains = gains.double(), ideal_gains.double()
     if exponential:
         gains, ideal_gains = gains.exp2() - 1, ideal_gains.exp2() - 1

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from pml_macl.evaluation._checks import check_ranks
+from pml_macl.checks import check_ranks
 
 
 def precision_at_k(relevance: Tensor, k: int) -> Tensor:
@@ -25,7 +25,7 @@ def precision_at_k(relevance: Tensor, k: int) -> Tensor:
         >>> precision_at_k(torch.tensor([[1, 0, 1, 1]]), k=3)
         tensor([0.6667], dtype=torch.float64)
     """
-    check_ranks(relevance, "relevance")
+    check_ranks("relevance", relevance)
     if not 1 <= k <= relevance.shape[1]:
         raise ValueError(f"k must be 1 to {relevance.shape[1]}, the ranks given, got {k}")
     return relevance[:, :k].sum(dim=1).double() / k

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from pml_macl.evaluation._checks import check_per_query, check_ranks
+from pml_macl.checks import check_per_query, check_ranks
 
 
 def r_precision(relevance: Tensor, num_relevant: Tensor) -> Tensor:
@@ -11,7 +11,7 @@ def r_precision(relevance: Tensor, num_relevant: Tensor) -> Tensor:
 
     .. math:: \frac{1}{\min(R, k)} \sum_{j \le \min(R, k)} rel_j
 
-    Where fewer than R ranks are given, those given count, as in PML.
+    If fewer than R ranks are given, all given ranks count, as in PML.
 
     Args:
         relevance: (queries, k) 1 or True where the reference at that rank is relevant.
@@ -21,14 +21,14 @@ def r_precision(relevance: Tensor, num_relevant: Tensor) -> Tensor:
         (queries,) float64 in [0, 1]; NaN without a relevant reference.
 
     Raises:
-        ValueError: the shapes do not belong together.
+        ValueError: the shapes do not fit each other.
 
     Example:
         >>> r_precision(torch.tensor([[1, 0, 1, 1]]), torch.tensor([3]))
         tensor([0.6667], dtype=torch.float64)
     """
-    check_ranks(relevance, "relevance")
-    check_per_query(num_relevant, "num_relevant", len(relevance))
+    check_ranks("relevance", relevance)
+    check_per_query("num_relevant", num_relevant, len(relevance))
     ranks = num_relevant.clamp(max=relevance.shape[1])
     if relevance.shape[1] == 0:
         return torch.zeros(len(relevance), dtype=torch.float64, device=relevance.device) / ranks

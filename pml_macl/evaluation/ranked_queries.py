@@ -11,19 +11,19 @@ from pml_macl.evaluation.reference_labels import ReferenceLabels
 
 
 class RankedQueries:
-    """A chunk of queries with their ranked references; every property is computed when first asked for.
+    """A chunk of queries with their ranked references. Each property is computed on first use.
 
     Args:
-        order: (N, k) int64 reference index at each rank; M where an approximate search found none.
+        order: (N, k) int64 reference index at each rank; M if an approximate search found none.
         labels: (N, C) boolean label sets of the queries; equal ones are compared once.
         references: label sets of the reference set.
-        num_relevant: (N,) int64 relevant references of the whole reference set, the query itself left out.
-        max_relevant: () int64 the largest such number of all queries, those in other chunks too.
-        thirds: (C,) 0, 1 or 2 for a rare, middling or frequent label, -1 for one without a value.
-        own_index: (N,) index of each query in the reference set; None where queries are not references.
+        num_relevant: (N,) int64 number of relevant references in the whole reference set, without the query itself.
+        max_relevant: () int64 the largest such number over all queries, including those of other chunks.
+        thirds: (C,) 0, 1 or 2 for a label of the rarest, middle or most frequent third, -1 for one without a value.
+        max_elements: how many elements a temporary tensor may have.
+        own_index: (N,) index of each query in the reference set; None if queries are not references.
         gain: ``"shared"`` or ``"jaccard"``, the gain of a reference.
         ap_denominator: as in :func:`~pml_macl.evaluation.average_precision`.
-        max_elements: how many elements a temporary tensor may have.
     """
 
     def __init__(
@@ -34,10 +34,10 @@ class RankedQueries:
         num_relevant: Tensor,
         max_relevant: Tensor,
         thirds: Tensor,
+        max_elements: int,
         own_index: Tensor | None = None,
         gain: str = "shared",
         ap_denominator: str = "relevant",
-        max_elements: int = 2**22,
     ) -> None:
         self.order = order
         self.labels = labels
@@ -85,14 +85,17 @@ class RankedQueries:
     @cached_property
     def ideal_gains(self) -> Tensor:
         """(N, k) largest gains of the whole reference set, descending."""
-        # A query is the reference of largest gain to itself: one more is ranked, and the first left out.
+        # No reference has a larger gain than the query itself, so one more is taken and the first dropped.
         own = int(self.own_index is not None)
         copies = self.references.multiplicity.long().clamp(max=self.k + own)  # more cannot be among the largest
         return _largest(self._gain.repeat_interleave(copies, dim=1), self.k + own)[self._row, own:]
 
     @cached_property
     def label_average_precision(self) -> Tensor:
-        """(N, C) float64 average precision for each label: relevant is what carries it; NaN off the query's labels."""
+        """(N, C) float64 average precision for each label, where the references that carry it are relevant.
+
+        It is NaN for the labels that the query lacks, and for those that no other reference carries.
+        """
         queries, classes = self.labels.nonzero(as_tuple=True)
         values = torch.full(self.labels.shape, torch.nan, dtype=torch.float64, device=self.labels.device)
         num_relevant = self.references.label_counts - int(self.own_index is not None)

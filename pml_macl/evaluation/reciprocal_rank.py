@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from pml_macl.evaluation._checks import check_ranks
+from pml_macl.checks import check_ranks
 
 
 def reciprocal_rank(relevance: Tensor) -> Tensor:
@@ -22,6 +22,6 @@ def reciprocal_rank(relevance: Tensor) -> Tensor:
         >>> reciprocal_rank(torch.tensor([[0, 1, 1], [0, 0, 0]]))
         tensor([0.5000, 0.0000], dtype=torch.float64)
     """
-    check_ranks(relevance, "relevance")
+    check_ranks("relevance", relevance)
     inverse_ranks = 1 / torch.arange(1, 1 + relevance.shape[1], device=relevance.device).double()
     return (relevance * inverse_ranks).amax(dim=1)

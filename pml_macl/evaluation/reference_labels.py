@@ -7,23 +7,22 @@ from torch import Tensor
 
 from pml_macl.evaluation.distinct_rows import distinct_label_sets
 from pml_macl.labels import count_product
-
-_DENSE_UP_TO = 128  # classes; beyond, label sets are sparse and a sparse product is many times faster
+from pml_macl.tuning import DENSE_LABELS
 
 
 class ReferenceLabels:
-    """Label sets of the references, compared with those of queries once a distinct set and not once a reference.
+    """Label sets of the references, compared with those of queries once per distinct set instead of once per reference.
 
     Args:
         labels: (M, C) boolean label sets.
         dtype: floating-point type of the comparisons.
-        relevance_threshold: Jaccard similarity from which a reference that shares a label is relevant.
+        relevance_threshold: smallest Jaccard similarity at which a reference that shares a label is relevant.
 
     Attributes:
-        carries: (C, S) which of the distinct label sets has which label; the last set is empty.
-        codes: (M + 1,) which of them each reference carries; the last is the empty one, for a reference not found.
-        multiplicity: (S,) float64, how many references carry each.
-        sizes: (S,) int64, how many labels each has.
+        carries: (C, S) whether the distinct label set has the label; the last set is empty.
+        codes: (M + 1,) index of each reference's label set; the last is that of a reference not found, the empty set.
+        multiplicity: (S,) float64, how many references have each label set.
+        sizes: (S,) int64, how many labels each label set has.
         label_counts: (C,) int64, how many references carry each label.
     """
 
@@ -31,7 +30,7 @@ class ReferenceLabels:
         sets, codes, multiplicity = distinct_label_sets(labels)
         self.carries = torch.cat([sets, sets.new_zeros(1, labels.shape[1])]).T.contiguous()
         self.codes = torch.cat([codes, codes.new_full((1,), len(sets))])
-        # A product of whole numbers is exact in float64, whatever TF32 is set to.
+        # In float64, since counts of references can exceed what float32 represents exactly.
         self.multiplicity = torch.cat([multiplicity, multiplicity.new_zeros(1)]).double()
         self.sizes = _count(self.carries)
         self.label_counts = _count(labels)
@@ -39,12 +38,12 @@ class ReferenceLabels:
         self.relevance_threshold = relevance_threshold
 
     def of_references(self, values: Tensor) -> Tensor:
-        """(N, M + 1) values of each reference, the last of one not found, from (N, S) values of the distinct sets."""
+        """(N, M + 1) values per reference from (N, S) per distinct set; the last is for a reference not found."""
         return values.index_select(-1, self.codes)
 
     def shared(self, labels: Tensor) -> Tensor:
         """(N, S) how many labels (N, C) label sets share with each distinct set."""
-        if labels.shape[1] <= _DENSE_UP_TO:
+        if labels.shape[1] <= DENSE_LABELS:
             return count_product(labels, self.carries).to(self.dtype)
         shared: Tensor = torch.sparse.mm(self._sparse_sets, labels.T.to(self.dtype))
         return shared.T.contiguous()
@@ -72,5 +71,5 @@ class ReferenceLabels:
 
 
 def _count(booleans: Tensor) -> Tensor:
-    """Sum of each column; torch's own would convert the whole matrix to int64 first."""
+    """Number of True in each column; torch's ``sum`` would convert the whole matrix to int64 first."""
     return torch.bincount(booleans.nonzero()[:, 1], minlength=booleans.shape[1])

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from pml_macl.evaluation._checks import check_same_shape
+from pml_macl.checks import check_same_shape
 
 
 def weighted_average_precision(gains: Tensor, relevance: Tensor) -> Tensor:
@@ -11,15 +11,15 @@ def weighted_average_precision(gains: Tensor, relevance: Tensor) -> Tensor:
 
     .. math:: \sum_{j \le k} rel_j \cdot ACG@j \;\Big/\; \sum_{j \le k} rel_j
 
-    It is average precision with graded gains: where the gain is the relevance, it divides by the relevant references
-    among the k.
+    It is average precision with graded gains. If the gains are the relevance, it equals average precision with
+    ``denominator="hits"``.
 
     Args:
         gains: (queries, k) gain at each rank, >= 0.
         relevance: (queries, k) 1 or True where the reference at that rank is relevant.
 
     Returns:
-        (queries,) float64; 0 where none of the ranks is relevant.
+        (queries,) float64; 0 if none of the ranks is relevant.
 
     Raises:
         ValueError: the shapes differ.
@@ -28,7 +28,22 @@ def weighted_average_precision(gains: Tensor, relevance: Tensor) -> Tensor:
         >>> weighted_average_precision(torch.tensor([[2, 0, 1]]), torch.tensor([[1, 0, 1]]))
         tensor([1.5000], dtype=torch.float64)
     """
-    check_same_shape(gains, "gains", relevance, "relevance")
+    check_same_shape("gains", gains, "relevance", relevance)
     ranks = torch.arange(1, 1 + gains.shape[1], dtype=torch.float64, device=gains.device)
-    gain_sum = gains.cumsum(dim=1, dtype=torch.float64).mul_(relevance) @ (1 / ranks)
-    return gain_sum / relevance.sum(dim=1).clamp(min=1)
+    return _sum_over_ordered_pairs(gains.double(), relevance / ranks) / relevance.sum(dim=1).clamp(min=1)
+
+
+def _sum_over_ordered_pairs(first: Tensor, second: Tensor) -> Tensor:
+    r"""(N,) :math:`\sum_{i \le j} first_i \cdot second_j` of two (N, k) tensors of floats."""
+    # A cumulative sum of floats is not deterministic on a GPU. Here each step adds the pairs (i, j) that lie in one
+    # block of neighbours but in different halves of it, then replaces the halves by their sum: about 2 k operations.
+    total = (first * second).sum(dim=1)
+    while first.shape[1] > 1:
+        left, right = second[:, ::2], second[:, 1::2]
+        width = right.shape[1]
+        total += (first[:, : 2 * width : 2] * right).sum(dim=1)
+        merged_first, merged_second = first[:, ::2].clone(), left.clone()
+        merged_first[:, :width] += first[:, 1::2]
+        merged_second[:, :width] += right
+        first, second = merged_first, merged_second
+    return total

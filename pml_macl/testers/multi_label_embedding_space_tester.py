@@ -11,16 +11,16 @@ from pml_macl.evaluation import MultiLabelAccuracyCalculator
 class MultiLabelEmbeddingSpaceTester(GlobalEmbeddingSpaceTester):
     """Evaluates the embedding space on multi-hot labels, as PML's ``GlobalEmbeddingSpaceTester`` does on classes.
 
-    PML takes the columns of 2-dimensional labels for levels of a hierarchy and evaluates each alone. Here the columns
-    are one label set, evaluated once, and metrics are recorded under their plain names, so PML's ``HookContainer``
-    takes them as ``primary_metric``.
+    PML treats each column of 2-dimensional labels as a level of a hierarchy and evaluates each level alone. This tester
+    treats the columns as one label set and evaluates it once. It records metrics under their plain names, so that
+    PML's ``HookContainer`` accepts them as ``primary_metric``.
 
     Args:
         *args: as for PML's tester, in its order.
-        label_hierarchy_level: only ``"all"``, since the columns belong together.
+        label_hierarchy_level: must be ``"all"``, since the columns are one label set.
         **kwargs: as for PML's tester: ``normalize_embeddings``, ``batch_size``, ``dataloader_num_workers``, ...;
-            ``accuracy_calculator=None`` is a :class:`~pml_macl.evaluation.MultiLabelAccuracyCalculator`, which needs
-            no faiss.
+            ``accuracy_calculator=None`` makes a :class:`~pml_macl.evaluation.MultiLabelAccuracyCalculator`, which does
+            not need faiss.
 
     Raises:
         ValueError: ``label_hierarchy_level`` is not ``"all"``.
@@ -41,8 +41,8 @@ class MultiLabelEmbeddingSpaceTester(GlobalEmbeddingSpaceTester):
     def __init__(self, *args: Any, label_hierarchy_level: str = "all", **kwargs: Any) -> None:
         if label_hierarchy_level != "all":
             raise ValueError(
-                "label_hierarchy_level must be 'all', since the columns of multi-hot labels belong together, "
-                f"got {label_hierarchy_level!r}"
+                "label_hierarchy_level must be 'all', since the columns of multi-hot labels are one label set, "
+                f"got {label_hierarchy_level!r}; leave it out"
             )
         super().__init__(*args, label_hierarchy_level=label_hierarchy_level, **kwargs)
 

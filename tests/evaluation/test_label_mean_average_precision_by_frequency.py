@@ -16,5 +16,7 @@ def test_equals_the_loop(num_labels, generator, device):
 
 
 def test_shapes_that_differ_are_named():
-    with pytest.raises(ValueError, match=r"one value a class, got \(3,\) and \(2,\)"):
+    with pytest.raises(
+        ValueError, match=r"must both have one value per class, shape \(classes,\), got \(3,\) and \(2,\)"
+    ):
         label_mean_average_precision_by_frequency(torch.ones(3), torch.ones(2))

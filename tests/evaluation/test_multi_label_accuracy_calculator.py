@@ -76,6 +76,22 @@ def test_the_chunk_size_changes_nothing(settings, device):
         assert values == pytest.approx(expected[name], nan_ok=True)
 
 
+@pytest.mark.parametrize("settings", [{}, {"return_per_class": True}, {"avg_of_avgs": True}], ids=str)
+def test_the_memory_budget_changes_the_results_by_rounding_only(settings, generator, device):
+    embeddings = torch.randn(200, 8, dtype=torch.float64, generator=generator).to(device)
+    labels = (torch.rand(200, 9, generator=generator) < 0.3).to(device)
+    expected = MultiLabelAccuracyCalculator(**settings).get_accuracy(embeddings, labels)
+    for budget in (1, 10_000, 100_000):
+        found = MultiLabelAccuracyCalculator(memory_budget=budget, **settings).get_accuracy(embeddings, labels)
+        for name, value in found.items():
+            assert value == pytest.approx(expected[name], rel=1e-12, nan_ok=True)
+
+
+def test_labels_without_columns_have_no_value():
+    found = MultiLabelAccuracyCalculator(include=("ndcg",), return_per_class=True)
+    assert found.get_accuracy(torch.rand(3, 2), torch.zeros(3, 0)) == {"ndcg": []}
+
+
 class TestOnOneHotLabels:
     """PML with class indices is the oracle."""
 
@@ -249,8 +265,8 @@ class TestBadInput:
             ({"relevance_threshold": float("nan")}, "relevance_threshold must be .* got nan"),
             ({"gain": "cosine"}, "gain must be one of 'shared', 'jaccard', got 'cosine'"),
             ({"ap_denominator": "all"}, "ap_denominator must be one of .* got 'all'"),
-            ({"memory_budget": 0}, "memory_budget must be None or a positive number of bytes, got 0"),
-            ({"query_batch_size": 0}, "query_batch_size must be None or a positive integer, got 0"),
+            ({"memory_budget": 0}, "memory_budget must be at least 1, got 0"),
+            ({"query_batch_size": 0}, "query_batch_size must be at least 1, got 0"),
             ({"include": ("map",)}, r"include has \['map'\], .* it has: .*ndcg"),
             ({"exclude": ("NMI",)}, r"exclude has \['NMI'\]"),
             ({"avg_of_avgs": True, "return_per_class": True}, "mutually exclusive"),
@@ -280,7 +296,7 @@ class TestBadInput:
             ({"query_labels": torch.arange(4)}, r"query_labels must be multi-hot .*one_hot"),
             ({"query_labels": torch.full((4, 2), 2)}, "query_labels must hold only 0 and 1, got 2"),
             ({"reference_labels": None}, "reference_labels are missing"),
-            ({"ref_includes_query": True}, "the first 4 references .* must be the queries"),
+            ({"ref_includes_query": True}, "reference must begin with the 4 queries"),
             ({"include": ("map",)}, r"include has \['map'\]"),
         ],
         ids=str,

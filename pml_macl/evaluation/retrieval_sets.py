@@ -1,0 +1,141 @@
+"""The checked input of an evaluation."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pml_macl.labels import check_labels
+
+Array = Tensor | NDArray[Any]
+
+
+@dataclass(frozen=True)
+class RetrievalSets:
+    """Queries and references with their label sets, all on one device.
+
+    Attributes:
+        query: (Q, D) finite float32 or float64 embeddings.
+        query_labels: (Q, C) boolean label sets.
+        reference: (M, D) embeddings of the same type.
+        reference_labels: (M, C) boolean label sets.
+        ref_includes_query: the first Q references are the queries.
+    """
+
+    query: Tensor
+    query_labels: Tensor
+    reference: Tensor
+    reference_labels: Tensor
+    ref_includes_query: bool
+
+    @classmethod
+    def from_arrays(
+        cls,
+        query: Array,
+        query_labels: Array,
+        reference: Array | None,
+        reference_labels: Array | None,
+        ref_includes_query: bool,
+        device: torch.device | None,
+    ) -> "RetrievalSets":
+        """Check what the user gave; no reference ranks the queries among themselves.
+
+        Args:
+            query: (Q, D) embeddings.
+            query_labels: (Q, C) multi-hot label sets.
+            reference: (M, D) embeddings, or None.
+            reference_labels: (M, C) multi-hot label sets, given exactly where ``reference`` is.
+            ref_includes_query: the first Q references are the queries.
+            device: where to compute; None is the device of ``query``.
+
+        Raises:
+            TypeError: an argument is neither a tensor nor an array.
+            ValueError: shapes or values do not fit.
+        """
+        if reference is None:
+            if reference_labels is not None:
+                raise ValueError("reference_labels were given without reference; give both or neither")
+            reference, reference_labels, ref_includes_query = query, query_labels, True
+        if reference_labels is None:
+            raise ValueError("reference_labels are missing; give reference and reference_labels together")
+        query, reference = _check_both_embeddings(query, reference, device)
+        query_labels = _as_tensor(query_labels, query.device, "query_labels")
+        query_labels = check_labels(query_labels, len(query), name="query_labels")
+        reference_labels = _as_tensor(reference_labels, query.device, "reference_labels")
+        reference_labels = check_labels(
+            reference_labels, len(reference), query_labels.shape[1], name="reference_labels"
+        )
+        sets = cls(query, query_labels, reference, reference_labels, bool(ref_includes_query))
+        if ref_includes_query:
+            sets._check_reference_begins_with_query()
+        return sets
+
+    @property
+    def num_classes(self) -> int:
+        """C."""
+        return self.query_labels.shape[1]
+
+    @property
+    def num_own(self) -> int:
+        """How many references are the query itself: 1 or 0."""
+        return int(self.ref_includes_query)
+
+    @property
+    def num_others(self) -> int:
+        """How many references can be ranked for one query: all but itself."""
+        return len(self.reference) - self.num_own
+
+    def _check_reference_begins_with_query(self) -> None:
+        size = len(self.query)
+        same_labels = torch.equal(self.query_labels, self.reference_labels[:size])
+        if same_labels and self.query is self.reference:
+            return
+        head = self.reference[:size]
+        if not (same_labels and self.query.shape == head.shape and torch.allclose(self.query, head)):
+            raise ValueError(
+                f"reference must begin with the {size} queries, and reference_labels with their labels, if "
+                "ref_includes_query=True, but they differ; put the queries first, or set ref_includes_query=False"
+            )
+
+
+def _check_both_embeddings(query: Array, reference: Array, device: torch.device | None) -> tuple[Tensor, Tensor]:
+    """Both as finite float32 or float64 tensors of one type on one device."""
+    is_query = reference is query
+    query = _as_embeddings(query, "query", device)
+    reference = query if is_query else _as_embeddings(reference, "reference", query.device)
+    if query.shape[1] != reference.shape[1]:
+        raise ValueError(
+            f"query and reference must have embeddings of one size, got {query.shape[1]} and {reference.shape[1]}"
+        )
+    dtype = torch.promote_types(query.dtype, reference.dtype)
+    return query.to(dtype), reference.to(dtype)
+
+
+def _as_embeddings(embeddings: Array, name: str, device: torch.device | None) -> Tensor:
+    tensor = _as_tensor(embeddings, device, name)
+    if not isinstance(tensor, Tensor):
+        raise TypeError(f"{name} must be a torch.Tensor or numpy array, got {type(tensor).__name__}")
+    if tensor.ndim != 2 or 0 in tensor.shape:
+        raise ValueError(f"{name} must hold embeddings, shape (rows, size), got {tuple(tensor.shape)}")
+    if tensor.is_complex():
+        raise ValueError(f"{name} must be real, got {tensor.dtype}")
+    if tensor.dtype is not torch.float64:
+        tensor = tensor.float()
+    not_finite = (~tensor.isfinite()).any(dim=1)
+    if not_finite.any():
+        raise ValueError(
+            f"{name} must be finite, got NaN or infinity in {int(not_finite.sum())} of {len(tensor)} rows; "
+            "check whether the training diverged"
+        )
+    return tensor
+
+
+def _as_tensor(array: Array, device: torch.device | None, name: str) -> Tensor:
+    """An array as a tensor on the device. Anything else is returned as it is, for the next check to refuse."""
+    if isinstance(array, np.ndarray) and array.dtype.kind not in "biuf":
+        raise TypeError(f"{name} must be numbers, got an array of {array.dtype}; convert it with astype")
+    tensor = torch.from_numpy(array) if isinstance(array, np.ndarray) else array
+    return tensor.to(device) if isinstance(tensor, Tensor) else tensor
