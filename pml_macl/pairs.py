@@ -7,7 +7,7 @@ from torch import Tensor
 
 from pml_macl.computed_once import computed_once
 from pml_macl.deferred_check import DeferredCheck
-from pml_macl.functional import masks_from_indices, negative_mask, positive_mask
+from pml_macl.functional.pair_masks import masks_from_indices, negative_mask, positive_mask
 from pml_macl.label_table import LabelTable, sum_over_shared
 from pml_macl.statistics import LabelStatistics
 from pml_macl.tuning import BLOCK_ELEMENTS, BLOCK_ROWS

@@ -1,12 +1,7 @@
 """The formulas of the parts, on plain tensors and without state or PML."""
 
 from pml_macl.functional.contrastive import positive_pair_losses, weighted_anchor_mean
-from pml_macl.functional.pair_masks import (
-    masks_from_indices,
-    negative_mask,
-    positive_mask,
-    positive_negative_masks,
-)
+from pml_macl.functional.pair_masks import masks_from_indices, positive_negative_masks
 from pml_macl.functional.pair_temperatures import pairwise_temperatures
 from pml_macl.functional.pair_weights import anchor_weights, mean_over_labels, pairwise_label_weights
 from pml_macl.label_table import sum_over_shared_labels
@@ -15,10 +10,8 @@ __all__ = [
     "anchor_weights",
     "masks_from_indices",
     "mean_over_labels",
-    "negative_mask",
     "pairwise_label_weights",
     "pairwise_temperatures",
-    "positive_mask",
     "positive_negative_masks",
     "positive_pair_losses",
     "sum_over_shared_labels",

@@ -41,6 +41,7 @@ class FrequencyWeightedReducer(PairWeightedReducer):
         ValueError: a power is negative or ``level`` unknown.
 
     Example:
+        >>> import torch
         >>> reducer = FrequencyWeightedReducer(LabelStatistics.from_labels(torch.tensor([[1, 0], [1, 0], [1, 1]])))
         >>> labels = torch.tensor([[1, 1], [1, 0], [0, 1]])
         >>> losses = {"losses": torch.tensor([1.0, 5.0]), "indices": (torch.tensor([0, 0]), torch.tensor([1, 2]))}

@@ -32,7 +32,7 @@ def test_bad_command_lines(table, capsys):
         sampler_coverage.main(["--labels", "nowhere.csv"])
     with pytest.raises(SystemExit, match="no image of the split 'val'"):
         sampler_coverage.main(["--labels", str(table), "--split-column", "part", "--split", "val"])
-    with pytest.raises(SystemExit, match="batch_size must be from 1 to 120"):
+    with pytest.raises(SystemExit, match="batch_size must be at most 120"):
         sampler_coverage.main(["--labels", str(table), "--ignore-columns", "part", "--batch-size", "500"])
     with pytest.raises(SystemExit):
         sampler_coverage.main(["--split", "train"])

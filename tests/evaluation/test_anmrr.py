@@ -1,6 +1,6 @@
 import pytest
 import torch
-from evaluation.oracles import naive_query
+from evaluation_oracles import naive_query
 
 from pml_macl.evaluation import anmrr
 

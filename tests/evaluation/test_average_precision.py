@@ -1,6 +1,6 @@
 import pytest
 import torch
-from evaluation.oracles import naive_ap
+from evaluation_oracles import naive_ap
 from sklearn.metrics import average_precision_score
 from torchmetrics.functional.retrieval import retrieval_average_precision
 

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from evaluation.conftest import random_problem
+from evaluation_oracles import random_problem
 from pytorch_metric_learning.distances import CosineSimilarity, LpDistance
 from pytorch_metric_learning.utils.inference import CustomKNN, FaissKNN
 

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from evaluation.oracles import naive_by_frequency
+from evaluation_oracles import naive_by_frequency
 
 from pml_macl.evaluation import label_mean_average_precision_by_frequency
 

@@ -2,7 +2,7 @@ import itertools
 
 import pytest
 import torch
-from evaluation.oracles import naive_order
+from evaluation_oracles import naive_order
 
 from pml_macl.evaluation.full_precision import full_precision
 from pml_macl.evaluation.ranker import Ranker

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from evaluation.oracles import naive_mean, naive_values
+from evaluation_oracles import naive_mean, naive_values
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from properties.strategies import embeddings_of, label_sets, orders_of
