@@ -3,9 +3,9 @@
 Each name says what it limits; the comment says why this value and which command measured it (two CPU cores).
 """
 
-# Elements of one block of pairs (anchors x references): enough work for all threads, and a few MiB per matrix.
-# benchmarks/loss.py: blocks of 2**16 to 2**21 elements differ by less than the spread of the measurement.
-BLOCK_ELEMENTS = 2**20
+# Elements of one block of pairs (anchors x references): 1 MiB per matrix in float32. In benchmarks/loss.py the times with
+# 2**17 to 2**20 differ by less than their spread, and smaller blocks need less memory.
+BLOCK_ELEMENTS = 2**18
 # But at least so many anchors, since a matrix product of fewer rows is slow.
 BLOCK_ROWS = 32
 # Up to so many classes, sums over shared labels (over shared pairs of labels) are one matrix product with a row per
