@@ -114,6 +114,7 @@ def run_process(folder):
         embeddings, labels[part], pairs
     )
     torch.save(found, Path(folder) / f"{rank}.pt")
+    torch.distributed.barrier()  # a process that leaves while another still works may abort as its connections go
     torch.distributed.destroy_process_group()
 
 
