@@ -31,4 +31,6 @@ class SupConExactLoss(SingleTemperatureLoss):
     """
 
     def __init__(self, temperature: float = 0.1, **kwargs: Any) -> None:
+        if "positive_threshold" in kwargs:
+            raise TypeError("SupConExactLoss takes no positive_threshold: its positives have equal label sets")
         super().__init__(temperature, **{"positive_threshold": 1, "negative_threshold": 1, **kwargs})

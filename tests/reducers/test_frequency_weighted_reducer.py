@@ -8,7 +8,8 @@ from pytorch_metric_learning.reducers import DoNothingReducer, MeanReducer
 from pytorch_metric_learning.regularizers import LpRegularizer
 
 from pml_macl import LabelStatistics
-from pml_macl.reducers import FrequencyWeightedReducer
+from pml_macl.losses import MultiLabelLossWrapper
+from pml_macl.reducers import FrequencyWeightedReducer, MulSupConReducer, SimilarityDissimilarityReducer
 
 OPTIONS = [
     {},
@@ -150,6 +151,50 @@ def test_in_a_pml_loss_with_a_regularizer(generator):
     plain = pml_losses.ContrastiveLoss(reducer=FrequencyWeightedReducer())
     expected = plain(embeddings, CLASSES) + embeddings.norm(dim=1).mean()
     torch.testing.assert_close(loss_fn(embeddings, CLASSES), expected)
+
+
+REDUCERS = {
+    "frequency": lambda statistics: FrequencyWeightedReducer(statistics, anchor_power=0.5),
+    "frequency of the batch": lambda statistics: FrequencyWeightedReducer(overlap_power=1),
+    "by count": lambda statistics: FrequencyWeightedReducer(statistics, divide_by_count=True),
+    "mulsupcon": lambda statistics: MulSupConReducer(),
+    "similarity-dissimilarity": lambda statistics: SimilarityDissimilarityReducer(),
+}
+
+
+@pytest.mark.parametrize("name", REDUCERS)
+@pytest.mark.parametrize("num_references", [3, 8, 20])
+@pytest.mark.parametrize(
+    "make",
+    [
+        pml_losses.ContrastiveLoss,
+        pml_losses.NTXentLoss,
+        pml_losses.SupConLoss,
+        lambda **kwargs: pml_losses.TripletMarginLoss(margin=3, **kwargs),
+    ],
+)
+def test_in_an_unwrapped_pml_loss_with_references(make, num_references, name, generator):
+    """PML passes no ref_labels; the wrapper does."""
+    embeddings, ref_emb = (torch.randn(n, 4, dtype=torch.float64, generator=generator) for n in (8, num_references))
+    ref_classes = torch.arange(num_references) % 3
+    train = torch.nn.functional.one_hot(torch.tensor([0, 0, 0, 0, 1, 1, 2]), 3)
+    reducer = REDUCERS[name](LabelStatistics.from_labels(train))
+    found = make(reducer=reducer)(embeddings, CLASSES, ref_emb=ref_emb, ref_labels=ref_classes)
+    one_hot, ref_one_hot = (torch.nn.functional.one_hot(classes, 3) for classes in (CLASSES, ref_classes))
+    expected = MultiLabelLossWrapper(make(), reducer=reducer)(embeddings, one_hot, None, ref_emb, ref_one_hot)
+    assert expected > 0
+    torch.testing.assert_close(found, expected)
+
+
+def test_references_whose_labels_cannot_be_known_are_refused(generator):
+    embeddings, ref_emb = torch.randn(3, 2, generator=generator), torch.randn(5, 2, generator=generator)
+    pairs = tuple(torch.tensor(x) for x in ([0, 1], [4, 4], [2], [0]))  # one positive of two classes
+    loss_fn = pml_losses.ContrastiveLoss(reducer=FrequencyWeightedReducer())
+    with pytest.raises(ValueError, match=r"ref_emb needs ref_labels.*wrap the loss in MultiLabelLossWrapper"):
+        loss_fn(embeddings, torch.arange(3), pairs, ref_emb)
+    labels = torch.eye(3, dtype=torch.bool)
+    with pytest.raises(ValueError, match=r"ref_emb was given to a loss that passes no ref_labels.*got 3 labels and"):
+        reduce(FrequencyWeightedReducer(), torch.ones(1), (torch.tensor([0]), torch.tensor([4])), "pos_pair", labels)
 
 
 def test_without_labels_it_says_what_it_needs(generator):

@@ -1,0 +1,57 @@
+import copy
+import pickle
+
+import pytest
+import torch
+
+from pml_macl.deferred_check import SYNCHRONOUS_CHECKS, DeferredCheck
+from pml_macl.labels import check_labels
+
+
+def test_on_a_cpu_it_raises_at_once():
+    check = DeferredCheck()
+    check(torch.tensor(False), "rows must fit")
+    with pytest.raises(ValueError, match=r"^rows must fit, got 7$"):
+        check(torch.tensor(True), "rows must fit", ", got 7")
+
+
+def test_a_late_failure_is_raised_by_the_next_call_and_then_forgotten(device):
+    """What a GPU gets after the first calls; on a CPU the copy is there at once."""
+    check = DeferredCheck()
+    good, bad = (torch.tensor(failed, device=device) for failed in (False, True))
+    check.look_later(good, "labels must be 0 or 1")
+    check.look_later(bad, "labels must be 0 or 1")
+    check.look_later(good, "indices must fit")  # another condition
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    with pytest.raises(ValueError, match="labels must be 0 or 1; an earlier batch did not"):
+        check.look_later(good, "labels must be 0 or 1")
+    check.look_later(good, "labels must be 0 or 1")
+    check.look_later(good, "labels must be 0 or 1")
+
+
+@pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, lambda check: pickle.loads(pickle.dumps(check))])
+def test_a_copy_starts_anew(duplicate):
+    check = DeferredCheck()
+    check.look_later(torch.tensor(True), "rows must fit")
+    duplicate(check).look_later(torch.tensor(False), "rows must fit")
+
+
+def test_labels_on_a_cpu_name_the_value_in_training_too():
+    with pytest.raises(ValueError, match="only 0 and 1, got 2; threshold"):
+        check_labels(torch.full((2, 3), 2), deferred=DeferredCheck())
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_wrong_labels_leave_the_gpu_usable():
+    check = DeferredCheck()
+    wrong = torch.full((2, 3), 2, device="cuda")
+    raised = 0
+    for _ in range(40):
+        try:
+            check_labels(wrong, deferred=check)
+        except ValueError:
+            raised += 1
+        torch.cuda.synchronize()
+    assert raised > SYNCHRONOUS_CHECKS
+    assert torch.ones(3, device="cuda").sum() == 3
