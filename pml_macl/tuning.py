@@ -3,8 +3,8 @@
 Each name says what it limits; the comment says why this value and which command measured it (two CPU cores).
 """
 
-# Elements of one block of pairs (anchors x references): 1 MiB per matrix in float32. In benchmarks/loss.py the times with
-# 2**17 to 2**20 differ by less than their spread, and smaller blocks need less memory.
+# Elements of one block of pairs (anchors x references): 1 MiB per matrix in float32. In benchmarks/loss.py the times
+# with 2**17 to 2**20 differ by less than their spread, and smaller blocks need less memory.
 BLOCK_ELEMENTS = 2**18
 # But at least so many anchors, since a matrix product of fewer rows is slow.
 BLOCK_ROWS = 32

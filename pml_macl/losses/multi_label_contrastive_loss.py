@@ -169,7 +169,7 @@ class MultiLabelContrastiveLoss(BaseMultiLabelLoss):
         ref_labels: Tensor | None,
         own: Tensor | None = None,
     ) -> dict[str, Any]:
-        fallback = "the choice of engine" if self.engine == "reference" else self._why_not_fused()
+        fallback = self._why_not_fused()
         if self.engine == "fused" and fallback is not None:
             raise ValueError(f'engine="fused" is not possible with {fallback}; use engine="auto" or "reference"')
         self._show_fallback(fallback)
@@ -241,8 +241,14 @@ class MultiLabelContrastiveLoss(BaseMultiLabelLoss):
         named: dict[str, BaseReducer] = dict(self.reducer.reducers)  # torch's ModuleDict has no get
         return named.get("loss", self.reducer.default_reducer)
 
+    def is_fused(self) -> bool:
+        """Whether the next call runs in the fused engine, whose graph keeps neither embeddings nor references."""
+        return self._why_not_fused() is None
+
     def _why_not_fused(self) -> str | None:
         """What needs the reference engine, or None."""
+        if self.engine == "reference":
+            return "the choice of engine"
         reducer = self._pair_reducer()
         if (
             not isinstance(reducer, PairWeightedReducer)

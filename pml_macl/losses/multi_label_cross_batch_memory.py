@@ -1,5 +1,6 @@
 """A memory of past embeddings and their label sets."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -151,18 +152,22 @@ class MultiLabelCrossBatchMemory(CrossBatchMemory):
             )
             new_embeddings, new_labels = embeddings[enqueued], labels[enqueued]
             embeddings, labels = embeddings[anchors], labels[anchors]
-        # The queue with the batch in it is a new tensor. It replaces the old one when the loss is known, so a call that
-        # fails changes nothing, and a graph that was built on the old one can still be differentiated.
-        embedding_memory, label_memory, slots = self._enqueue(new_embeddings, new_labels)
+        slots, undo = self._enqueue(new_embeddings, new_labels)
         num_enqueued = self._num_enqueued + len(slots)
-        memory, memory_labels = embedding_memory[:num_enqueued], label_memory[:num_enqueued]
+        memory, memory_labels = self.embedding_memory[:num_enqueued], self.label_memory[:num_enqueued]
         own_slots = slots if enqueue_mask is None else None
-        if self.miner is None and indices_tuple is None and _takes_own(self.loss):
-            loss = self.loss(embeddings, labels, None, memory, memory_labels, own=own_slots)
-        else:
-            pairs = self.create_indices_tuple(embeddings, labels, memory, memory_labels, indices_tuple, own_slots)
-            loss = self.loss(embeddings, labels, pairs, memory, memory_labels)
-        self._keep(embedding_memory, label_memory, num_enqueued)
+        try:
+            if self.miner is None and indices_tuple is None and _takes_own(self.loss):
+                # Later batches overwrite the queue, so a graph that keeps its references gets a copy.
+                references = memory if self.loss.is_fused() else memory.clone()
+                loss = self.loss(embeddings, labels, None, references, memory_labels, own=own_slots)
+            else:
+                pairs = self.create_indices_tuple(embeddings, labels, memory, memory_labels, indices_tuple, own_slots)
+                loss = self.loss(embeddings, labels, pairs, memory.clone(), memory_labels)
+        except BaseException:  # whatever it was, a failed call leaves the queue as it was
+            undo()
+            raise
+        self._count(num_enqueued)
         return loss
 
     def add_to_memory(self, embeddings: Tensor, labels: Tensor) -> None:
@@ -177,8 +182,8 @@ class MultiLabelCrossBatchMemory(CrossBatchMemory):
         """
         check_embeddings(embeddings, self.embedding_size)
         labels, _ = check_batch(embeddings, labels, num_classes=self.num_classes)
-        embedding_memory, label_memory, slots = self._enqueue(embeddings, labels)
-        self._keep(embedding_memory, label_memory, self._num_enqueued + len(slots))
+        slots, _ = self._enqueue(embeddings, labels)
+        self._count(self._num_enqueued + len(slots))
 
     def create_indices_tuple(
         self,
@@ -232,21 +237,28 @@ class MultiLabelCrossBatchMemory(CrossBatchMemory):
         )[:]
         return (*block.positives.nonzero(as_tuple=True), *block.negatives.nonzero(as_tuple=True))
 
-    def _enqueue(self, embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The queue with these rows in it, as new tensors, and where they stand."""
+    def _enqueue(self, embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Callable[[], None]]:
+        """Write rows into the queue; returns where they are, and a function that takes them out again."""
         if len(embeddings) > self.memory_size:
             raise ValueError(
                 f"embeddings to enqueue must be at most memory_size ({self.memory_size}), got {len(embeddings)}; "
                 "use smaller batches or a larger memory"
             )
         slots = (self.queue_idx + torch.arange(len(embeddings), device=embeddings.device)) % self.memory_size
+        before = self.embedding_memory, self.label_memory
         # The queue takes the type and the device of the embeddings, as PML's does.
-        embedding_memory = self.embedding_memory.to(embeddings).index_copy(0, slots, embeddings.detach())
-        label_memory = self.label_memory.to(embeddings.device).index_copy(0, slots, labels)
-        return embedding_memory, label_memory, slots
+        memory, label_memory = self.embedding_memory.to(embeddings), self.label_memory.to(embeddings.device)
+        replaced = memory[slots], label_memory[slots]
+        memory[slots], label_memory[slots] = embeddings.detach(), labels
+        self.embedding_memory, self.label_memory = memory, label_memory
 
-    def _keep(self, embedding_memory: Tensor, label_memory: Tensor, num_enqueued: int) -> None:
-        self.embedding_memory, self.label_memory = embedding_memory, label_memory
+        def undo() -> None:
+            memory[slots], label_memory[slots] = replaced
+            self.embedding_memory, self.label_memory = before
+
+        return slots, undo
+
+    def _count(self, num_enqueued: int) -> None:
         self.num_enqueued = torch.full_like(self.num_enqueued, num_enqueued)
         self._num_enqueued = num_enqueued
 

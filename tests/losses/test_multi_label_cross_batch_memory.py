@@ -7,6 +7,7 @@ import torch
 from oracles import counts_of, naive_baseline, naive_macl
 from pytorch_metric_learning import losses as pml_losses
 from pytorch_metric_learning import miners as pml_miners
+from pytorch_metric_learning.distances import DotProductSimilarity, LpDistance
 from pytorch_metric_learning.losses import BaseMetricLossFunction, CrossBatchMemory
 from pytorch_metric_learning.miners import BaseMiner
 from pytorch_metric_learning.reducers import DoNothingReducer
@@ -363,8 +364,19 @@ def test_reset_queue_starts_anew(generator):
     assert [memory(embeddings, one_hot(classes)) for embeddings, classes in batches] == losses
 
 
-def test_two_steps_can_be_differentiated_together(generator):
-    memory = MultiLabelCrossBatchMemory(SupConAnyLoss(), 6, 4, 11)
+@pytest.mark.parametrize(
+    "loss",
+    [
+        SupConAnyLoss(),
+        SupConAnyLoss(engine="reference"),
+        SupConAnyLoss(distance=DotProductSimilarity(normalize_embeddings=False), engine="reference"),
+        SupConAnyLoss(distance=LpDistance(normalize_embeddings=False)),
+        OneHotLoss(pml_losses.ContrastiveLoss(distance=DotProductSimilarity(normalize_embeddings=False))),
+    ],
+)
+def test_two_steps_can_be_differentiated_together(loss, generator):
+    """Although the second step overwrites the queue that the first one looked at."""
+    memory = MultiLabelCrossBatchMemory(loss, 6, 4, 11)
     (first, first_classes), (second, second_classes) = steps(generator, sizes=(6, 6))
     first.requires_grad_()
     second.requires_grad_()
