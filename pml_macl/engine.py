@@ -99,13 +99,14 @@ def _add_block(
 ) -> tuple[Tensor, Tensor]:
     """Weighted losses of n anchors, (n,), and the (n,) weights; their gradients are added to ``gradients``."""
     block = pairs[rows]
-    with torch.set_grad_enabled(bool(terms.parameters)):
-        differentiable = terms.temperatures(block)
-    temperatures = differentiable.detach()
     weights = block.of_positives(terms.weights(block))
     row_weights = weights.sum(dim=1, keepdim=True)
     totals = block.of_positives(1.0).sum(dim=1, keepdim=True) if terms.divide_by_count else row_weights
     ignored, own = block.ignored, block.own
+    # Last, since they may take the place of the Jaccard similarities.
+    with torch.set_grad_enabled(bool(terms.parameters)):
+        differentiable = terms.temperatures(block)
+    temperatures = differentiable.detach()
     if terms.observe is not None:
         terms.observe(block, temperatures)
     del block  # and with it the matrices that only the terms needed: the next ones take their memory

@@ -124,6 +124,7 @@ class PairBlock:
     def __init__(self, pairs: Pairs, rows: slice) -> None:
         self.pairs = pairs
         self.rows = rows
+        self._sums: Tensor | None = None  # what sum_over_shared has returned last
 
     @property
     def labels(self) -> Tensor:
@@ -151,6 +152,12 @@ class PairBlock:
         # An empty set shares nothing, so its size does not matter, but 0 / 0 would.
         union = (self.sizes.clamp(min=1) + self.ref_sizes).sub_(self.shared)
         return torch.div(self.shared, union, out=union)
+
+    def take_jaccard(self) -> Tensor:
+        """(n, M) Jaccard similarity as a tensor that the caller may overwrite."""
+        jaccard = self.jaccard
+        del self.jaccard  # whoever asks next gets it computed anew
+        return jaccard
 
     @computed_once
     def positives(self) -> Tensor:
@@ -190,11 +197,15 @@ class PairBlock:
             weights: finite weights that broadcast to (n, M).
 
         Returns:
-            (n, M) the weights where the pair is positive, 0 elsewhere, as a new tensor.
+            (n, M) the weights where the pair is positive, 0 elsewhere. Sums that :meth:`sum_over_shared` has returned
+            are changed in place, other weights are not.
         """
         pairs = self.pairs
+        any_shared_label = pairs.masks is None and pairs.positive_threshold == 0
+        if any_shared_label and weights is self._sums:
+            kept = weights  # 0 already where nothing is shared
         # Products of numbers: on a CPU, where() and masked_fill() with an irregular mask are ten times as slow.
-        if pairs.masks is None and pairs.positive_threshold == 0:
+        elif any_shared_label:
             kept = self.shared.clamp(max=1).mul_(weights)
         else:
             kept = self.positives.view(torch.uint8).to(pairs.dtype).mul_(weights)
@@ -212,7 +223,9 @@ class PairBlock:
         Returns:
             (n, M) sums.
         """
-        return sum_over_shared(self.pairs.anchor_table, self.pairs.reference_table, self.rows, values)
+        sums = sum_over_shared(self.pairs.anchor_table, self.pairs.reference_table, self.rows, values)
+        self._sums = None if values is None else sums
+        return sums
 
     def _without_own(self, mask: Tensor) -> Tensor:
         own = self.own

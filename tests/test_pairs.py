@@ -100,3 +100,27 @@ def test_sums_of_values(generator):
             )
             expected = sum(by_pair[k, m].item() for k in shared for m in shared if k <= m)
             assert block.sum_over_shared(by_pair)[i, j].item() == pytest.approx(expected)
+
+
+def test_sums_become_weights_in_place_and_other_weights_stay(generator):
+    labels = torch.rand(5, 3, generator=generator) < 0.6
+    block = Pairs(labels)[:]
+    sums = block.sum_over_shared(torch.ones(3))
+    kept = block.of_positives(sums)
+    assert kept is sums
+    assert torch.equal(kept, block.shared * block.positives)
+    given = torch.rand(5, 5, generator=generator)
+    before = given.clone()
+    for weights in (given, block.shared, block.jaccard):
+        assert torch.equal(block.of_positives(weights), weights * block.positives)
+    assert torch.equal(given, before)
+    strict = Pairs(labels, positive_threshold=0.5)[:]
+    sums = strict.sum_over_shared(torch.ones(3))
+    assert torch.equal(strict.of_positives(sums), sums * strict.positives)
+
+
+def test_who_takes_the_jaccard_similarities_may_overwrite_them(generator):
+    block = Pairs(torch.rand(5, 3, generator=generator) < 0.6)[:]
+    expected = block.jaccard.clone()
+    block.take_jaccard().zero_()
+    assert torch.equal(block.jaccard, expected)

@@ -201,9 +201,10 @@ class TemperatureScheduledSimilarity(BaseDistance):
             statistics = self.label_statistics or pairs.statistics
             check_labels(block.labels, num_classes=statistics.num_classes)
             rarity = mean_over_labels(block.labels, statistics.label_rarity(pairs.dtype).to(block.labels.device))
-        jaccard = block.jaccard if self.overlap_scale else block.sizes.new_zeros(1, 1)
+        by_overlap = self.overlap_scale != 0
+        jaccard = block.take_jaccard() if by_overlap else block.sizes.new_zeros(1, 1)
         return pairwise_temperatures(
-            jaccard, rarity, temperature, self.overlap_scale, self.rarity_scale, self.min_temperature
+            jaccard, rarity, temperature, self.overlap_scale, self.rarity_scale, self.min_temperature, by_overlap
         )
 
     def temperatures(self, labels: Tensor, ref_labels: Tensor | None = None) -> Tensor:

@@ -1,5 +1,6 @@
 """Dynamic temperature scaling (DTS)."""
 
+import torch
 from torch import Tensor
 
 
@@ -10,6 +11,7 @@ def pairwise_temperatures(
     overlap_scale: float,
     rarity_scale: float,
     min_temperature: float,
+    overwrite: bool = False,
 ) -> Tensor:
     r"""Temperature of each pair, from its label overlap and the rarity of the anchor's labels.
 
@@ -25,14 +27,15 @@ def pairwise_temperatures(
         overlap_scale: growth of the temperature from no overlap to equal label sets.
         rarity_scale: fall of the temperature from the most frequent to the rarest labels.
         min_temperature: smallest temperature of a pair.
+        overwrite: write the temperatures into ``jaccard``, unless ``temperature`` needs a gradient.
 
     Returns:
         (N, M) temperatures in the type of ``jaccard``.
 
     Example:
-        >>> import torch
         >>> pairwise_temperatures(torch.tensor([[0.0, 0.5, 1.0]]), torch.tensor([1.0]), 0.1, 1.0, 0.3, 0.01)
         tensor([[0.0700, 0.1050, 0.1400]])
     """
     base = (temperature * (1 - rarity_scale * anchor_rarity)).to(jaccard.dtype)[:, None]
-    return (jaccard * (base * overlap_scale)).add_(base).clamp_(min=min_temperature)
+    out = jaccard if overwrite and not base.requires_grad else None
+    return torch.mul(jaccard, base * overlap_scale, out=out).add_(base).clamp_(min=min_temperature)
