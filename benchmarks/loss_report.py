@@ -75,13 +75,13 @@ def write_page(path: Path, page: Path) -> None:
 
 
 NOTES = (
-    "Value and gradient of the fused engine are computed in one pass over row chunks, so memory grows with the larger "
-    "side of the batch and not with the product. Up to 24 classes (128 with label weights) sums over shared labels are "
-    "dense products; beyond, they are added up label by label, exactly, which on a GPU waits for the device once a "
-    "chunk. Nothing else in a training step waits for it: labels and indices there are checked by device-side "
-    "assertions. Under `torch.compile` a step is one graph with boolean labels and statistics that are given or learnt "
-    "(`num_classes`); integer labels and frequencies of the batch leave the graph and come back. No GPU was at hand: "
-    "that a step reads nothing back was seen on fake CUDA tensors, speed there was not measured."
+    "The fused engine computes value and gradient block by block, so memory grows with the larger side of the batch "
+    "and not with the product. Up to 24 classes (128 with label weights), sums over shared labels are matrix "
+    "products. With more classes they are added up label by label, which makes the host wait for a GPU once per "
+    "block. Nothing else in a training step waits: the first checks of integer labels and of indices do, later ones "
+    "are read when they arrive. Under `torch.compile` a step is one graph with boolean labels and statistics that "
+    "are given or learnt (`num_classes`); integer labels and frequencies of the batch break the graph. Speed on a "
+    "GPU was not measured: that a step reads nothing back was tested on fake CUDA tensors."
 )
 BANK_NOTES = (
     "`MultiLabelCrossBatchMemory` with a full queue, against the same loss with as many rows as `ref_emb`. One step "

@@ -6,6 +6,7 @@
 import pytest
 import torch
 from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException, FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from pml_macl import LabelStatistics, deferred_check, losses
 from pml_macl.distances import LinearTemperature, TemperatureScheduledSimilarity
@@ -64,6 +65,42 @@ def test_a_step_reads_nothing_back(name, dtype, monkeypatch):
         assert loss_fn(*batch(8, dtype), ref_emb=ref_emb, ref_labels=ref_labels, own=own).shape == ()
         pairs = tuple(torch.empty(5, dtype=torch.long, device="cuda") for _ in range(4))
         assert loss_fn(*batch(8, dtype), pairs).shape == ()
+
+
+class Crossings(TorchDispatchMode):
+    """Counts copies of tensors, other than single numbers, between the devices."""
+
+    def __init__(self):
+        super().__init__()
+        self.copies = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        if "copy" in str(function) and isinstance(result, torch.Tensor) and result.dim() > 0:
+            sources = {x.device.type for x in args if isinstance(x, torch.Tensor)}
+            self.copies += sources != {result.device.type}
+        return result
+
+
+@needs_fake_cuda
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("in_memory", [False, True])
+def test_a_step_copies_nothing_to_another_device(name, in_memory, monkeypatch):
+    """Label frequencies of a batch, too, are made where the labels are; a memory knows its position without asking."""
+    monkeypatch.setattr(deferred_check, "SYNCHRONOUS_CHECKS", 0)
+    monkeypatch.setattr(deferred_check.DeferredCheck, "_is_set", lambda self, on_host: False)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        loss_fn = LOSSES[name]()
+        if in_memory:
+            loss_fn = losses.MultiLabelCrossBatchMemory(loss_fn, 4, 17, 20)
+        loss_fn.to("cuda")
+        loss_fn(*batch(8, torch.bool))  # a memory moves to the type of the embeddings once
+        with Crossings() as crossings:
+            loss_fn(*batch(8, torch.bool))
+        assert crossings.copies == 0
+        with Crossings() as crossings:
+            loss_fn(*batch(8, torch.bool)[:1], torch.empty(8, 17, dtype=torch.bool))  # labels on the CPU
+        assert crossings.copies > 0
 
 
 @needs_fake_cuda
