@@ -98,34 +98,19 @@ def _add_block(
     gradients: list[Tensor | None],
 ) -> tuple[Tensor, Tensor]:
     """Weighted losses of n anchors, (n,), and the (n,) weights; their gradients are added to ``gradients``."""
-    block = pairs[rows]
-    weights = block.of_positives(terms.weights(block))
+    weights, totals, temperatures, ignored, own = _terms_of_block(pairs[rows], terms)
     row_weights = weights.sum(dim=1, keepdim=True)
-    totals = block.of_positives(1.0).sum(dim=1, keepdim=True) if terms.divide_by_count else row_weights
-    ignored, own = block.ignored, block.own
-    # Last, since they may take the place of the Jaccard similarities.
-    with torch.set_grad_enabled(bool(terms.parameters)):
-        differentiable = terms.temperatures(block)
-    temperatures = differentiable.detach()
-    if terms.observe is not None:
-        terms.observe(block, temperatures)
-    del block  # and with it the matrices that only the terms needed: the next ones take their memory
+    totals = row_weights if totals is None else totals
     used = terms.anchor_weights[rows, None] * (totals > 0)
     scale = used / torch.where(totals > 0, totals, 1)
 
+    divisors = temperatures.detach()
     others = query if reference is None else reference
-    per_pair = temperatures.ndim > 0 and temperatures.shape[-1] > 1
-    logits = query[rows] @ others.T if per_pair else (query[rows] / temperatures) @ others.T
-    if per_pair:
-        logits.div_(temperatures)
+    per_pair = divisors.ndim > 0 and divisors.shape[-1] > 1  # else a temperature per anchor divides fewer numbers
+    logits = (query[rows] @ others.T).div_(divisors) if per_pair else (query[rows] / divisors) @ others.T
     weighted = torch.linalg.vecdot(weights, logits)[:, None]
-    slopes = logits / temperatures if differentiable.requires_grad else None
-    smallest = torch.finfo(logits.dtype).min  # -inf would make a row without candidates NaN
-    if ignored is not None:
-        logits.add_(ignored.view(torch.uint8).to(logits.dtype), alpha=smallest / 2)
-    if own is not None:
-        logits.scatter_(1, own, smallest)
-    largest = logits.amax(dim=1, keepdim=True)
+    slopes = logits / divisors if temperatures.requires_grad else None
+    largest = _exclude(logits, ignored, own).amax(dim=1, keepdim=True)
     likelihoods = logits.sub_(largest).exp_()
     denominators = likelihoods.sum(dim=1, keepdim=True)
     losses = scale * (row_weights * (denominators.log() + largest) - weighted)
@@ -133,14 +118,36 @@ def _add_block(
     # The negative gradient in the logits, but for the factor `scale`.
     descent = weights.addcmul_(likelihoods, row_weights / denominators, value=-1)
     if slopes is not None:
-        slopes.mul_(descent).mul_(scale)
-        _add_gradients_of_parameters(differentiable, slopes, terms.parameters, gradients)
+        _add_gradients_of_parameters(temperatures, slopes.mul_(descent).mul_(scale), terms.parameters, gradients)
     if per_pair:
-        descent.div_(temperatures)
+        descent.div_(divisors)
     else:
-        scale = scale / temperatures
+        scale = scale / divisors
     _add_gradients(rows, query, reference, descent, scale, gradients)
     return losses, used
+
+
+def _terms_of_block(
+    block: PairBlock, terms: Terms
+) -> tuple[Tensor, Tensor | None, Tensor, Tensor | None, Tensor | None]:
+    """Weights, 0 off the positives; the number of positives if it divides; temperatures; ignored and own pairs."""
+    weights = block.of_positives(terms.weights(block))
+    counts = block.of_positives(1.0).sum(dim=1, keepdim=True) if terms.divide_by_count else None
+    ignored, own = block.ignored, block.own
+    # Last, since they may take the place of the Jaccard similarities.
+    with torch.set_grad_enabled(bool(terms.parameters)):
+        temperatures = terms.temperatures(block)
+    if terms.observe is not None:
+        terms.observe(block, temperatures.detach())
+    return weights, counts, temperatures, ignored, own
+
+
+def _exclude(logits: Tensor, ignored: Tensor | None, own: Tensor | None) -> Tensor:
+    """Give the excluded pairs logits so small that their likelihood is 0; -inf would make an empty row NaN."""
+    smallest = torch.finfo(logits.dtype).min
+    if ignored is not None:
+        logits.add_(ignored.view(torch.uint8).to(logits.dtype), alpha=smallest / 2)
+    return logits if own is None else logits.scatter_(1, own, smallest)
 
 
 def _add_gradients(
