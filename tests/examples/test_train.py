@@ -3,8 +3,11 @@ import sqlite3
 from contextlib import closing
 
 import pytest
+import torch
 import train
 from archives import assert_same_state, write_archive
+
+from pml_macl import LabelStatistics
 
 FIGURES = ["training_curves.png", "label_average_precision.png", "retrieval_grid.png"]
 
@@ -148,3 +151,13 @@ def test_a_stratified_split_without_a_split_column(archive, tmp_path, capsys):
     del argv[start : start + 2]
     train.main([*argv, "--ignore-columns", "part"])
     assert "36 train, 13 val, 11 test images, 12 labels" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["macl", "macl-weighted", "supcon-any"])
+def test_the_losses_collect_stats_in_the_fused_engine(name):
+    labels = torch.rand(12, 5, generator=torch.Generator().manual_seed(0)) < 0.4
+    loss_fn, miner = train.make_loss(name, 0.1, LabelStatistics.from_labels(labels)), train.make_miner()
+    embeddings = torch.randn(12, 4)
+    loss_fn(embeddings, labels, miner(embeddings, labels))
+    assert loss_fn.fallback is None
+    assert loss_fn.num_pos_pairs > 0
