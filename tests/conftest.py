@@ -1,8 +1,8 @@
 """Shared fixtures, and the options of pytest-xdist.
 
-If pytest-xdist is installed, `python -m pytest` runs the suite in one process per CPU. The tests run in a single process
-with `-n 0`, with `-p no:xdist`, and if the command line names files or tests. These options are set here because with `-n`
-in pyproject.toml pytest would refuse `-p no:xdist`.
+If pytest-xdist is installed, `python -m pytest` runs the suite in one process per CPU. With `-n 0` or `-p no:xdist`, or if
+the command line names files or tests, everything runs in a single process. The options are set here because pytest
+would refuse `-p no:xdist` if pyproject.toml contained `-n`.
 """
 
 import os
@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-PARALLEL = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")) > 1
-if PARALLEL:  # The test processes share the CPUs, so each uses one thread. Set it before torch is imported.
+if int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")) > 1:
+    # The test processes share the CPUs, so each uses one thread. torch reads the variable when it is imported.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch  # noqa: E402
 
 DEVICES = ["cpu"] + (["cuda"] if torch.cuda.is_available() else [])
-MAX_PROCESSES = 8  # Each process collects the whole suite, and the longest file takes a quarter of the time on two CPUs.
+MAX_PROCESSES = 8  # Each process collects the whole suite, and the slowest file bounds the time.
 # All tests of a file run in the same process, so each module fixture is made once. The slowest files start first.
 LONGEST_FILES = (
     "test_faults.py",

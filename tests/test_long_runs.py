@@ -24,7 +24,7 @@ def resident_bytes():
 
 @pytest.fixture
 def one_thread():
-    """Use one thread: it is fastest for matrices this small, and several threads wait for each other on a busy machine."""
+    """Use one thread: the matrices are small, and several threads wait for each other on a busy machine."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
