@@ -1,7 +1,7 @@
 """Shared fixtures, and the options of pytest-xdist.
 
-If pytest-xdist is installed, `python -m pytest` runs the suite in one process per CPU. With `-n 0` or `-p no:xdist`, or if
-the command line names files or tests, everything runs in a single process. The options are set here because pytest
+If pytest-xdist is installed, `python -m pytest` runs the suite in one process per CPU. With `-n 0` or `-p no:xdist`, or
+if the command line names files or tests, everything runs in a single process. The options are set here because pytest
 would refuse `-p no:xdist` if pyproject.toml contained `-n`.
 """
 
@@ -14,7 +14,7 @@ if int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")) > 1:
     # The test processes share the CPUs, so each uses one thread. torch reads the variable when it is imported.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import torch  # noqa: E402
+import torch
 
 DEVICES = ["cpu"] + (["cuda"] if torch.cuda.is_available() else [])
 MAX_PROCESSES = 8  # Each process collects the whole suite, and the slowest file bounds the time.
