@@ -28,6 +28,19 @@ CPU = torch.device("cpu")
 PRELOAD = ["train", "torchvision.transforms.v2", "torch.utils.tensorboard", "torch._dynamo", "PIL.PngImagePlugin"]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def shorter_runs():
+    """Skip the figures, which tests/examples/test_train.py checks, and wait less for the workers of a DataLoader.
+
+    After an error, torch waits up to 5 s for each worker before it ends the worker; here it waits 0.1 s.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("draw_curves", "draw_labels", "draw_grid"):
+            patch.setattr(train, name, lambda *args: None)
+        patch.setattr(torch.utils.data._utils, "MP_STATUS_CHECK_INTERVAL", 0.1)
+        yield
+
+
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory):
     return write_archive(tmp_path_factory.mktemp("archive"), num_images=48, image_size=16, seed=3)
@@ -121,7 +134,7 @@ def test_ten_kills_at_random_moments_change_nothing(archive, tmp_path, start):
                 time.sleep(0.01)
             time.sleep(rng.uniform(0, 0.2))
         else:
-            time.sleep(rng.uniform(0, 1.2))
+            time.sleep(rng.uniform(0, 0.8))
         process.kill()
         process.join()
         assert process.exitcode == -signal.SIGKILL

@@ -22,6 +22,15 @@ def resident_bytes():
     return int(pages) * resource.getpagesize()
 
 
+@pytest.fixture
+def one_thread():
+    """Use one thread: the matrices are small, and several threads wait for each other on a busy machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 def make_step(engine):
     """A training step of miner, memory, loss and its statistics, and the parts that count."""
     schedule = CosineTemperature(0.2, 0.1, STEPS)
@@ -41,6 +50,7 @@ def make_step(engine):
     return step, memory, schedule
 
 
+@pytest.mark.usefixtures("one_thread")
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads the resident memory from /proc")
 @pytest.mark.parametrize(("engine", "steps"), [("auto", STEPS), ("reference", STEPS // 5)])
 def test_steps(engine, steps, generator):

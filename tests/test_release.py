@@ -21,8 +21,9 @@ EXTRAS = PROJECT["optional-dependencies"]
 # Of each module, the distributions that install it; packages_distributions of Python 3.10 misses most wheels.
 OWNERS: dict[str, set[str]] = {}
 for found in distributions():
-    for file in found.files or ():
-        OWNERS.setdefault(file.parts[0].removesuffix(".py"), set()).add(found.metadata["Name"])
+    name = found.metadata["Name"]  # each access parses the metadata again
+    for module in {file.parts[0].removesuffix(".py") for file in found.files or ()}:
+        OWNERS.setdefault(module, set()).add(name)
 
 
 def names(requirements):

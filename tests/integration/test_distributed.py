@@ -215,7 +215,7 @@ def test_the_example_under_torchrun():
     command = [sys.executable, *launcher, "--master-port", str(free_port()), *script]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
-    assert run.returncode == 0, run.stderr
+    assert run.returncode == 0, run.stdout + run.stderr
     assert "2 processes, gloo, cpu" in run.stdout
     assert "label statistics of 32 images, the same on each process" in run.stdout
 
