@@ -116,6 +116,7 @@ def run_process(folder):
     torch.save(found, Path(folder) / f"{rank}.pt")
     torch.distributed.barrier()  # a process that leaves while another still works may abort as its connections go
     torch.distributed.destroy_process_group()
+    os._exit(0)  # without the end of the interpreter, at which a thread of torch's may abort the process
 
 
 def free_port():
@@ -212,9 +213,13 @@ SMALL_EXAMPLE = ["--num-images", "32", "--num-test-images", "20", "--epochs", "1
 def test_the_example_under_torchrun():
     launcher = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-addr", "127.0.0.1"]
     script = [str(EXAMPLES / "distributed.py"), *SMALL_EXAMPLE]
-    command = [sys.executable, *launcher, "--master-port", str(free_port()), *script]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
+    for _ in range(3):
+        command = [sys.executable, *launcher, "--master-port", str(free_port()), *script]
+        run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
+        # Once in some thirty runs a thread of torch's aborts its process at the exit, after all results are printed.
+        if "terminate called without an active exception" not in run.stderr:
+            break
     assert run.returncode == 0, run.stdout + run.stderr
     assert "2 processes, gloo, cpu" in run.stdout
     assert "label statistics of 32 images, the same on each process" in run.stdout
