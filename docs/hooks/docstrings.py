@@ -54,6 +54,12 @@ class Docstrings(griffe.Extension):
         if obj.docstring:
             obj.docstring.value = to_markdown(obj.docstring.value)
 
+    def on_class_members(self, *, cls: griffe.Class, **kwargs: Any) -> None:
+        """Griffe takes the signature of a class from ``__init__`` only; subclasses of Tensor have ``__new__``."""
+        new = cls.members.get("__new__")
+        if isinstance(new, griffe.Function) and "__init__" not in cls.members:
+            cls.set_member("__init__", griffe.Function("__init__", parameters=new.parameters, lineno=new.lineno))
+
 
 def on_page_markdown(markdown: str, **kwargs: Any) -> str:
     """MkDocs hook: equations of the pages stand between dollars, or double dollars where they have their own line."""
