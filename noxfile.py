@@ -61,7 +61,7 @@ def types(session: nox.Session) -> None:
 def docs(session: nox.Session) -> None:
     """The documentation site."""
     session.install("-e", ".[docs]")
-    session.run("mkdocs", "build", "--strict", "-q", "--site-dir", session.create_tmp() + "/site")
+    session.run("mkdocs", "build", "--strict", "--site-dir", session.create_tmp() + "/site")
 
 
 @nox.session

@@ -14,7 +14,7 @@ from mkdocs.exceptions import PluginError
 
 MATH_BLOCK = re.compile(r"^([ ]*)\.\. math::[ ]*(.*)\n((?:\1[ ]+.*\n|[ ]*\n)*)", re.MULTILINE)
 MATH_ROLE = re.compile(r":math:`([^`]+)`")
-CODE_ROLE = re.compile(r":(?:class|func|meth):`~?([^`]*?)([^`.]+)`")
+CODE_ROLE = re.compile(r":(?:attr|class|func|meth):`~?([^`]*?)([^`.]+)`")
 EXAMPLE = re.compile(r"^( *)Example:$", re.MULTILINE)
 DISPLAYED = re.compile(r"\$\$(.+?)\$\$", re.DOTALL)
 INLINE = re.compile(r"\$([^$\n]+)\$")
