@@ -3,6 +3,7 @@
 nox                   lint, types, docs, notebooks, build and wheel
 nox -s tests          on every supported Python that is installed
 nox -s tests_oldest   with the oldest supported release of each dependency
+nox -s docs_oldest    the documentation site with the oldest supported release of each package of the extra docs
 """
 
 from pathlib import Path
@@ -24,6 +25,14 @@ nox.options.default_venv_backend = "venv"
 nox.options.sessions = ["lint", "types", "docs", "notebooks", "build", "wheel"]
 
 
+def oldest(*extras: str) -> list[str]:
+    """The lower bounds that pyproject.toml gives, of the extras; ``core`` stands for the dependencies."""
+    project = nox.project.load_toml("pyproject.toml")["project"]
+    groups = {"core": project["dependencies"], **project["optional-dependencies"]}
+    requirements = [requirement for extra in extras for requirement in groups[extra]]
+    return [requirement.split(",")[0].replace(">=", "==") + ".*" for requirement in requirements]
+
+
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
     """The test-suite with the newest release of each dependency."""
@@ -34,10 +43,7 @@ def tests(session: nox.Session) -> None:
 @nox.session(python="3.10")
 def tests_oldest(session: nox.Session) -> None:
     """The test-suite with the lower bounds that pyproject.toml gives the core and the examples."""
-    project = nox.project.load_toml("pyproject.toml")["project"]
-    requirements = project["dependencies"] + project["optional-dependencies"]["examples"]
-    oldest = [requirement.split(",")[0].replace(">=", "==") + ".*" for requirement in requirements]
-    session.install("-e", ".[dev]", *oldest)
+    session.install("-e", ".[dev]", *oldest("core", "examples"))
     # Old releases warn of each other; pyproject.toml makes errors of warnings.
     session.run("python", "-m", "pytest", "-W", "default", *session.posargs)
 
@@ -59,9 +65,16 @@ def types(session: nox.Session) -> None:
 
 @nox.session
 def docs(session: nox.Session) -> None:
-    """The documentation site."""
+    """The documentation site, with what the extra docs brings and nothing else."""
     session.install("-e", ".[docs]")
-    session.run("mkdocs", "build", "--strict", "-q", "--site-dir", session.create_tmp() + "/site")
+    session.run("mkdocs", "build", "--strict", "--site-dir", session.create_tmp() + "/site")
+
+
+@nox.session
+def docs_oldest(session: nox.Session) -> None:
+    """The documentation site with the lower bounds that pyproject.toml gives the extra docs."""
+    session.install("-e", ".[docs]", *oldest("docs"))
+    session.run("mkdocs", "build", "--strict", "--site-dir", session.create_tmp() + "/site")
 
 
 @nox.session

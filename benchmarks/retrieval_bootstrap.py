@@ -12,7 +12,7 @@ from torch import Tensor
 from training import read_runs, records_folder
 
 from pml_macl.evaluation import average_precision, ndcg
-from pml_macl.evaluation.label_mean_average_precision_by_frequency import frequency_thirds
+from pml_macl.evaluation.functional.label_mean_average_precision_by_frequency import frequency_thirds
 from pml_macl.labels import jaccard_similarity, shared_label_counts
 
 RESAMPLES = 2000

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from pml_macl.checks import check_values
-from pml_macl.evaluation.label_mean_average_precision_by_frequency import frequency_thirds
+from pml_macl.evaluation.functional.label_mean_average_precision_by_frequency import frequency_thirds
 from pml_macl.labels import check_labels
 from pml_macl.plot_style import COLOURS, GREEN, GREY, GRID, INK, RED, add_legend, line_style, new_figure, new_plot
 from pml_macl.plot_style import LINE_STYLES as LINE_STYLES

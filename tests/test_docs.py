@@ -1,15 +1,14 @@
 """The code of README and of the docs runs, and what they say of the package is true."""
 
-import importlib
 import inspect
 import json
-import pkgutil
 import re
 import runpy
 from pathlib import Path
 
 import pytest
 import torch
+from public_objects import public_objects
 
 import pml_macl
 
@@ -64,19 +63,6 @@ def test_every_public_object_has_a_page():
     whole = {"pml_macl.evaluation", "pml_macl.functional"}  # shown with all that they hold
     missing = {name for name in public_objects() if name not in shown and name.rpartition(".")[0] not in whole}
     assert missing == set()
-
-
-def public_objects():
-    modules = [pml_macl]
-    for info in pkgutil.walk_packages(pml_macl.__path__, "pml_macl."):
-        modules.append(importlib.import_module(info.name))
-    found = {}
-    for module in modules:
-        for name in getattr(module, "__all__", ()):
-            thing = getattr(module, name)
-            if callable(thing):
-                found[f"{module.__name__}.{name}"] = thing
-    return found
 
 
 @pytest.mark.parametrize("name", public_objects())

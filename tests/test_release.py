@@ -94,8 +94,13 @@ def test_supported_pythons_are_those_of_the_nox_file():
 
 
 def test_each_lower_bound_has_one_number_to_test():
-    for requirement in PROJECT["dependencies"] + EXTRAS["examples"]:
-        assert re.fullmatch(r"[\w.\[\]-]+>=\d+(\.\d+)+(,<\d+)?", requirement), requirement  # nox -s tests_oldest
+    for requirement in PROJECT["dependencies"] + EXTRAS["examples"] + EXTRAS["docs"]:
+        # What nox -s tests_oldest docs_oldest can read.
+        assert re.fullmatch(r"[\w.\[\]-]+>=\d+(\.\d+)+(,<\d+)?", requirement), requirement
+
+
+def test_the_extra_docs_brings_what_formats_signatures():
+    assert "ruff" in names(EXTRAS["docs"])  # mkdocstrings requires no formatter; without one each signature is one line
 
 
 # What schema 1.2.0 of the Citation File Format asks for, as far as this file uses it.

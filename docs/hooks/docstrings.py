@@ -14,7 +14,7 @@ from mkdocs.exceptions import PluginError
 
 MATH_BLOCK = re.compile(r"^([ ]*)\.\. math::[ ]*(.*)\n((?:\1[ ]+.*\n|[ ]*\n)*)", re.MULTILINE)
 MATH_ROLE = re.compile(r":math:`([^`]+)`")
-CODE_ROLE = re.compile(r":(?:class|func|meth):`~?([^`]*?)([^`.]+)`")
+CODE_ROLE = re.compile(r":(?:attr|class|func|meth):`~?([^`]*?)([^`.]+)`")
 EXAMPLE = re.compile(r"^( *)Example:$", re.MULTILINE)
 DISPLAYED = re.compile(r"\$\$(.+?)\$\$", re.DOTALL)
 INLINE = re.compile(r"\$([^$\n]+)\$")
@@ -53,6 +53,12 @@ class Docstrings(griffe.Extension):
     def on_instance(self, *, obj: griffe.Object, **kwargs: Any) -> None:
         if obj.docstring:
             obj.docstring.value = to_markdown(obj.docstring.value)
+
+    def on_class_members(self, *, cls: griffe.Class, **kwargs: Any) -> None:
+        """Griffe takes the signature of a class from ``__init__`` only; subclasses of Tensor have ``__new__``."""
+        new = cls.members.get("__new__")
+        if isinstance(new, griffe.Function) and "__init__" not in cls.members:
+            cls.set_member("__init__", griffe.Function("__init__", parameters=new.parameters, lineno=new.lineno))
 
 
 def on_page_markdown(markdown: str, **kwargs: Any) -> str:

@@ -5,7 +5,7 @@ from pml_macl.datasets.dlrsd import DLRSD
 from pml_macl.datasets.mlaid import MLAID
 from pml_macl.datasets.multi_label_image_dataset import MultiLabelImageDataset
 from pml_macl.datasets.split_file import read_split, write_split
-from pml_macl.datasets.stratified_split import stratified_split
+from pml_macl.datasets.stratification import stratified_split
 from pml_macl.datasets.synthetic.synthetic_scenes import SyntheticScenes
 from pml_macl.datasets.uc_merced_multi_label import UCMercedMultiLabel
 from pml_macl.datasets.whdld import WHDLD

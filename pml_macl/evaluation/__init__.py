@@ -1,17 +1,19 @@
 """Retrieval metrics for multi-hot labels, and the accuracy calculator that computes them."""
 
-from pml_macl.evaluation.acg import acg
-from pml_macl.evaluation.anmrr import anmrr
-from pml_macl.evaluation.average_precision import average_precision
-from pml_macl.evaluation.average_precision_at_r import average_precision_at_r
-from pml_macl.evaluation.label_mean_average_precision_by_frequency import label_mean_average_precision_by_frequency
-from pml_macl.evaluation.label_retrieval import hamming_loss, label_f1, label_precision, label_recall
+from pml_macl.evaluation.functional.acg import acg
+from pml_macl.evaluation.functional.anmrr import anmrr
+from pml_macl.evaluation.functional.average_precision import average_precision
+from pml_macl.evaluation.functional.average_precision_at_r import average_precision_at_r
+from pml_macl.evaluation.functional.label_mean_average_precision_by_frequency import (
+    label_mean_average_precision_by_frequency,
+)
+from pml_macl.evaluation.functional.label_retrieval import hamming_loss, label_f1, label_precision, label_recall
+from pml_macl.evaluation.functional.ndcg import ndcg
+from pml_macl.evaluation.functional.precision_at_k import precision_at_k
+from pml_macl.evaluation.functional.r_precision import r_precision
+from pml_macl.evaluation.functional.reciprocal_rank import reciprocal_rank
+from pml_macl.evaluation.functional.weighted_average_precision import weighted_average_precision
 from pml_macl.evaluation.multi_label_accuracy_calculator import MultiLabelAccuracyCalculator
-from pml_macl.evaluation.ndcg import ndcg
-from pml_macl.evaluation.precision_at_k import precision_at_k
-from pml_macl.evaluation.r_precision import r_precision
-from pml_macl.evaluation.reciprocal_rank import reciprocal_rank
-from pml_macl.evaluation.weighted_average_precision import weighted_average_precision
 
 __all__ = [
     "MultiLabelAccuracyCalculator",

@@ -16,26 +16,26 @@ from pml_macl.checks import (
     check_k,
     check_range,
 )
-from pml_macl.evaluation.acg import acg
-from pml_macl.evaluation.anmrr import anmrr
-from pml_macl.evaluation.average_precision import AP_DENOMINATORS, average_precision
-from pml_macl.evaluation.average_precision_at_r import average_precision_at_r
 from pml_macl.evaluation.distinct_rows import distinct_label_sets
 from pml_macl.evaluation.full_precision import full_precision
-from pml_macl.evaluation.label_mean_average_precision_by_frequency import frequency_thirds
-from pml_macl.evaluation.label_retrieval import hamming_loss, label_f1, label_precision, label_recall
+from pml_macl.evaluation.functional.acg import acg
+from pml_macl.evaluation.functional.anmrr import anmrr
+from pml_macl.evaluation.functional.average_precision import AP_DENOMINATORS, average_precision
+from pml_macl.evaluation.functional.average_precision_at_r import average_precision_at_r
+from pml_macl.evaluation.functional.label_mean_average_precision_by_frequency import frequency_thirds
+from pml_macl.evaluation.functional.label_retrieval import hamming_loss, label_f1, label_precision, label_recall
+from pml_macl.evaluation.functional.ndcg import ndcg
+from pml_macl.evaluation.functional.precision_at_k import precision_at_k
+from pml_macl.evaluation.functional.r_precision import r_precision
+from pml_macl.evaluation.functional.reciprocal_rank import reciprocal_rank
+from pml_macl.evaluation.functional.weighted_average_precision import weighted_average_precision
 from pml_macl.evaluation.map_in_threads import map_in_threads, num_torch_threads
 from pml_macl.evaluation.metric_accumulator import MetricAccumulator
-from pml_macl.evaluation.ndcg import ndcg
-from pml_macl.evaluation.precision_at_k import precision_at_k
 from pml_macl.evaluation.query_chunks import label_set_chunks, query_chunks
-from pml_macl.evaluation.r_precision import r_precision
 from pml_macl.evaluation.ranked_queries import RankedQueries
 from pml_macl.evaluation.ranker import Ranker
-from pml_macl.evaluation.reciprocal_rank import reciprocal_rank
 from pml_macl.evaluation.reference_labels import ReferenceLabels
 from pml_macl.evaluation.retrieval_sets import Array, RetrievalSets
-from pml_macl.evaluation.weighted_average_precision import weighted_average_precision
 from pml_macl.labels import label_dtype
 from pml_macl.statistics import LabelStatistics
 from pml_macl.tuning import EVALUATION_BYTES_PER_RANK, EVALUATION_CPU_BUDGET, EVALUATION_GPU_BUDGET

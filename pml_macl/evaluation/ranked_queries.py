@@ -5,8 +5,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from pml_macl.evaluation.average_precision import average_precision
 from pml_macl.evaluation.distinct_rows import distinct_label_sets
+from pml_macl.evaluation.functional.average_precision import average_precision
 from pml_macl.evaluation.reference_labels import ReferenceLabels
 
 

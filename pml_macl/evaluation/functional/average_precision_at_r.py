@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from pml_macl.checks import check_per_query, check_ranks
-from pml_macl.evaluation.average_precision import average_precision
+from pml_macl.evaluation.functional.average_precision import average_precision
 
 
 def average_precision_at_r(relevance: Tensor, num_relevant: Tensor) -> Tensor:
