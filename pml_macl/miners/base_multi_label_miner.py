@@ -1,10 +1,13 @@
-"""What the miners on multi-hot labels have in common."""
+"""What all miners on multi-hot labels have in common."""
+
+from typing import Any
 
 import torch
 from pytorch_metric_learning.miners import BaseMiner
 from torch import Tensor
 
 from pml_macl.checks import check_batch, in_float32
+from pml_macl.deferred_check import DeferredCheck
 
 
 class BaseMultiLabelMiner(BaseMiner):
@@ -13,6 +16,10 @@ class BaseMultiLabelMiner(BaseMiner):
     Subclasses implement ``mine``, as for PML's ``BaseMiner``. It gets boolean label sets, and ``ref_emb`` and
     ``ref_labels`` as they were given: None where the batch is compared with itself.
     """
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.deferred_check = DeferredCheck()
 
     def forward(
         self,
@@ -37,7 +44,7 @@ class BaseMultiLabelMiner(BaseMiner):
             TypeError, ValueError: shapes, types or values do not fit.
         """
         self.reset_stats()
-        labels, ref_labels = check_batch(embeddings, labels, ref_emb, ref_labels)
+        labels, ref_labels = check_batch(embeddings, labels, ref_emb, ref_labels, deferred=self.deferred_check)
         output: tuple[Tensor, ...]
         with torch.no_grad():
             references = None if ref_emb is None else in_float32(ref_emb)

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from pml_macl import LabelStatistics, losses
+from pml_macl.distances import LearnableTemperature, TemperatureScheduledSimilarity
 
 LABELS = torch.rand(16, 5, generator=torch.Generator().manual_seed(1)) < 0.4
 IN_ONE_GRAPH = {
@@ -13,10 +14,15 @@ IN_ONE_GRAPH = {
     "supcon any": lambda: losses.SupConAnyLoss(label_statistics=LabelStatistics.from_labels(LABELS)),
     "mulsupcon": lambda: losses.MulSupConLoss(label_statistics=LabelStatistics.from_labels(LABELS)),
 }
-# Integer labels are checked value by value, and frequencies of the batch are a new module: both leave the graph.
+# Integer labels are checked value by value, frequencies of the batch are a new module, and a learnable temperature has a
+# gradient inside the forward pass: all three leave the graph.
 IN_SEVERAL = {
     "frequencies of the batch": (losses.MACLLoss, torch.bool),
     "integers": (lambda: losses.MACLLoss(5), torch.long),
+    "learnable temperature": (
+        lambda: losses.MACLLoss(5, distance=TemperatureScheduledSimilarity(schedule=LearnableTemperature())),
+        torch.bool,
+    ),
 }
 
 pytestmark = pytest.mark.skipif(
