@@ -14,8 +14,8 @@ IN_ONE_GRAPH = {
     "supcon any": lambda: losses.SupConAnyLoss(label_statistics=LabelStatistics.from_labels(LABELS)),
     "mulsupcon": lambda: losses.MulSupConLoss(label_statistics=LabelStatistics.from_labels(LABELS)),
 }
-# Integer labels are checked value by value, frequencies of the batch are a new module, and a learnable temperature has a
-# gradient inside the forward pass: all three leave the graph.
+# Integer labels are checked value by value, frequencies of the batch are a new module, and the gradient of a learnable
+# temperature is computed in the forward pass: all three leave the graph.
 IN_SEVERAL = {
     "frequencies of the batch": (losses.MACLLoss, torch.bool),
     "integers": (lambda: losses.MACLLoss(5), torch.long),
