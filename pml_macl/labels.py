@@ -112,9 +112,14 @@ def jaccard_similarity(labels: Tensor, ref_labels: Tensor | None = None, dtype: 
 def label_overlap(labels: Tensor, ref_labels: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Shared label counts and Jaccard similarities of checked labels in one pass, both (N, M) in ``dtype``."""
     shared = count_product(labels, ref_labels.T).to(dtype)
-    sizes, ref_sizes = labels.sum(dim=1, dtype=dtype), ref_labels.sum(dim=1, dtype=dtype)
-    union = (sizes[:, None] + ref_sizes - shared).clamp(min=1)
-    return shared, shared / union
+    return shared, jaccard_from_counts(shared, labels.sum(dim=1, dtype=dtype), ref_labels.sum(dim=1, dtype=dtype))
+
+
+def jaccard_from_counts(shared: Tensor, sizes: Tensor, ref_sizes: Tensor) -> Tensor:
+    """(N, M) Jaccard similarities from (N, M) numbers of shared labels and the (N,) and (M,) sizes of the label sets."""
+    # An empty set shares nothing, so its size does not matter, but 0 / 0 would.
+    union = (sizes.clamp(min=1)[:, None] + ref_sizes).sub_(shared)
+    return torch.div(shared, union, out=union)
 
 
 def count_product(left: Tensor, right: Tensor) -> Tensor:

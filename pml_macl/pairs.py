@@ -9,6 +9,7 @@ from pml_macl.computed_once import computed_once
 from pml_macl.deferred_check import DeferredCheck
 from pml_macl.functional.pair_masks import masks_from_indices, negative_mask, positive_mask
 from pml_macl.label_table import LabelTable, sum_over_shared
+from pml_macl.labels import jaccard_from_counts
 from pml_macl.statistics import LabelStatistics
 from pml_macl.tuning import BLOCK_ELEMENTS, BLOCK_ROWS
 
@@ -149,9 +150,7 @@ class PairBlock:
     @computed_once
     def jaccard(self) -> Tensor:
         """(n, M) Jaccard similarity of the label sets; 0 for an empty set."""
-        # An empty set shares nothing, so its size does not matter, but 0 / 0 would.
-        union = (self.sizes.clamp(min=1) + self.ref_sizes).sub_(self.shared)
-        return torch.div(self.shared, union, out=union)
+        return jaccard_from_counts(self.shared, self.pairs.anchor_table.sizes[self.rows], self.ref_sizes)
 
     def take_jaccard(self) -> Tensor:
         """(n, M) Jaccard similarity as a tensor that the caller may overwrite."""

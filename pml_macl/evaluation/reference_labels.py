@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from pml_macl.evaluation.distinct_rows import distinct_label_sets
-from pml_macl.labels import count_product
+from pml_macl.labels import count_product, jaccard_from_counts
 from pml_macl.tuning import DENSE_LABELS
 
 
@@ -50,8 +50,7 @@ class ReferenceLabels:
 
     def jaccard(self, labels: Tensor, shared: Tensor) -> Tensor:
         """(N, S) Jaccard similarity of (N, C) label sets with each distinct set."""
-        union = labels.sum(dim=1, dtype=self.dtype)[:, None] + self.sizes
-        return shared / union.sub_(shared).clamp_(min=1)
+        return jaccard_from_counts(shared, labels.sum(dim=1, dtype=self.dtype), self.sizes)
 
     def relevance(self, labels: Tensor, shared: Tensor) -> Tensor:
         """(N, S) whether the references that carry a distinct set are relevant to (N, C) label sets."""
