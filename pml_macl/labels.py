@@ -116,7 +116,7 @@ def label_overlap(labels: Tensor, ref_labels: Tensor, dtype: torch.dtype) -> tup
 
 
 def jaccard_from_counts(shared: Tensor, sizes: Tensor, ref_sizes: Tensor) -> Tensor:
-    """(N, M) Jaccard similarities from (N, M) numbers of shared labels and the (N,) and (M,) sizes of the label sets."""
+    """(N, M) Jaccard similarities from (N, M) numbers of shared labels and the sizes, (N,) and (M,), of the sets."""
     # An empty set shares nothing, so its size does not matter, but 0 / 0 would.
     union = (sizes.clamp(min=1)[:, None] + ref_sizes).sub_(shared)
     return torch.div(shared, union, out=union)
