@@ -76,6 +76,14 @@ def test_signatures_are_laid_out_in_lines(pages):
     assert [line for line in lines if len(line) > 80] == []
 
 
+def test_what_is_computed_once_is_shown_as_a_property(build):
+    folder, _ = build
+    text = re.sub(r"<[^>]+>", "", (folder / "parts" / "pairs" / "index.html").read_text(encoding="utf-8"))
+    for name in ("statistics", "carriers", "shared", "jaccard", "positives", "negatives"):
+        assert re.search(rf"\b{name}: \w+", text)
+        assert f"{name}()" not in text
+
+
 def test_no_reference_is_unresolved(pages):
     found = {address: UNRESOLVED.findall(page.text) for address, page in pages.items()}
     assert {address: references for address, references in found.items() if references} == {}

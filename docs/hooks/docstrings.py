@@ -55,7 +55,21 @@ class Docstrings(griffe.Extension):
             obj.docstring.value = to_markdown(obj.docstring.value)
 
     def on_class_members(self, *, cls: griffe.Class, **kwargs: Any) -> None:
-        """Griffe takes the signature of a class from ``__init__`` only; subclasses of Tensor have ``__new__``."""
+        """Show what griffe does not see: properties that are computed once, and signatures in ``__new__``.
+
+        Griffe takes the signature of a class from ``__init__`` only; subclasses of Tensor have ``__new__``.
+        """
+        for name, member in list(cls.members.items()):
+            if isinstance(member, griffe.Function) and any("computed_once" in str(d.value) for d in member.decorators):
+                shown = griffe.Attribute(
+                    name,
+                    annotation=member.returns,
+                    docstring=member.docstring,
+                    lineno=member.lineno,
+                    endlineno=member.endlineno,
+                )
+                shown.labels.add("property")
+                cls.set_member(name, shown)
         new = cls.members.get("__new__")
         if isinstance(new, griffe.Function) and "__init__" not in cls.members:
             cls.set_member("__init__", griffe.Function("__init__", parameters=new.parameters, lineno=new.lineno))
