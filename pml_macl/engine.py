@@ -134,7 +134,7 @@ def _terms_of_block(
     weights = block.of_positives(terms.weights(block))
     counts = block.of_positives(1.0).sum(dim=1, keepdim=True) if terms.divide_by_count else None
     ignored, own = block.ignored, block.own
-    # Last, since they may take the place of the Jaccard similarities.
+    block.is_last_use = True  # temperatures may take the place of the Jaccard similarities
     with torch.set_grad_enabled(bool(terms.parameters)):
         temperatures = terms.temperatures(block)
     if terms.observe is not None:

@@ -125,6 +125,7 @@ class PairBlock:
     def __init__(self, pairs: Pairs, rows: slice) -> None:
         self.pairs = pairs
         self.rows = rows
+        self.is_last_use = False  # set by the engine: what asks now may overwrite the matrices of the block
         self._sums: Tensor | None = None  # what sum_over_shared has returned last
 
     @property

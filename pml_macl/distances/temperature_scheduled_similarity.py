@@ -201,10 +201,15 @@ class TemperatureScheduledSimilarity(BaseDistance):
             statistics = self.label_statistics or pairs.statistics
             check_labels(block.labels, num_classes=statistics.num_classes)
             rarity = mean_over_labels(block.labels, statistics.label_rarity(pairs.dtype).to(block.labels.device))
-        by_overlap = self.overlap_scale != 0
-        jaccard = block.take_jaccard() if by_overlap else block.sizes.new_zeros(1, 1)
+        # A subclass that calls this method may still need the overlaps.
+        is_overridden = type(self).pair_temperatures is not TemperatureScheduledSimilarity.pair_temperatures
+        overwrite = block.is_last_use and not is_overridden and self.overlap_scale != 0
+        if overwrite:
+            jaccard = block.take_jaccard()
+        else:
+            jaccard = block.jaccard if self.overlap_scale else block.sizes.new_zeros(1, 1)
         return pairwise_temperatures(
-            jaccard, rarity, temperature, self.overlap_scale, self.rarity_scale, self.min_temperature, by_overlap
+            jaccard, rarity, temperature, self.overlap_scale, self.rarity_scale, self.min_temperature, overwrite
         )
 
     def temperatures(self, labels: Tensor, ref_labels: Tensor | None = None) -> Tensor:

@@ -212,9 +212,9 @@ class MultiLabelContrastiveLoss(BaseMultiLabelLoss):
 
     def _by_autograd(self, embeddings: Tensor, ref_emb: Tensor | None, pairs: Pairs) -> dict[str, Any]:
         """The losses of all positive pairs, for any distance and any reducer."""
-        temperatures = self.distance.pair_temperatures(pairs[:])
-        logits = self.distance.logits(embeddings, ref_emb, temperatures)
         block = pairs[:]
+        temperatures = self.distance.pair_temperatures(block)
+        logits = self.distance.logits(embeddings, ref_emb, temperatures)
         if self.collect_stats or self.distance.collect_stats:
             observer = PairObserver()
             if pairs.num_references and len(pairs):

@@ -42,7 +42,7 @@ class PairWeightedReducer(BaseReducer, ABC):
         **kwargs: for PML's ``BaseReducer``: ``collect_stats``.
 
     Raises:
-        TypeError: ``label_statistics`` is of another type.
+        TypeError: ``label_statistics`` is of another type, or ``divide_by_count`` is not a bool.
     """
 
     def __init__(

@@ -134,6 +134,12 @@ class ByReference(TemperatureScheduledSimilarity):
         return 0.1 + 0.02 * block.ref_sizes
 
 
+class WarmerWithOverlap(TemperatureScheduledSimilarity):
+    def pair_temperatures(self, block):
+        overlap = block.jaccard  # held while the base class computes
+        return super().pair_temperatures(block) * (1 + overlap)
+
+
 class ShorterVectors(CosineSimilarity):
     def normalize(self, embeddings, dim=1, **kwargs):
         return 0.8 * super().normalize(embeddings, dim, **kwargs)
@@ -147,6 +153,7 @@ class ShorterVectors(CosineSimilarity):
         {"reducer": FewLabelsFirst()},
         {"distance": SofterForLargeSets()},
         {"distance": ByReference()},
+        {"distance": WarmerWithOverlap()},
         {"distance": ShorterVectors()},
         {"distance": CosineSimilarity(p=1)},
         {"distance": DotProductSimilarity(normalize_embeddings=False)},
@@ -173,6 +180,21 @@ def test_a_part_of_your_own_runs_in_the_fused_engine(options, with_references, b
         torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12)
     if "embedding_regularizer" not in options:
         assert found[0][0] != MACLLoss()(embeddings, labels, *references)
+
+
+def test_temperatures_leave_the_overlaps_that_others_hold_alone(batch):
+    labels = batch[1]
+    block = pairs.Pairs(labels)[:]
+    overlap = block.jaccard
+    before = overlap.clone()
+    plain = TemperatureScheduledSimilarity().pair_temperatures(block)
+    assert torch.equal(overlap, before)
+    torch.testing.assert_close(WarmerWithOverlap().pair_temperatures(pairs.Pairs(labels)[:]), plain * (1 + before))
+    # In the engine, too: with one label per image overlap is 1 or 0, so the expected loss has twice the scale.
+    one_hot = torch.nn.functional.one_hot(torch.arange(12) % 4, 4)
+    found = MACLLoss(distance=WarmerWithOverlap(overlap_scale=1.0))(batch[0], one_hot)
+    expected = MACLLoss(distance=TemperatureScheduledSimilarity(overlap_scale=3.0))(batch[0], one_hot)
+    torch.testing.assert_close(found, expected)
 
 
 def test_what_a_subclass_replaces_is_never_bypassed(batch):
