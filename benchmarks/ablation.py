@@ -1,7 +1,7 @@
 """What each part of MACL does: one setting changed at a time, on frozen features with a trained head.
 
     python benchmarks/ablation.py run --data DIR [DIR ...] --output FOLDER
-    python benchmarks/ablation.py report --output FOLDER --page docs/ablation.md
+    python benchmarks/ablation.py report --output FOLDER --page docs/results/ablation.md
 
 DIR is as for retrieval.py. All measurements use the validation split, because defaults are chosen from them. Each run
 adds a line to FOLDER/runs.jsonl; a run that has a line is not repeated.

@@ -60,7 +60,7 @@ def introduction(lines: Runs) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in lines[0]["versions"].items())
     return (
         "# Ablation\n\n"
-        f"MACL with its defaults, and with one setting changed at a time. Protocol `head` of the [results](results.md) "
+        f"MACL with its defaults, and with one setting changed at a time. Protocol `head` of the [results](frozen.md) "
         f"({chosen}), {' and '.join(data)}, {seeds} seeds, measured on the **validation** split, from which defaults "
         "may be chosen. Percent; a column is the mean over data sets and seeds, the last one the mean of all metrics "
         "with the standard deviation over seeds and its difference to the default. The temperature is not tuned anew "
@@ -71,7 +71,7 @@ def introduction(lines: Runs) -> str:
         f"{versions}. The commands:\n\n"
         "```\n"
         "python benchmarks/ablation.py run --data DIR [DIR ...] --output FOLDER\n"
-        "python benchmarks/ablation.py report --output FOLDER --page docs/ablation.md\n"
+        "python benchmarks/ablation.py report --output FOLDER --page docs/results/ablation.md\n"
         "```\n\n"
         "The runs behind this page are `benchmarks/results/ablation/runs.jsonl`; the second command makes the page "
         "from them with `--output benchmarks/results/ablation`."

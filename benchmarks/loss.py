@@ -1,7 +1,7 @@
 """What the losses cost, forward and backward, against losses of PML and a floor, interleaved in one process.
 
     python benchmarks/loss.py run --output benchmarks/results/loss.jsonl
-    python benchmarks/loss.py report --output benchmarks/results/loss.jsonl --page docs/performance.md
+    python benchmarks/loss.py report --output benchmarks/results/loss.jsonl --page docs/results/performance.md
 
 The floor is what any contrastive loss must do: normalise, multiply once, take a log-sum-exp, go backward. Memory banks
 are compared with the same loss on references. Times are medians of losses that take turns; memory is the growth of the

@@ -3,7 +3,7 @@
     python benchmarks/retrieval.py run --data DIR [DIR ...] --output FOLDER
     python benchmarks/retrieval.py run --protocol finetune --tuned FOLDER --data DIR [DIR ...] --output OTHER
     python benchmarks/retrieval.py compare --output FOLDER
-    python benchmarks/retrieval.py report --output FOLDER --page docs/results.md
+    python benchmarks/retrieval.py report --output FOLDER --page docs/results/frozen.md
 
 Each DIR holds labels.csv (an image id, a column that says train, val or test, and one 0/1 column per class) and the
 folder images. It may hold features_efficientnet_lite0.npz (X: one row per image, in the order of the table); without

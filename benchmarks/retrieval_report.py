@@ -123,7 +123,7 @@ def introduction(lines: list[dict[str, Any]], page: Path, folder: str) -> str:
         "```\n"
         f"{RUN}{options}\n"
         "python benchmarks/retrieval.py compare --output FOLDER\n"
-        f"python benchmarks/retrieval.py report --output FOLDER --page docs/{page.name}\n"
+        f"python benchmarks/retrieval.py report --output FOLDER --page docs/results/{page.name}\n"
         "```\n\n"
         f"The runs behind this page are `benchmarks/results/{folder}/runs.jsonl`, a line a run; the last command "
         f"makes the page from them with `--output benchmarks/results/{folder}`."

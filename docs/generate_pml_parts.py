@@ -1,6 +1,6 @@
 """Writes the page about PML's losses, miners and trainers from the table in ``pml_macl/compatibility.py``.
 
-python docs/generate_pml_parts.py > docs/pml-parts.md
+python docs/generate_pml_parts.py > docs/parts/pml_parts.md
 """
 
 from collections.abc import Iterable, Mapping
@@ -21,7 +21,7 @@ def pml_parts_page() -> str:
         "count as different. The wrappers refuse the classes marked below at construction. Your subclasses are treated",
         'like their PML base class. Trainers need `label_hierarchy_level="all"`.',
         "",
-        "The tests run every class on this page. `python docs/generate_pml_parts.py > docs/pml-parts.md` writes the",
+        "The tests run every class on this page. `python docs/generate_pml_parts.py > docs/parts/pml_parts.md` writes the",
         "page from the table in `pml_macl/compatibility.py`.",
     ]
     for title, parts in (("Losses", PML_LOSSES), ("Miners", PML_MINERS), ("Trainers", PML_TRAINERS)):

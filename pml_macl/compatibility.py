@@ -1,6 +1,6 @@
 """Which losses, miners and trainers of pytorch-metric-learning 2.9 work on multi-hot labels, and why the others cannot.
 
-The wrappers refuse classes by this table. The tests run every class in it, and ``docs/pml-parts.md`` is generated from
+The wrappers refuse classes by this table. The tests run every class in it, and ``docs/parts/pml_parts.md`` is generated from
 it.
 """
 
@@ -146,5 +146,5 @@ def check_pml_part(part: nn.Module, parts: Mapping[str, PMLPart]) -> None:
     if classes and classes[0].__name__ not in parts:
         raise ValueError(
             f"{classes[0].__name__} was not tested on multi-hot labels; the tested classes are those of PML 2.9, see "
-            "docs/pml-parts.md"
+            "docs/parts/pml_parts.md"
         )

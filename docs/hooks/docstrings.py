@@ -5,7 +5,6 @@ It also keeps the pages free of requests to other sites.
 
 import re
 import textwrap
-from pathlib import Path
 from typing import Any
 
 import griffe
@@ -19,7 +18,6 @@ EXAMPLE = re.compile(r"^( *)Example:$", re.MULTILINE)
 DISPLAYED = re.compile(r"\$\$(.+?)\$\$", re.DOTALL)
 INLINE = re.compile(r"\$([^$\n]+)\$")
 REQUEST = re.compile(r"<(?:script|img|iframe|link(?![^>]*rel=\"?canonical))\b[^>]*(?:src|href)=\"?https?:[^>]*>")
-WRITTEN_ELSEWHERE = ("performance.md", "precision.md")
 
 
 def mathml(latex: str, display: str) -> str:
@@ -79,13 +77,6 @@ def on_page_markdown(markdown: str, **kwargs: Any) -> str:
     """MkDocs hook: equations of the pages stand between dollars, or double dollars where they have their own line."""
     markdown = DISPLAYED.sub(lambda match: mathml(match[1], "block"), markdown)
     return INLINE.sub(lambda match: mathml(match[1], "inline"), markdown)
-
-
-def on_config(config: Any, **kwargs: Any) -> Any:
-    """MkDocs hook: pages that are written elsewhere are in the navigation as soon as they are there."""
-    missing = [page for page in WRITTEN_ELSEWHERE if not Path(config.docs_dir, page).exists()]
-    config.nav = [entry for entry in config.nav if next(iter(entry.values())) not in missing]
-    return config
 
 
 def on_post_page(output: str, page: Any, **kwargs: Any) -> str:

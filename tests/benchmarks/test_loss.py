@@ -60,9 +60,9 @@ def test_the_report_compares_the_memory_bank_with_references(tmp_path):
 
 def test_the_page_says_what_the_lines_say(tmp_path, monkeypatch):
     shutil.copytree(ROOT / RESULTS, tmp_path / RESULTS)
-    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "results").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
-    page = Path("docs") / "performance.md"
+    page = Path("docs") / "results" / "performance.md"
     loss.main(["report", "--output", str(RESULTS / "loss.jsonl"), "--page", str(page)])
     assert page.read_text(encoding="utf-8") == (ROOT / page).read_text(encoding="utf-8")
 

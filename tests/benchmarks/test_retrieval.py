@@ -69,19 +69,19 @@ RESULTS = ROOT / "benchmarks" / "results"
 @pytest.mark.parametrize(
     ("script", "runs", "name"),
     [
-        (retrieval, "head", "results.md"),
-        (retrieval, "finetune", "results-finetune.md"),
-        (retrieval, "resnet18", "results-resnet18.md"),
+        (retrieval, "head", "frozen.md"),
+        (retrieval, "finetune", "fine_tuned.md"),
+        (retrieval, "resnet18", "random_weights.md"),
         (ablation, "ablation", "ablation.md"),
     ],
 )
 def test_pages_say_what_the_runs_say(script, runs, name, tmp_path):
     script.main(["report", "--output", str(RESULTS / runs), "--page", str(tmp_path / name)])
-    assert (tmp_path / name).read_text(encoding="utf-8") == (ROOT / "docs" / name).read_text(encoding="utf-8")
+    assert (tmp_path / name).read_text(encoding="utf-8") == (ROOT / "docs" / "results" / name).read_text(encoding="utf-8")
 
 
 def test_readme_says_what_the_results_page_says():
-    text = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs" / "results" / "frozen.md").read_text(encoding="utf-8")
     rows = {
         row.split(" | ")[0]: row.replace("*", "").removesuffix(" |")
         for row in reversed(text.splitlines())

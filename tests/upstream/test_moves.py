@@ -1,4 +1,4 @@
-"""What docs/upstream.md says of the moves into PML 2.9, tried on PML 2.9."""
+"""What docs/development/upstream.md says of the moves into PML 2.9, tried on PML 2.9."""
 
 import re
 from pathlib import Path
@@ -14,7 +14,7 @@ from pytorch_metric_learning.utils import common_functions as c_f
 from pml_macl.miners import LabelOverlapMiner
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGE = (ROOT / "docs" / "upstream.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "development" / "upstream.md").read_text(encoding="utf-8")
 
 
 @pytest.fixture
