@@ -21,8 +21,8 @@ def pml_parts_page() -> str:
         "count as different. The wrappers refuse the classes marked below at construction. Your subclasses are treated",
         'like their PML base class. Trainers need `label_hierarchy_level="all"`.',
         "",
-        "The tests run every class on this page. `python docs/generate_pml_parts.py > docs/parts/pml_parts.md` writes the",
-        "page from the table in `pml_macl/compatibility.py`.",
+        "The tests run every class on this page. `python docs/generate_pml_parts.py > docs/parts/pml_parts.md` writes",
+        "the page from the table in `pml_macl/compatibility.py`.",
     ]
     for title, parts in (("Losses", PML_LOSSES), ("Miners", PML_MINERS), ("Trainers", PML_TRAINERS)):
         lines += ["", f"## {title}", "", "| Class | On multi-hot labels | Remark |", "|---|---|---|", *_rows(parts)]

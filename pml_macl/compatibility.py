@@ -1,7 +1,7 @@
 """Which losses, miners and trainers of pytorch-metric-learning 2.9 work on multi-hot labels, and why the others cannot.
 
-The wrappers refuse classes by this table. The tests run every class in it, and ``docs/parts/pml_parts.md`` is generated from
-it.
+The wrappers refuse classes by this table. The tests run every class in it, and ``docs/parts/pml_parts.md`` is
+generated from it.
 """
 
 from collections.abc import Mapping

@@ -33,8 +33,8 @@ class MultiLabelLossWrapper(BaseMultiLabelLoss):
     sees the multi-hot labels. Where PML samples triplets by class (``triplets_per_anchor=<int>``), as many triplets of
     each anchor are drawn instead. A sub-loss without terms counts 0, also where PML's reducer would make it NaN.
 
-    ``docs/parts/pml_parts.md`` lists the losses that work and those that are refused, and why. A loss of your own works if it
-    inherits from none of the latter, overrides ``compute_loss`` only and does no more with labels than compare them;
+    ``docs/parts/pml_parts.md`` lists the losses that work and those that are refused, and why. A loss of your own works if
+    it inherits from none of the latter, overrides ``compute_loss`` only and does no more with labels than compare them;
     anything else raises.
 
     Args:

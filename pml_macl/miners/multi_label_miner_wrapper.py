@@ -19,8 +19,8 @@ class MultiLabelMinerWrapper(BaseMultiLabelMiner):
 
     .. math:: |Y_i \cap Y_j| \ge 1 \text{ and } J_{ij} \ge \text{threshold}
 
-    and as different, a negative pair, elsewhere (:class:`~pml_macl.LabelSets`). ``docs/parts/pml_parts.md`` lists the miners
-    that work and those that are refused, and why. A miner of your own works if it inherits from none of the latter,
+    and as different, a negative pair, elsewhere (:class:`~pml_macl.LabelSets`). ``docs/parts/pml_parts.md`` lists the
+    miners that work and those that are refused, and why. A miner of your own works if it inherits from none of the latter,
     overrides ``mine`` only and does no more with labels than compare them; anything else raises. A batch without rows
     or references gives empty pairs.
 

@@ -77,7 +77,8 @@ RESULTS = ROOT / "benchmarks" / "results"
 )
 def test_pages_say_what_the_runs_say(script, runs, name, tmp_path):
     script.main(["report", "--output", str(RESULTS / runs), "--page", str(tmp_path / name)])
-    assert (tmp_path / name).read_text(encoding="utf-8") == (ROOT / "docs" / "results" / name).read_text(encoding="utf-8")
+    page = ROOT / "docs" / "results" / name
+    assert (tmp_path / name).read_text(encoding="utf-8") == page.read_text(encoding="utf-8")
 
 
 def test_readme_says_what_the_results_page_says():
