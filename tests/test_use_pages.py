@@ -1,0 +1,43 @@
+"""Each recipe runs by itself, and the page about the example scripts names options that exist."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
+
+
+def sections(name):
+    """The text below each heading of a page."""
+    page = (ROOT / "docs" / "use" / name).read_text(encoding="utf-8")
+    return dict(re.findall(r"^## (.*?)\n(.*?)(?=^## |\Z)", page, re.DOTALL | re.MULTILINE))
+
+
+RECIPES = sections("recipes.md")
+SCRIPTS = {title: text for title, text in sections("examples.md").items() if title.endswith(".py")}
+
+
+@pytest.mark.parametrize("title", [title for title, text in RECIPES.items() if BLOCK.search(text)])
+def test_recipe_runs_by_itself(title):
+    torch.manual_seed(0)
+    names: dict = {}
+    for block in BLOCK.findall(RECIPES[title]):
+        exec(compile(block, title, "exec"), names)
+
+
+def test_every_script_has_a_section():
+    scripts = {path.name for path in (ROOT / "examples").glob("*.py") if "\ndef main(" in path.read_text("utf-8")}
+    assert set(SCRIPTS) == scripts
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_options_on_the_page_exist(script):
+    sources = [ROOT / "examples" / script]
+    if script in ("train.py", "summarize.py"):  # the section of summarize.py shows commands of train.py
+        sources += [ROOT / "examples" / "command_line.py"]
+    known = set(re.findall(r'add\w*\(\s*"(--[\w-]+)"', "".join(path.read_text("utf-8") for path in sources)))
+    known |= {"--nproc-per-node"}  # torchrun's
+    assert set(re.findall(r"--[a-z][\w-]+", SCRIPTS[script])) <= known
