@@ -1,6 +1,8 @@
-"""Writes the page about PML's losses, miners and trainers from the table in ``pml_macl/compatibility.py``.
+"""Write the page about PML's losses, miners and trainers from the table in ``pml_macl/compatibility.py``.
 
-python docs/generate_pml_parts.py > docs/parts/pml_parts.md
+Run it as:
+
+    python docs/generate_pml_parts.py > docs/parts/pml_parts.md
 """
 
 from collections.abc import Iterable, Mapping
@@ -9,17 +11,17 @@ from pml_macl.compatibility import PML_LOSSES, PML_MINERS, PML_TRAINERS, PMLPart
 
 
 def pml_parts_page() -> str:
-    """The page in Markdown."""
+    """Return the page in Markdown."""
     lines = [
         "# Parts of pytorch-metric-learning on multi-hot labels",
         "",
-        "This page lists the losses, miners and trainers of pytorch-metric-learning (PML) 2.9 that work on multi-hot",
-        "labels, and why the others cannot.",
+        "Look up here whether a loss, miner or trainer of pytorch-metric-learning (PML) 2.9 works on multi-hot labels,",
+        "and if not, why.",
         "",
-        "Use PML's losses and miners as `MultiLabelLossWrapper(loss)` and `MultiLabelMinerWrapper(miner)`. Two rows",
-        "count as equal if they share a label and have a Jaccard similarity of at least `threshold`; otherwise they",
-        "count as different. The wrappers refuse the classes marked below at construction. Your subclasses are treated",
-        'like their PML base class. Trainers need `label_hierarchy_level="all"`.',
+        "Wrap losses as `MultiLabelLossWrapper(loss)` and miners as `MultiLabelMinerWrapper(miner)`. Two rows then count",
+        "as equal if they share a label and their Jaccard similarity is at least `threshold`; otherwise they count as",
+        "different. Wrapping a class that is marked *refused* raises a `ValueError` with the remark. Your own",
+        'subclasses are treated like their PML base class. Trainers need `label_hierarchy_level="all"`.',
         "",
         "The tests run every class on this page. `python docs/generate_pml_parts.py > docs/parts/pml_parts.md` writes",
         "the page from the table in `pml_macl/compatibility.py`.",

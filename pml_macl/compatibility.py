@@ -24,7 +24,9 @@ _OWN_REFERENCES = "PML's loss takes no `ref_emb`"
 _NOT_A_LOSS = "a base class without a loss of its own"
 
 PML_LOSSES: Mapping[str, PMLPart] = {
-    "AngularLoss": PMLPart(True, "uses all rows that differ from the anchor as negatives, mined or not"),
+    "AngularLoss": PMLPart(
+        True, "takes all rows that differ from the anchor as negatives, even if a miner selects fewer"
+    ),
     "ArcFaceLoss": PMLPart(False, _CLASS_WEIGHTS),
     "BaseLossWrapper": PMLPart(False, _NOT_A_LOSS),
     "BaseMetricLossFunction": PMLPart(True, "as the base class of your own losses"),
@@ -38,8 +40,8 @@ PML_LOSSES: Mapping[str, PMLPart] = {
         False,
         "keeps the graph of the last batch in its histogram, so the second `backward` fails, wrapped or not",
     ),
-    "EmbeddingRegularizerMixin": PMLPart(True, "the embedding regularizer of the wrapped loss works"),
-    "FastAPLoss": PMLPart(True, f"{_OWN_REFERENCES}; mined pairs only weight the rows"),
+    "EmbeddingRegularizerMixin": PMLPart(True, "a wrapped loss keeps its embedding regularizer"),
+    "FastAPLoss": PMLPart(True, f"{_OWN_REFERENCES}; a miner only changes the weights of the rows"),
     "GeneralizedLiftedStructureLoss": PMLPart(True),
     "GenericPairLoss": PMLPart(True, "as the base class of your own losses"),
     "HistogramLoss": PMLPart(True, _OWN_REFERENCES),
@@ -47,13 +49,13 @@ PML_LOSSES: Mapping[str, PMLPart] = {
     "IntraPairVarianceLoss": PMLPart(True),
     "LargeMarginSoftmaxLoss": PMLPart(False, _CLASS_WEIGHTS),
     "LiftedStructureLoss": PMLPart(
-        True, "with `ref_emb` PML's loss also uses the row number of a positive as that of an anchor with negatives"
+        True, "with `ref_emb`, PML's loss mistakes the row numbers of references for rows of the batch"
     ),
     "ManifoldLoss": PMLPart(False, _NO_LABELS),
     "MarginLoss": PMLPart(True, "with a single `beta`; refused with `num_classes`, which creates one `beta` per class"),
     "MultiSimilarityLoss": PMLPart(True),
     "MultipleLosses": PMLPart(False, "holds other losses; wrap each of them instead"),
-    "NCALoss": PMLPart(True, "mined pairs only weight the rows"),
+    "NCALoss": PMLPart(True, "a miner only changes the weights of the rows"),
     "NPairsLoss": PMLPart(False, _UNIQUE),
     "NTXentLoss": PMLPart(
         True,
@@ -115,7 +117,7 @@ PML_TRAINERS: Mapping[str, PMLPart] = {
     "MetricLossOnly": PMLPart(True),
     "TrainWithClassifier": PMLPart(
         True,
-        "with a `classifier_loss` that takes int64 multi-hot labels, such as binary cross-entropy on their floats",
+        "needs a `classifier_loss` for int64 multi-hot labels, such as binary cross-entropy after `labels.float()`",
     ),
     "TwoStreamMetricLoss": PMLPart(
         True,
