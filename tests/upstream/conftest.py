@@ -1,4 +1,4 @@
-"""Makes the parts importable from the tests beside them."""
+"""Let the tests of this folder import ``parts``."""
 
 import sys
 from pathlib import Path

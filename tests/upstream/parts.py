@@ -1,4 +1,4 @@
-"""The losses, miners and reducers that every check of this folder is made of, and batches for them."""
+"""The losses, miners and reducers that the tests of this folder run on, and batches for them."""
 
 import torch
 from pytorch_metric_learning import losses as pml_losses
@@ -21,12 +21,12 @@ from pml_macl.reducers import FrequencyWeightedReducer, MulSupConReducer, Simila
 
 NUM_CLASSES = 5
 DTYPES = [torch.float16, torch.float32, torch.float64]
-# Half precision computes in float32, but the embeddings themselves are rounded, and temperatures of 0.1 magnify that.
+# The losses compute in float32. Half-precision embeddings are rounded, and a temperature of 0.1 magnifies the error.
 TOLERANCES = {torch.float16: 3e-2, torch.bfloat16: 2e-1, torch.float32: 1e-4, torch.float64: 1e-9}
 
 
 def make_batch(num_rows=12, seed=0, dtype=torch.float64, device="cpu"):
-    """Embeddings that ask for gradients, and label sets of which no row is empty."""
+    """Make embeddings that require gradients, and non-empty label sets."""
     generator = torch.Generator().manual_seed(seed)
     embeddings = torch.randn(num_rows, 8, generator=generator, dtype=torch.float64)
     labels = torch.rand(num_rows, NUM_CLASSES, generator=generator) < 0.3
@@ -67,7 +67,7 @@ WRAPPED_LOSSES = {
     )
 }
 LOSSES = OWN_LOSSES | WRAPPED_LOSSES
-# What weighs pairs by the labels of the whole batch, or averages over all its rows, has another value with other rows.
+# These losses weight pairs by all labels of the batch, or average over all its rows, so other rows change their value.
 OF_THE_BATCH = {"MACLLoss of the batch", "MACLLoss learning", "MulSupConLoss", "wrapped MultiSimilarityLoss"}
 
 MINERS = {
@@ -83,7 +83,10 @@ MINERS = {
         (pml_miners.BatchEasyHardMiner, {}),
         (pml_miners.BatchHardMiner, {}),
         (pml_miners.MultiSimilarityMiner, {}),
-        (pml_miners.PairMarginMiner, {"neg_margin": 1.3}),  # of few random rows none are nearer than its default
+        (
+            pml_miners.PairMarginMiner,
+            {"neg_margin": 1.3},
+        ),  # with the default margin, no pair of a few random rows is near enough
         (pml_miners.TripletMarginMiner, {}),
     )
 }

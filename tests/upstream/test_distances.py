@@ -1,4 +1,4 @@
-"""What PML's test-suite asks of each of its distances, asked of TemperatureScheduledSimilarity."""
+"""The checks of PML's test suite for distances, run on TemperatureScheduledSimilarity."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""The mathematics runs where pytorch-metric-learning is not installed: it can move into PML, or elsewhere, as it is."""
+"""The mathematics runs without pytorch-metric-learning, so it can move into PML unchanged."""
 
 import subprocess
 import sys
@@ -54,7 +54,7 @@ losses, anchors, others = functional.positive_pair_losses(embeddings @ embedding
 loss = functional.weighted_anchor_mean(losses, anchors, weights[anchors, others].float(), anchors_count)
 sys.setprofile(None)
 
-# The engine on the same pairs, with the formulas as its terms.
+# The engine gets the same pairs, with the formulas as its terms.
 terms = Terms(
     lambda block: functional.pairwise_temperatures(block.jaccard, anchor_rarity.float()[block.rows], 0.1, 1, 0.3, 0.01),
     lambda block: block.sum_over_shared(statistics.inverse_cooccurrence(torch.float32)),

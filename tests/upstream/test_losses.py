@@ -1,4 +1,4 @@
-"""What PML's test-suite asks of each of its losses, asked of each of ours."""
+"""The checks of PML's test suite for losses, run on each loss of this package."""
 
 import copy
 
@@ -65,7 +65,7 @@ def test_empty_references_give_a_differentiable_zero(name):
 
 
 @own_loss
-def test_without_a_shared_label_nothing_pulls(name):
+def test_without_a_shared_label_the_loss_is_0(name):
     embeddings, _ = make_batch(NUM_CLASSES)
     loss = LOSSES[name]()(embeddings, torch.eye(NUM_CLASSES))
     assert loss == 0
@@ -80,7 +80,7 @@ def test_references_are_where_positives_and_negatives_come_from(name):
     found = gradient(loss, embeddings, references)
     assert all(grad.isfinite().all() and grad.any() for grad in found)
     if name not in OF_THE_BATCH:
-        # The same pairs, named by their rows in one large batch.
+        # The same pairs as rows of one large batch.
         pairs = LabelOverlapMiner(positive_threshold=threshold(name), negative_threshold=1)(
             embeddings, labels, references, ref_labels
         )
@@ -171,7 +171,7 @@ def test_reducers_of_pml(name, reducer):
         "PerAnchorReducer": lambda: (
             torch.stack([values[terms["indices"][0] == anchor].mean() for anchor in terms["indices"][0].unique()]).sum()
             / len(labels)
-        ),  # an anchor without positives counts 0
+        ),  # an anchor without positives counts as 0
     }[type(reducer()).__name__]()
     torch.testing.assert_close(loss, expected)
     loss.backward()
@@ -229,7 +229,7 @@ def test_in_a_memory(name):
     loss_fn = MultiLabelCrossBatchMemory(LOSSES[name](), embedding_size=8, num_classes=NUM_CLASSES, memory_size=20)
     embeddings, labels = make_batch()
     first = loss_fn(embeddings, labels)
-    if name != "MulSupConLoss":  # its label counts are those of the queue, the anchor's own copy included
+    if name != "MulSupConLoss":  # it counts labels in the queue, which includes the anchor's own copy
         torch.testing.assert_close(first, LOSSES[name]()(embeddings, labels))  # the queue holds the batch alone
     second, second_labels = make_batch(10, seed=1)
     loss = loss_fn(second, second_labels)

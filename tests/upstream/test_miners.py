@@ -1,4 +1,4 @@
-"""What PML's test-suite asks of each of its miners, asked of each of ours."""
+"""The checks of PML's test suite for miners, run on each miner of this package."""
 
 import pytest
 import torch
@@ -17,7 +17,7 @@ def mine(name, *batch):
 
 
 def as_pairs(indices):
-    """Positive and negative pairs, of triplets too."""
+    """Return positive and negative pairs, also from triplets."""
     a1, p, a2, n = indices if len(indices) == 4 else (indices[0], indices[1], indices[0], indices[2])
     return list(zip(a1.tolist(), p.tolist(), strict=True)), list(zip(a2.tolist(), n.tolist(), strict=True))
 

@@ -1,4 +1,4 @@
-"""What PML's record-keeping asks of a part: its settings are recorded, and a reset of the stats leaves them alone."""
+"""PML's record-keeping: it records the settings of a part, and resetting the statistics keeps the settings."""
 
 import pytest
 import torch
@@ -18,7 +18,7 @@ REDUCER = (FrequencyWeightedReducer, {"power": 0.5, "overlap_power": 1.0, "ancho
 
 
 @pytest.mark.parametrize(("part", "settings"), [*PARTS, REDUCER])
-def test_settings_are_recorded_and_outlive_a_reset(part, settings):
+def test_settings_are_recorded_and_kept_by_a_reset(part, settings):
     module = part(**settings, collect_stats=True)
     assert set(settings) <= set(module._record_these)
     module.reset_stats()

@@ -1,4 +1,4 @@
-"""What PML's test-suite asks of each of its reducers, asked of each of ours."""
+"""The checks of PML's test suite for reducers, run on each reducer of this package."""
 
 import pytest
 import torch
@@ -13,7 +13,7 @@ KINDS = ["element", "pos_pair", "neg_pair", "triplet", "already_reduced"]
 
 
 def make_terms(kind, labels, dtype=torch.float64):
-    """A dictionary as losses hand it to their reducer, with losses above 0."""
+    """Make a dictionary as losses pass it to their reducer, with losses above 0."""
     miner = LabelOverlapMiner(output="triplets" if kind == "triplet" else "pairs")
     indices = {
         "element": lambda: torch.arange(len(labels)),
