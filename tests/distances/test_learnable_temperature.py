@@ -124,9 +124,9 @@ def test_state_and_bad_arguments():
     restored.load_state_dict(LearnableTemperature(0.3).state_dict())
     assert restored().item() == pytest.approx(0.3)
     assert "low=0.01, high=1.0" in repr(restored)
-    with pytest.raises(ValueError, match=r"initial must be from low \(0.01\) to high \(1.0\), got 2"):
+    with pytest.raises(ValueError, match=r"initial must be in \[low, high\] = \[0.01, 1.0\], got 2"):
         LearnableTemperature(2)
     with pytest.raises(ValueError, match="low must be above 0"):
         LearnableTemperature(0.1, low=0)
-    with pytest.raises(TypeError, match=r"got a Parameter; train it with schedule=LearnableTemperature"):
+    with pytest.raises(TypeError, match=r"got a Parameter; to train it, use schedule=LearnableTemperature"):
         TemperatureScheduledSimilarity(temperature=torch.nn.Parameter(torch.tensor(0.1)))

@@ -168,6 +168,33 @@ def test_a_pml_distance_becomes_the_similarity_under_the_temperature():
     assert isinstance(loss_fn.distance.distance, pml_distances.LpDistance)
 
 
+def test_temperature_is_short_for_the_distance(batch):
+    embeddings, labels = batch
+    statistics = LabelStatistics.from_labels(labels)
+    short = MACLLoss(label_statistics=statistics, temperature=0.2)
+    explicit = MACLLoss(label_statistics=statistics, distance=TemperatureScheduledSimilarity(0.2))
+    assert torch.equal(short(embeddings, labels), explicit(embeddings, labels))
+    assert not torch.equal(short(embeddings, labels), MACLLoss(label_statistics=statistics)(embeddings, labels))
+    assert short.state_dict().keys() == explicit.state_dict().keys()
+    assert short.distance.overlap_scale == explicit.distance.overlap_scale == 1
+    assert MACLLoss(temperature=0.3, distance=None).distance.temperature.item() == 0.3
+
+
+def test_without_a_temperature_defaults_and_state_are_unchanged():
+    loss_fn = MACLLoss(5)
+    assert loss_fn.distance.temperature.item() == 0.1
+    assert list(loss_fn.state_dict()) == list(MACLLoss(5, distance=TemperatureScheduledSimilarity()).state_dict())
+    names = {"label_statistics.num_samples", "label_statistics.counts", "label_statistics.cooccurrence"}
+    assert set(loss_fn.state_dict()) == names
+
+
+@pytest.mark.parametrize("distance", [TemperatureScheduledSimilarity(0.1), pml_distances.LpDistance()])
+def test_temperature_and_distance_together_are_an_error(distance):
+    message = rf"temperature and distance must not both be given, got 0.2 and {type(distance).__name__}; set the"
+    with pytest.raises(ValueError, match=message):
+        MACLLoss(temperature=0.2, distance=distance)
+
+
 @pytest.fixture
 def batch(generator):
     labels = torch.rand(12, 5, generator=generator) < 0.4
@@ -293,7 +320,9 @@ class TestStatistics:
         torch.testing.assert_close(loss_fn(embeddings, labels), expected)
 
     def test_of_different_sizes_are_refused(self):
-        with pytest.raises(ValueError, match="must agree, got 4 and statistics of \\[3\\]"):
+        with pytest.raises(
+            ValueError, match="must agree, got num_classes=4 and label_statistics of \\[3\\] classes; use"
+        ):
             MACLLoss(num_classes=4, label_statistics=LabelStatistics(3))
         with pytest.raises(ValueError, match="must agree"):
             MACLLoss(num_classes=4, reducer=FrequencyWeightedReducer(LabelStatistics(3)))
@@ -415,6 +444,8 @@ def test_bad_calls_are_refused_and_change_nothing(name):
         ({"label_statistics": torch.ones(3)}, TypeError, "label_statistics must be a LabelStatistics"),
         ({"reducer": torch.nn.Identity()}, TypeError, "reducer must be"),
         ({"distance": torch.nn.Identity()}, TypeError, "distance must be"),
+        ({"temperature": 0}, ValueError, "temperature must be above 0, got 0"),
+        ({"temperature": torch.nn.Parameter(torch.ones(()))}, TypeError, "got a Parameter; to train it"),
     ],
 )
 def test_bad_constructor_arguments(kwargs, error, message):
@@ -505,7 +536,7 @@ class TestEngine:
             loss_fn(*batch)
         assert loss_fn.fallback == reason
         assert [record.getMessage() for record in caplog.records] == [
-            f"MACLLoss: the reference engine runs because of {reason}"
+            f"MACLLoss uses the reference engine because of {reason}"
         ]
 
     def test_a_regularizer_goes_with_it(self, batch):

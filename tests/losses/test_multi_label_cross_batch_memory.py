@@ -424,12 +424,12 @@ BAD_CALLS = {
     "counts": (ValueError, "only 0 and 1, got 2", {"labels": torch.full((4, 2), 2)}),
     "too large a batch": (
         ValueError,
-        "at most memory_size .5., got 6; use smaller",
+        "at most memory_size .5. rows, got 6; use smaller",
         {"embeddings": torch.randn(6, 3), "labels": torch.ones(6, 2)},
     ),
     "too large a masked batch": (
         ValueError,
-        "at most memory_size .5., got 6",
+        "at most memory_size .5. rows, got 6",
         {"embeddings": torch.randn(9, 3), "labels": torch.ones(9, 2), "enqueue_mask": torch.arange(9) < 6},
     ),
     "mask of integers": (ValueError, "enqueue_mask must be torch.bool", {"enqueue_mask": torch.tensor([1, 0, 1, 0])}),
@@ -437,7 +437,7 @@ BAD_CALLS = {
     "mask as list": (TypeError, "enqueue_mask must be a torch.Tensor, got list", {"enqueue_mask": [True] * 4}),
     "mask and indices": (
         ValueError,
-        "indices_tuple cannot be combined with enqueue_mask",
+        "indices_tuple and enqueue_mask must not both be given",
         {"enqueue_mask": torch.ones(4).bool(), "indices_tuple": (torch.tensor([0]),) * 4},
     ),
     "indices beyond the batch": (
@@ -494,11 +494,15 @@ def test_a_loss_or_miner_that_fails_leaves_the_queue_as_it_was(culprit):
         ({"num_classes": -1}, ValueError, "num_classes must be at least 1, got -1"),
         ({"memory_size": 2.5}, TypeError, "memory_size must be an integer, got 2.5"),
         ({"memory_size": True}, TypeError, "memory_size must be an integer"),
-        ({"loss": torch.nn.CrossEntropyLoss()}, TypeError, "loss must be a BaseMetricLossFunction, got CrossEntropy"),
-        ({"loss": pml_losses.ContrastiveLoss()}, ValueError, "ContrastiveLoss takes one class per row; wrap it in a"),
+        (
+            {"loss": torch.nn.CrossEntropyLoss()},
+            TypeError,
+            "loss must be an instance of BaseMetricLoss",
+        ),
+        ({"loss": pml_losses.ContrastiveLoss()}, ValueError, "ContrastiveLoss requires one class per row; wrap it in "),
         ({"loss": MACLLoss}, TypeError, "loss must be"),
-        ({"miner": pml_miners.MultiSimilarityMiner()}, ValueError, "wrap it in a MultiLabelMinerWrapper"),
-        ({"miner": MACLLoss()}, TypeError, "miner must be a BaseMiner, got MACLLoss"),
+        ({"miner": pml_miners.MultiSimilarityMiner()}, ValueError, "wrap it in MultiLabelMinerWrapper"),
+        ({"miner": MACLLoss()}, TypeError, "miner must be an instance of BaseMiner, got MACLLoss"),
     ],
 )
 def test_bad_constructor_arguments(change, error, message):

@@ -336,11 +336,11 @@ def test_pnp_loss_would_count_positives_as_negatives():
             ValueError,
             "OwnProxyLoss cannot work .* inherits from ProxyNCALoss, which learns",
         ),
-        (lambda: pml_losses.TripletMarginLoss(swap=True), ValueError, r"TripletMarginLoss\(swap=True\) cannot work"),
-        (lambda: pml_losses.MarginLoss(num_classes=3), ValueError, r"MarginLoss\(num_classes=3\) cannot work"),
-        (MACLLoss, ValueError, "MACLLoss cannot be wrapped: it overrides forward"),
-        (lambda: MultiLabelLossWrapper(pml_losses.NCALoss()), ValueError, "cannot be wrapped: it overrides forward"),
-        (lambda: pml_losses.NCALoss, TypeError, "got type; construct it first"),
+        (lambda: pml_losses.TripletMarginLoss(swap=True), ValueError, r"TripletMarginLoss\(swap=True\) does not work"),
+        (lambda: pml_losses.MarginLoss(num_classes=3), ValueError, r"MarginLoss\(num_classes=3\) does not work"),
+        (MACLLoss, ValueError, "loss must not override forward, .*, but MACLLoss does"),
+        (lambda: MultiLabelLossWrapper(pml_losses.NCALoss()), ValueError, "but MultiLabelLossWrapper does"),
+        (lambda: pml_losses.NCALoss, TypeError, "got type; pass an instance"),
         (lambda: torch.nn.MSELoss(), TypeError, "got MSELoss"),
         (pml_miners.HDCMiner, TypeError, "got HDCMiner"),
         (lambda: None, TypeError, "got NoneType"),
@@ -363,7 +363,11 @@ def test_a_class_that_pml_adds_later_is_refused():
         ({"threshold": 1.5}, ValueError, r"threshold must be in \[0, 1\], got 1.5"),
         ({"threshold": None}, TypeError, "threshold must be a number, got NoneType"),
         ({"reducer": torch.nn.Identity()}, TypeError, "reducer must be"),
-        ({"reducer": pml_reducers.ClassWeightedReducer(torch.ones(3))}, ValueError, "ClassWeightedReducer is not"),
+        (
+            {"reducer": pml_reducers.ClassWeightedReducer(torch.ones(3))},
+            ValueError,
+            "but ClassWeightedReducer needs one class per row",
+        ),
         ({"distance": LpDistance()}, TypeError, "distance belongs to the wrapped loss"),
         ({"embedding_regularizer": LpRegularizer()}, TypeError, "embedding_regularizer belongs to the wrapped loss"),
     ],
@@ -375,7 +379,7 @@ def test_bad_arguments(kwargs, error, message):
 
 def test_a_reducer_of_the_wrapped_loss_is_judged_too():
     inner = pml_losses.ContrastiveLoss(reducer=pml_reducers.ClassWeightedReducer(torch.ones(3)))
-    with pytest.raises(ValueError, match="ClassWeightedReducer is not supported"):
+    with pytest.raises(ValueError, match="reducer must work on label sets, but ClassWeightedReducer"):
         MultiLabelLossWrapper(inner)
 
 

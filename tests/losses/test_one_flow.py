@@ -293,9 +293,13 @@ def test_schedules_advance_by_hand_if_asked_to(batch):
 
 @pytest.mark.parametrize(
     ("loss_class", "name"),
-    [(losses.MultiSupConLoss, "positive_threshold"), (losses.SupConExactLoss, "positive_threshold")],
+    [
+        (losses.MultiSupConLoss, "positive_threshold"),
+        (losses.SupConExactLoss, "positive_threshold"),
+        (MultiLabelContrastiveLoss, "temperature"),
+    ],
 )
-def test_a_second_name_for_a_setting_is_refused(loss_class, name):
+def test_arguments_of_other_losses_are_rejected_by_name(loss_class, name):
     with pytest.raises(TypeError, match=f"{loss_class.__name__} takes no {name}"):
         loss_class(**{name: 0.6})
 

@@ -308,9 +308,9 @@ class OwnDistanceWeightedMiner(pml_miners.DistanceWeightedMiner):
             ValueError,
             "OwnDistance.* inherits from DistanceWeightedMiner, which picks rows by",
         ),
-        (lambda: pml_miners.BatchHardMiner, TypeError, "got type; construct it first"),
+        (lambda: pml_miners.BatchHardMiner, TypeError, "got type; pass an instance"),
         (pml_losses.NCALoss, TypeError, "miner must be a pytorch_metric_learning miner, got NCALoss"),
-        (LabelOverlapMiner, ValueError, "LabelOverlapMiner cannot be wrapped: it overrides forward"),
+        (LabelOverlapMiner, ValueError, "miner must not override forward, .*, but LabelOverlapMiner does"),
     ],
 )
 def test_miners_that_are_refused(make, error, message):

@@ -190,16 +190,18 @@ def test_references_whose_labels_cannot_be_known_are_refused(generator):
     embeddings, ref_emb = torch.randn(3, 2, generator=generator), torch.randn(5, 2, generator=generator)
     pairs = tuple(torch.tensor(x) for x in ([0, 1], [4, 4], [2], [0]))  # one positive of two classes
     loss_fn = pml_losses.ContrastiveLoss(reducer=FrequencyWeightedReducer())
-    with pytest.raises(ValueError, match=r"ref_emb needs ref_labels.*wrap the loss in MultiLabelLossWrapper"):
+    with pytest.raises(ValueError, match=r"ref_labels are needed to weight pairs of ref_emb.*wrap the loss in Multi"):
         loss_fn(embeddings, torch.arange(3), pairs, ref_emb)
     labels = torch.eye(3, dtype=torch.bool)
-    with pytest.raises(ValueError, match=r"ref_emb was given to a loss that passes no ref_labels.*got 3 labels and"):
+    with pytest.raises(ValueError, match=r"ref_labels must reach the reducer.*got 3 labels and a pair with ref"):
         reduce(FrequencyWeightedReducer(), torch.ones(1), (torch.tensor([0]), torch.tensor([4])), "pos_pair", labels)
 
 
 def test_without_labels_it_says_what_it_needs(generator):
     pairs = tuple(torch.tensor(x) for x in ([0, 1], [1, 0], [0, 1], [2, 2]))
-    with pytest.raises(ValueError, match="labels are needed to weigh losses by label frequency, got None"):
+    with pytest.raises(
+        ValueError, match="FrequencyWeightedReducer needs labels to compute weights, got None; pass labels"
+    ):
         pml_losses.ContrastiveLoss(reducer=FrequencyWeightedReducer())(torch.randn(3, 2), indices_tuple=pairs)
 
 
