@@ -36,7 +36,7 @@ def random_labels(num_rows, num_classes, density, generator):
 
 
 def random_case(seed):
-    """A batch, references or none, mined pairs or none, and options, all from one seed."""
+    """Draw a batch, optional references, optional pairs and options from one seed."""
     choose = random.Random(seed)
     generator = torch.Generator().manual_seed(seed)
     num_rows, num_classes, size = choose.randint(1, 9), choose.randint(1, 6), choose.randint(2, 5)
@@ -60,7 +60,7 @@ def random_case(seed):
         case["counts_labels"] = random_labels(20, num_classes, 0.4, generator)
     if choose.random() < 0.4:
         num_references = num_rows if case["ref_emb"] is None else len(case["ref_emb"])
-        # Pairs of any rows, so that some of the positives share no label.
+        # Pairs of random rows: some positives share no label.
         is_positive = torch.rand(num_rows, num_references, generator=generator) < 0.3
         is_negative = ~is_positive & (torch.rand(num_rows, num_references, generator=generator) < 0.5)
         pairs = (*is_positive.nonzero(as_tuple=True), *is_negative.nonzero(as_tuple=True))
@@ -74,7 +74,7 @@ def random_case(seed):
 @pytest.mark.parametrize("engine", ["fused", "reference"])
 @pytest.mark.parametrize("block", range(8))
 def test_equals_naive_float64_loop_in_value_and_gradient(block, engine, device, monkeypatch):
-    monkeypatch.setattr(pairs, "BLOCK_ELEMENTS", 20)  # two to twenty rows in a block
+    monkeypatch.setattr(pairs, "BLOCK_ELEMENTS", 20)  # blocks of 2 to 20 rows
     monkeypatch.setattr(pairs, "BLOCK_ROWS", 1)
     for seed in range(40 * block, 40 * (block + 1)):
         case, weights, temperatures, (positive_threshold, negative_threshold) = random_case(seed)
@@ -116,7 +116,7 @@ def test_equals_naive_float64_loop_in_value_and_gradient(block, engine, device, 
             torch.testing.assert_close(found, wanted, rtol=1e-10, atol=1e-11, msg=lambda m, s=seed: f"case {s}: {m}")
 
 
-def test_the_random_cases_cover_what_they_are_for():
+def test_the_random_cases_include_each_kind_of_input():
     cases = [random_case(seed)[0] for seed in range(320)]
     assert sum(case["ref_emb"] is not None for case in cases) > 100
     assert sum(case["indices_tuple"] is not None and len(case["indices_tuple"]) == 3 for case in cases) > 30
@@ -127,7 +127,7 @@ def test_the_random_cases_cover_what_they_are_for():
 
 
 def plain_loss(temperature=0.1, **kwargs):
-    """MACL with everything off but the contrast."""
+    """MACL with equal weights and one temperature."""
     return MACLLoss(
         distance=TemperatureScheduledSimilarity(temperature=temperature, overlap_scale=0, rarity_scale=0),
         reducer=FrequencyWeightedReducer(power=0),
@@ -283,7 +283,7 @@ def test_mined_pairs_and_triplets_give_the_loss_of_the_batch(batch):
 
 
 class TestStatistics:
-    def test_given_ones_are_used_as_they_are(self, batch):
+    def test_given_statistics_do_not_change(self, batch):
         embeddings, labels = batch
         statistics = LabelStatistics.from_labels(torch.eye(5, dtype=torch.bool))
         loss_fn = MACLLoss(label_statistics=statistics)
@@ -480,7 +480,9 @@ class TestEngine:
             torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5 * other.abs().max().item())
 
     def test_equal_label_sets_of_any_size_are_exact_matches(self):
-        labels = torch.tril(torch.ones(60, 60)).repeat(2, 1)  # two of each size; n * (1 / n) is not always 1
+        labels = torch.tril(torch.ones(60, 60)).repeat(
+            2, 1
+        )  # two sets of each size n; in floating point, n * (1 / n) can differ from 1
         embeddings = torch.randn(120, 4)
         losses = [MACLLoss(positive_threshold=1, engine=e)(embeddings, labels) for e in ("fused", "reference")]
         torch.testing.assert_close(*losses)
@@ -526,7 +528,7 @@ class TestEngine:
             ({"distance": pml_distances.CosineSimilarity(power=2)}, "a power of the similarity"),
         ],
     )
-    def test_what_it_cannot_do_takes_the_reference(self, batch, options, reason, caplog):
+    def test_unsupported_parts_use_the_reference_engine(self, batch, options, reason, caplog):
         with pytest.raises(ValueError, match=f'engine="fused" is not possible with {reason}'):
             MACLLoss(**options, engine="fused")(*batch)
         expected = MACLLoss(**options, engine="reference")(*batch)
@@ -539,7 +541,7 @@ class TestEngine:
             f"MACLLoss uses the reference engine because of {reason}"
         ]
 
-    def test_a_regularizer_goes_with_it(self, batch):
+    def test_both_engines_add_the_regularizer(self, batch):
         options = {"embedding_regularizer": LpRegularizer(), "embedding_reg_weight": 0.3}
         losses = [MACLLoss(**options, engine=engine)(*batch) for engine in ("fused", "reference")]
         torch.testing.assert_close(*losses)
