@@ -32,6 +32,7 @@ from pml_macl.labels import jaccard_similarity
 from pml_macl.losses import (
     JaccardSupConLoss,
     MACLLoss,
+    MultiLabelContrastiveLoss,
     MultiLabelCrossBatchMemory,
     MultiLabelLossWrapper,
     MultiSupConLoss,
@@ -189,7 +190,7 @@ BAD_CALLS = {
     "num_classes: zero": BadCall(lambda w: MACLLoss(num_classes=0), ValueError, ("num_classes", "at least 1", "got 0")),
     "num_classes: text": BadCall(lambda w: MACLLoss(num_classes="3"), TypeError, ("num_classes", "got '3'")),
     "num_classes: other": BadCall(
-        lambda w: MACLLoss(4, w.statistics), ValueError, ("num_classes", "label_statistics", "got 4", "[3]")
+        lambda w: MACLLoss(4, w.statistics), ValueError, ("num_classes=4", "label_statistics", "[3]")
     ),
     "label_statistics: labels": BadCall(
         lambda w: MACLLoss(label_statistics=w.y), TypeError, ("label_statistics", "LabelStatistics", "got Tensor")
@@ -211,7 +212,7 @@ BAD_CALLS = {
         ValueError,
         ('engine="fused"', "LpDistance", 'engine="auto"'),
     ),
-    "reducer: text": BadCall(lambda w: MACLLoss(reducer="mean"), TypeError, ("reducer", "got str", "construct one")),
+    "reducer: text": BadCall(lambda w: MACLLoss(reducer="mean"), TypeError, ("reducer", "got str", "pass an instance")),
     "reducer: by class": BadCall(
         lambda w: MACLLoss(reducer=pml_reducers.ClassWeightedReducer(torch.ones(3))),
         ValueError,
@@ -223,11 +224,23 @@ BAD_CALLS = {
     "distance: text": BadCall(
         lambda w: MACLLoss(distance="cosine"), TypeError, ("distance", "got str", "construct one")
     ),
-    "temperature of MACLLoss": BadCall(
-        lambda w: MACLLoss(temperature=0.1), TypeError, ("MACLLoss", "temperature", "distance=Temperature")
+    "temperature and distance": BadCall(
+        lambda w: MACLLoss(temperature=0.1, distance=w.similarity),
+        ValueError,
+        (
+            "temperature",
+            "distance",
+            "got 0.1 and TemperatureScheduledSimilarity",
+            "set the temperature on the distance",
+        ),
+    ),
+    "temperature of the base class": BadCall(
+        lambda w: MultiLabelContrastiveLoss(temperature=0.1),
+        TypeError,
+        ("MultiLabelContrastiveLoss", "temperature", "distance=Temperature"),
     ),
     "embedding_regularizer: text": BadCall(
-        lambda w: MACLLoss(embedding_regularizer="l2"), TypeError, ("embedding_regularizer", "got str", "construct one")
+        lambda w: MACLLoss(embedding_regularizer="l2"), TypeError, ("embedding_regularizer", "got str", "an instance")
     ),
     "temperature: zero": BadCall(lambda w: SupConAnyLoss(0), ValueError, ("temperature", "above 0", "got 0")),
     "temperature: infinite": BadCall(
@@ -235,11 +248,13 @@ BAD_CALLS = {
     ),
     "temperature: truth": BadCall(lambda w: SupConAnyLoss(True), TypeError, ("temperature", "number", "got bool")),
     "two temperatures": BadCall(
-        lambda w: JaccardSupConLoss(distance=w.similarity), TypeError, ("distance", "must not be", "would multiply")
+        lambda w: JaccardSupConLoss(distance=w.similarity), TypeError, ("distance", "must not be", "both temperatures")
     ),
     "threshold of MultiSupCon": BadCall(lambda w: MultiSupConLoss(threshold=2), ValueError, ("threshold", RANGE, "2")),
     "wrapper: a class": BadCall(
-        lambda w: MultiLabelLossWrapper(pml_losses.TripletMarginLoss), TypeError, ("loss", "got type", "construct it")
+        lambda w: MultiLabelLossWrapper(pml_losses.TripletMarginLoss),
+        TypeError,
+        ("loss", "got type", "an instance"),
     ),
     "wrapper: not of PML": BadCall(
         lambda w: MultiLabelLossWrapper(torch.nn.MSELoss()), TypeError, ("loss", "got MSELoss")
@@ -253,12 +268,12 @@ BAD_CALLS = {
         ("swap=True", "swap=False"),
     ),
     "wrapper: multi-label already": BadCall(
-        lambda w: MultiLabelLossWrapper(w.loss), ValueError, ("MACLLoss", "cannot be wrapped", "without the wrapper")
+        lambda w: MultiLabelLossWrapper(w.loss), ValueError, ("MACLLoss", "must not override forward", "without the")
     ),
     "wrapper: distance": BadCall(
         lambda w: MultiLabelLossWrapper(pml_losses.TripletMarginLoss(), distance=pml_distances.LpDistance()),
         TypeError,
-        ("distance", "give it to TripletMarginLoss"),
+        ("distance", "pass it to TripletMarginLoss"),
     ),
     # The memory.
     "memory: no size": BadCall(
@@ -270,12 +285,12 @@ BAD_CALLS = {
     "memory: one class a row": BadCall(
         lambda w: MultiLabelCrossBatchMemory(pml_losses.TripletMarginLoss(), 4, 3),
         ValueError,
-        ("loss", "TripletMarginLoss", "wrap it in a MultiLabelLossWrapper"),
+        ("loss", "TripletMarginLoss", "wrap it in MultiLabelLossWrapper"),
     ),
     "memory: miner of one class a row": BadCall(
         lambda w: MultiLabelCrossBatchMemory(MACLLoss(), 4, 3, miner=pml_miners.BatchHardMiner()),
         ValueError,
-        ("miner", "BatchHardMiner", "wrap it in a MultiLabelMinerWrapper"),
+        ("miner", "BatchHardMiner", "wrap it in MultiLabelMinerWrapper"),
     ),
     "memory: too many rows": BadCall(
         lambda w: w.memory(torch.ones(9, 4), torch.ones(9, 3)), ValueError, ("memory_size (8)", "got 9", "smaller")
@@ -290,7 +305,7 @@ BAD_CALLS = {
     "memory: mask and indices": BadCall(
         lambda w: w.memory(w.x, w.y, pairs([0], [1], [2]), torch.ones(6).bool()),
         ValueError,
-        ("indices_tuple", "enqueue_mask", "give one of them"),
+        ("indices_tuple", "enqueue_mask", "leave one of them out"),
     ),
     # Miners, distances, reducers, statistics, label sets, sampler.
     "pos_strategy": BadCall(
@@ -328,7 +343,7 @@ BAD_CALLS = {
     "power": BadCall(lambda w: FrequencyWeightedReducer(power=-1), ValueError, ("power", ">= 0", "got -1")),
     "level": BadCall(lambda w: FrequencyWeightedReducer(level="pair"), ValueError, ("level", "'label'", "got 'pair'")),
     "reducer: no labels": BadCall(
-        lambda w: w.reduce(None), ValueError, ("labels", "got None", "give them to the loss")
+        lambda w: w.reduce(None), ValueError, ("labels", "got None", "pass labels to the loss")
     ),
     "reducer: columns": BadCall(lambda w: w.reduce(w.y[:, :2]), ValueError, ("labels", "(3)", "got 2 columns")),
     "statistics: no classes": BadCall(

@@ -1,4 +1,4 @@
-"""Distances (similarities) on multi-hot labels and the schedules of their temperature."""
+"""Similarities with a temperature per pair, and schedules of the temperature."""
 
 from pml_macl.distances.constant_temperature import ConstantTemperature
 from pml_macl.distances.cosine_temperature import CosineTemperature

@@ -1,4 +1,4 @@
-"""A temperature that does not change."""
+"""A constant temperature."""
 
 import torch
 from torch import Tensor
@@ -8,7 +8,7 @@ from pml_macl.distances.temperature_schedule import TemperatureSchedule
 
 
 class ConstantTemperature(TemperatureSchedule):
-    """The same temperature at every step.
+    """Schedule that returns the same temperature at every step.
 
     Args:
         value: temperature, > 0.
@@ -27,7 +27,7 @@ class ConstantTemperature(TemperatureSchedule):
         self.value = value
 
     def forward(self, dtype: torch.dtype = torch.float64) -> Tensor:
-        """Return the temperature, a () tensor on the CPU."""
+        """Return the temperature, a () tensor on the CPU in ``dtype``."""
         return torch.tensor(self.value, dtype=dtype)
 
     def extra_repr(self) -> str:

@@ -1,4 +1,4 @@
-"""A temperature on half a cosine wave."""
+"""A temperature that follows half a cosine wave."""
 
 import math
 
@@ -8,7 +8,7 @@ from pml_macl.distances.scheduled_temperature import ScheduledTemperature
 
 
 class CosineTemperature(ScheduledTemperature):
-    r"""Half a cosine wave: :math:`\tau(t) = \tau_1 + (\tau_0 - \tau_1) (1 + \cos(\pi \min(t / T, 1))) / 2`.
+    r"""Cosine schedule: :math:`\tau(t) = \tau_1 + (\tau_0 - \tau_1) (1 + \cos(\pi \min(t / T, 1))) / 2`.
 
     Args:
         start: temperature :math:`\tau_0` at the first step, > 0.

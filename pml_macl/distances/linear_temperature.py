@@ -1,4 +1,4 @@
-"""A temperature on a straight line."""
+"""A temperature that changes linearly."""
 
 from torch import Tensor
 
@@ -6,7 +6,7 @@ from pml_macl.distances.scheduled_temperature import ScheduledTemperature
 
 
 class LinearTemperature(ScheduledTemperature):
-    r"""Straight line: :math:`\tau(t) = \tau_0 + (\tau_1 - \tau_0) \min(t / T, 1)`.
+    r"""Linear schedule: :math:`\tau(t) = \tau_0 + (\tau_1 - \tau_0) \min(t / T, 1)`.
 
     Args:
         start: temperature :math:`\tau_0` at the first step, > 0.

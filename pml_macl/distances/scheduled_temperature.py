@@ -1,4 +1,4 @@
-"""What the temperatures that change from step to step have in common."""
+"""Base class of the temperatures that follow a curve over the training steps."""
 
 from abc import abstractmethod
 
@@ -10,10 +10,10 @@ from pml_macl.distances.temperature_schedule import TemperatureSchedule
 
 
 class ScheduledTemperature(TemperatureSchedule):
-    """A temperature that goes from ``start`` to ``end`` in ``num_steps`` steps and stays there.
+    """Base class of schedules that go from ``start`` to ``end`` in ``num_steps`` steps and then stay at ``end``.
 
-    The position is an integer buffer: ``state_dict`` saves it, so a resumed run continues where it was. Subclasses
-    define the curve by :meth:`interpolate`.
+    Subclasses implement the curve in :meth:`interpolate`. The current step is an integer buffer, so ``state_dict``
+    saves it and a resumed run continues at the same step.
 
     Args:
         start: temperature at the first step, > 0.
@@ -39,10 +39,17 @@ class ScheduledTemperature(TemperatureSchedule):
 
     @abstractmethod
     def interpolate(self, progress: Tensor) -> Tensor:
-        """Temperature at ``progress``, which goes from 0 to 1."""
+        """Compute the temperature at a position of the curve.
+
+        Args:
+            progress: () tensor from 0 (``start``) to 1 (``end``).
+
+        Returns:
+            () tensor, the temperature.
+        """
 
     def advance(self) -> None:
-        """Go to the next step."""
+        """Move to the next step."""
         self.step += 1
 
     def extra_repr(self) -> str:

@@ -1,4 +1,4 @@
-"""What all temperature schedules have in common."""
+"""Base class of the temperature schedules."""
 
 from abc import ABC, abstractmethod
 
@@ -7,16 +7,23 @@ from torch import Tensor, nn
 
 
 class TemperatureSchedule(nn.Module, ABC):
-    r"""A temperature :math:`\tau(t)` that may depend on the training step or on learnable parameters.
+    r"""Base class of schedules: a temperature :math:`\tau(t)` that can depend on the step or on trained parameters.
 
-    Subclass it for a schedule of your own; keep what changes in buffers or parameters, so that it is saved, moved and
-    restored.
+    To write your own schedule, subclass this class and implement :meth:`forward`. Store what changes in buffers or
+    parameters, so that ``state_dict`` saves it and ``to`` moves it.
     """
 
     @abstractmethod
     def forward(self, dtype: torch.dtype = torch.float64) -> Tensor:
-        """Return the temperature at the present step, a () tensor, computed in ``dtype``."""
+        """Compute the temperature at the current step.
+
+        Args:
+            dtype: dtype of the computation.
+
+        Returns:
+            () tensor > 0.
+        """
 
     def advance(self) -> None:
-        """Go to the next step; by default nothing changes."""
+        """Move to the next step. The default does nothing."""
         return

@@ -1,4 +1,4 @@
-"""A similarity under a temperature that depends on the labels and on the training step."""
+"""The distance of MACL, a similarity divided by a temperature per pair."""
 
 from typing import Any
 
@@ -16,41 +16,41 @@ from pml_macl.statistics import LabelStatistics, check_statistics
 
 
 class TemperatureScheduledSimilarity(BaseDistance):
-    r"""Similarity divided by a pairwise temperature: the dynamic temperature scaling (DTS) of MACL.
+    r"""Similarity divided by a temperature that depends on the labels of the pair.
 
-    Amir and Aptoula, Multi-Label Adaptive Contrastive Learning, arXiv 2512.16294, name what the temperature
-    depends on (how many labels a pair shares, how rare the anchor's labels are); the formula is this package's:
+    This is the dynamic temperature scaling (DTS) of MACL (Amir and Aptoula, Multi-Label Adaptive Contrastive Learning,
+    arXiv 2512.16294):
 
     .. math::
         x_{ij} = s_{ij} / \tau_{ij}, \quad
         \tau_{ij} = \max\bigl(\tau(t) (1 + \text{overlap_scale} J_{ij}) (1 - \text{rarity_scale} r_i), \tau_{min}\bigr)
 
-    with the Jaccard similarity :math:`J_{ij}` and the mean log-rarity :math:`r_i` of the anchor's labels. The
-    temperature rises with overlap, because a contrastive loss equalises :math:`s_{ip} / \tau_{ip}` over the
-    positives: pairs with more labels in common end up closer. Without labels only :math:`\tau(t)` applies, so the
-    class works wherever PML takes a distance.
+    :math:`J_{ij}` is the Jaccard similarity of the pair, and :math:`r_i` is the mean log-rarity of the anchor's labels.
+    The temperature rises with the Jaccard similarity, because a contrastive loss makes :math:`s_{ip} / \tau_{ip}` equal
+    for all positives: pairs that share more labels end up closer. Without labels, only :math:`\tau(t)` applies, so you
+    can use this class wherever PML takes a distance.
 
-    For temperatures of your own override :meth:`pair_temperatures`.
+    To use your own temperatures, override :meth:`pair_temperatures`.
 
     Args:
-        temperature: :math:`\tau`, > 0, where no ``schedule`` is given.
-        overlap_scale: growth of the temperature from no overlap to equal label sets, >= 0.
-        rarity_scale: fall of the temperature from the most frequent to the rarest labels, in [0, 1].
-        schedule: :math:`\tau(t)`, such as :class:`LinearTemperature`, or :class:`LearnableTemperature` to train it; it
-            replaces ``temperature``.
-        distance: PML distance that gives :math:`s_{ij}`, negated unless it is inverted; None is ``CosineSimilarity``.
-        label_statistics: frequencies that the rarity is computed from; None takes those of the loss that calls, and
-            those of ``labels`` where there is none.
+        temperature: constant :math:`\tau(t)`, > 0. A ``schedule`` replaces it.
+        overlap_scale: relative increase of the temperature from no shared label to equal label sets, >= 0.
+        rarity_scale: relative decrease of the temperature from the most frequent to the rarest labels, in [0, 1].
+        schedule: :math:`\tau(t)`, for example :class:`LinearTemperature`, or :class:`LearnableTemperature` to train it.
+        distance: PML distance that computes :math:`s_{ij}`; its sign is flipped if smaller means more similar. None
+            uses ``CosineSimilarity``.
+        label_statistics: label frequencies for the rarity; None uses those of the calling loss, or those of ``labels``
+            if there are none.
         min_temperature: :math:`\tau_{min}`, > 0.
-        auto_advance: advance the schedule by one step on each call in training mode with gradients enabled. Set it to
-            False if a call is not an optimizer step, as with gradient accumulation or several views, and call
-            :meth:`advance` after each ``optimizer.step()``.
-        **kwargs: for PML's ``BaseDistance``: ``collect_stats``.
+        auto_advance: whether each call in training mode with gradients enabled advances the schedule by one step. Set
+            it to False if several calls make one optimizer step, as with gradient accumulation or several views. Then
+            call :meth:`advance` after each ``optimizer.step()``.
+        **kwargs: arguments of PML's ``BaseDistance``: ``collect_stats``.
 
     Raises:
         TypeError: an argument has the wrong type.
-        ValueError: a number is out of its range; above all a negative ``overlap_scale``, with which the loss falls by
-            raising every similarity.
+        ValueError: a number is out of its range. With a negative ``overlap_scale``, the loss could fall by raising
+            every similarity.
 
     Example:
         >>> similarity = TemperatureScheduledSimilarity(temperature=0.1, rarity_scale=0.0)
@@ -79,16 +79,17 @@ class TemperatureScheduledSimilarity(BaseDistance):
         distance = CosineSimilarity() if distance is None else distance
         if isinstance(distance, TemperatureScheduledSimilarity):
             raise TypeError(
-                "distance must not be a TemperatureScheduledSimilarity itself: the temperatures would multiply"
+                "distance must not be a TemperatureScheduledSimilarity, because both temperatures would apply; pass "
+                "the distance inside it, such as CosineSimilarity()"
             )
         check_instance("schedule", schedule, TemperatureSchedule, "a temperature schedule")
         if isinstance(temperature, nn.Parameter):
             raise TypeError(
-                "temperature must be a number, got a Parameter; train it with schedule=LearnableTemperature(initial)"
+                "temperature must be a number, got a Parameter; to train it, use schedule=LearnableTemperature(initial)"
             )
         if type(self).forward is not TemperatureScheduledSimilarity.forward:
             raise TypeError(
-                f"{type(self).__name__} must not override forward, which losses do not call; override "
+                f"{type(self).__name__} must not override forward, because losses do not call it; override "
                 "pair_temperatures or logits"
             )
         check_bool("auto_advance", auto_advance)
@@ -98,8 +99,9 @@ class TemperatureScheduledSimilarity(BaseDistance):
         check_range("rarity_scale", rarity_scale, 0, 1)
         if isinstance(overlap_scale, (int, float)) and overlap_scale < 0:
             raise ValueError(
-                f"overlap_scale must be >= 0, got {overlap_scale}: if the temperature falls with overlap, the loss can "
-                "fall by raising every similarity, which ruins retrieval"
+                f"overlap_scale must be >= 0, got {overlap_scale}: if the temperature falls with the Jaccard "
+                "similarity, raising all similarities lowers the loss, which ruins retrieval; use 0 to "
+                "ignore the Jaccard similarity"
             )
         check_range("overlap_scale", overlap_scale, 0)
         super().__init__(
@@ -122,7 +124,7 @@ class TemperatureScheduledSimilarity(BaseDistance):
 
     @property
     def temperature(self) -> Tensor:
-        r""":math:`\tau(t)` at the present step, a () float64 tensor (float32 on MPS) without a gradient."""
+        r""":math:`\tau(t)` at the current step, a () float64 tensor (float32 on MPS) without a gradient."""
         on_mps = any(x.device.type == "mps" for x in (*self.schedule.buffers(), *self.schedule.parameters()))
         temperature: Tensor = self.schedule(torch.float32 if on_mps else torch.float64)
         return temperature.detach()
@@ -135,20 +137,20 @@ class TemperatureScheduledSimilarity(BaseDistance):
         ref_labels: Tensor | None = None,
         label_statistics: LabelStatistics | None = None,
     ) -> Tensor:
-        """Similarity of each query to each reference, divided by its temperature.
+        r"""Compute the similarity of each query to each reference, divided by the temperature of the pair.
 
         Args:
             query_emb: (N, D) embeddings.
-            ref_emb: (M, D) embeddings; None is ``query_emb``.
-            labels: (N, C) multi-hot label sets; None applies the scheduled temperature alone.
-            ref_labels: (M, C) multi-hot label sets, needed with ``ref_emb`` and ``labels``.
-            label_statistics: frequencies to use where the distance has none of its own.
+            ref_emb: (M, D) embeddings; None uses ``query_emb``.
+            labels: (N, C) multi-hot label sets; None applies :math:`\tau(t)` to all pairs.
+            ref_labels: (M, C) multi-hot label sets; required with ``ref_emb`` and ``labels``.
+            label_statistics: label frequencies to use if the distance has none.
 
         Returns:
             (N, M) logits.
 
         Raises:
-            TypeError, ValueError: shapes, types or values do not fit.
+            TypeError, ValueError: an argument has a wrong type, shape or value.
         """
         self.reset_stats()
         if labels is not None:
@@ -167,12 +169,12 @@ class TemperatureScheduledSimilarity(BaseDistance):
         return logits
 
     def logits(self, query_emb: Tensor, ref_emb: Tensor | None, temperatures: Tensor) -> Tensor:
-        """Similarity of each pair, divided by its temperature; the schedule does not advance.
+        """Compute the similarity of each pair, divided by its temperature. The schedule does not advance.
 
         Args:
             query_emb: (N, D) embeddings.
-            ref_emb: (M, D) embeddings; None is ``query_emb``.
-            temperatures: temperatures of a shape that broadcasts to (N, M).
+            ref_emb: (M, D) embeddings; None uses ``query_emb``.
+            temperatures: temperatures > 0 that broadcast to (N, M).
 
         Returns:
             (N, M) logits.
@@ -180,19 +182,19 @@ class TemperatureScheduledSimilarity(BaseDistance):
         return self._signed(self.distance(query_emb, ref_emb)) / temperatures
 
     def pair_temperatures(self, block: PairBlock) -> Tensor:
-        r"""Temperature :math:`\tau_{ij}` of each pair of some anchors.
+        r"""Compute the temperature :math:`\tau_{ij}` of each pair in a block of anchors.
 
-        Override it for temperatures of your own: losses call it, whatever their engine. Parameters that it uses get
-        gradients.
+        Override this method to use your own temperatures. Losses call it in either engine, and parameters that it uses
+        receive gradients.
 
         Args:
-            block: n anchors against M references.
+            block: n anchors and M references.
 
         Returns:
-            Temperatures > 0 of the shape (n, M), or (n, 1) or () where they do not depend on the references.
+            Temperatures > 0 of shape (n, M), or (n, 1) or () if they do not depend on the references.
 
         Raises:
-            ValueError: the statistics are of another number of classes.
+            ValueError: the label frequencies and the labels have different numbers of classes.
         """
         pairs = block.pairs
         temperature = self.schedule(pairs.dtype)
@@ -201,7 +203,7 @@ class TemperatureScheduledSimilarity(BaseDistance):
             statistics = self.label_statistics or pairs.statistics
             check_labels(block.labels, num_classes=statistics.num_classes)
             rarity = mean_over_labels(block.labels, statistics.label_rarity(pairs.dtype).to(block.labels.device))
-        # A subclass that calls this method may still need the overlaps.
+        # Reuse the memory of the Jaccard similarities, unless a subclass that calls this method may still need them.
         is_overridden = type(self).pair_temperatures is not TemperatureScheduledSimilarity.pair_temperatures
         overwrite = block.is_last_use and not is_overridden and self.overlap_scale != 0
         if overwrite:
@@ -213,17 +215,17 @@ class TemperatureScheduledSimilarity(BaseDistance):
         )
 
     def temperatures(self, labels: Tensor, ref_labels: Tensor | None = None) -> Tensor:
-        r"""Temperature :math:`\tau_{ij}` of each pair at the present step; the schedule does not advance.
+        r"""Compute the temperature :math:`\tau_{ij}` of each pair at the current step. The schedule does not advance.
 
         Args:
             labels: (N, C) multi-hot label sets of the anchors.
-            ref_labels: (M, C) multi-hot label sets; None is ``labels``.
+            ref_labels: (M, C) multi-hot label sets of the references; None uses ``labels``.
 
         Returns:
-            (N, M) temperatures in torch's default type.
+            (N, M) temperatures in torch's default dtype.
 
         Raises:
-            TypeError, ValueError: as :func:`~pml_macl.labels.check_labels`.
+            TypeError, ValueError: labels are not multi-hot, see :func:`~pml_macl.labels.check_labels`.
         """
         labels = check_labels(labels)
         if ref_labels is not None:
@@ -236,7 +238,7 @@ class TemperatureScheduledSimilarity(BaseDistance):
         self.schedule.advance()
 
     def advance_after_call(self) -> None:
-        """Advance the schedule if ``auto_advance`` is set, in training mode with gradients enabled."""
+        """Advance the schedule if ``auto_advance`` is True, in training mode with gradients enabled."""
         if self.auto_advance and self.training and torch.is_grad_enabled():
             self.advance()
 
@@ -247,12 +249,12 @@ class TemperatureScheduledSimilarity(BaseDistance):
         return self._signed(self.distance.pairwise_distance(query_emb, ref_emb)) / self._scheduled(query_emb)
 
     def _scheduled(self, embeddings: Tensor) -> Tensor:
-        r""":math:`\tau(t)` in the type that goes with the embeddings."""
+        r"""Compute :math:`\tau(t)` in the dtype for these embeddings."""
         temperature: Tensor = self.schedule(label_dtype(embeddings))
         return temperature
 
     def why_no_inner_products(self) -> str | None:
-        """What keeps :meth:`inner_products` from giving the similarities of :meth:`logits`; None if nothing does."""
+        """Return the reason why :meth:`inner_products` cannot give the similarities of :meth:`logits`, or None."""
         similarity = self.distance
         if type(self).logits is not TemperatureScheduledSimilarity.logits:
             return f"the logits of {type(self).__name__}"
@@ -264,14 +266,14 @@ class TemperatureScheduledSimilarity(BaseDistance):
         return None if similarity.power == 1 else "a power of the similarity"
 
     def inner_products(self, query_emb: Tensor, ref_emb: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """Embeddings whose inner products are the similarities, for a loss that keeps no (N, M) matrix of them.
+        """Compute embeddings whose inner products are the similarities, for a loss that keeps no (N, M) matrix.
 
         Args:
             query_emb: (N, D) embeddings.
-            ref_emb: (M, D) embeddings; None is ``query_emb``.
+            ref_emb: (M, D) embeddings; None uses ``query_emb``.
 
         Returns:
-            (N, D) and (M, D) embeddings; None in the place of the latter if ``ref_emb`` is None.
+            (N, D) and (M, D) embeddings; the second is None if ``ref_emb`` is None.
         """
         similarity = self.distance
         similarity.reset_stats()
@@ -283,7 +285,7 @@ class TemperatureScheduledSimilarity(BaseDistance):
         return query, reference
 
     def set_temperature_stats(self, smallest: float, mean: float, largest: float) -> None:
-        """Record the smallest, mean and largest temperature of the pairs of a batch if ``collect_stats`` is set."""
+        """Record the smallest, mean and largest temperature of the pairs of a batch if ``collect_stats`` is True."""
         if self.collect_stats:
             self.min_pair_temperature, self.mean_pair_temperature, self.max_pair_temperature = smallest, mean, largest
 

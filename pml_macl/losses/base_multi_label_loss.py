@@ -1,4 +1,4 @@
-"""What all losses on multi-hot labels have in common."""
+"""Base class of the losses on multi-hot labels."""
 
 from typing import Any
 
@@ -12,10 +12,11 @@ from pml_macl.reducers import PairWeightedReducer
 
 
 class BaseMultiLabelLoss(BaseMetricLossFunction):
-    """A PML loss whose labels are multi-hot: it checks its input, and its reducers see label sets.
+    """Base class of PML losses that take multi-hot labels.
 
-    Subclasses implement ``compute_loss``, as for PML's ``BaseMetricLossFunction``. It gets boolean label sets, and
-    ``ref_emb`` and ``ref_labels`` as they were given: None where the batch is compared with itself.
+    It checks the input and passes label sets to the reducer. Subclasses implement ``compute_loss``, as for PML's
+    ``BaseMetricLossFunction``. ``compute_loss`` receives boolean label sets. Its ``ref_emb`` and ``ref_labels`` are
+    None if the caller gave no references and the batch is compared with itself.
     """
 
     num_classes: int | None = None
@@ -28,7 +29,7 @@ class BaseMultiLabelLoss(BaseMetricLossFunction):
         super().set_reducer(reducer)
         if reducer is None or self.reducer is reducer:
             return
-        # PML deep-copies the reducer, once for each sub-loss. Statistics that were given must stay the same object.
+        # PML deep-copies the reducer for each sub-loss. The copies must keep the caller's statistics object.
         made_by_pml = isinstance(self.reducer, MultipleReducers) and not isinstance(reducer, MultipleReducers)
         for copied in self.reducer.reducers.values() if made_by_pml else [self.reducer]:
             for original, copy in zip(reducer.modules(), copied.modules(), strict=True):
@@ -48,16 +49,15 @@ class BaseMultiLabelLoss(BaseMetricLossFunction):
         Args:
             embeddings: (N, D) embeddings of the anchors.
             labels: (N, C) multi-hot label sets.
-            indices_tuple: pairs (a1, p, a2, n) or triplets (a, p, n) of a miner; None takes them from the labels.
-            ref_emb: (M, D) embeddings to take positives and negatives from; None takes them from the batch. If it is
-                given, nothing counts as a pair of a row with itself.
-            ref_labels: (M, C) multi-hot label sets, needed with ``ref_emb``.
+            indices_tuple: pairs (a1, p, a2, n) or triplets (a, p, n) from a miner; None forms pairs from the labels.
+            ref_emb: (M, D) embeddings of the references; None uses the batch itself and never pairs a row with itself.
+            ref_labels: (M, C) multi-hot label sets of the references; required with ``ref_emb``.
 
         Returns:
-            What the reducer makes of the losses: a () tensor, or PML's dictionary with ``DoNothingReducer``.
+            The output of the reducer: a () tensor, or PML's dictionary with ``DoNothingReducer``.
 
         Raises:
-            TypeError, ValueError: shapes, types or values do not fit; the state stays as it was.
+            TypeError, ValueError: an argument has a wrong type, shape or value. The state does not change.
         """
         return self._check_and_compute(embeddings, labels, indices_tuple, ref_emb, ref_labels)
 
@@ -70,7 +70,7 @@ class BaseMultiLabelLoss(BaseMetricLossFunction):
         ref_labels: Tensor | None,
         **options: Any,
     ) -> Any:
-        """As :meth:`forward`, with options for ``compute_loss``."""
+        """Do what :meth:`forward` does, and pass the options to ``compute_loss``."""
         self.reset_stats()
         check = self.deferred_check
         labels, ref_labels = check_batch(embeddings, labels, ref_emb, ref_labels, self.num_classes, check)
@@ -81,37 +81,38 @@ class BaseMultiLabelLoss(BaseMetricLossFunction):
         rows = self.without_zero_rows(embeddings)
         references = None if ref_emb is None else self.without_zero_rows(in_float32(ref_emb))
         loss_dict = self.compute_loss(rows, labels, indices_tuple, references, ref_labels, **options)
-        if len(embeddings):  # regularizers average over rows
+        if len(embeddings):  # PML's regularizers average over rows, which gives NaN for none
             self.add_embedding_regularization_to_loss_dict(loss_dict, embeddings)
         return self.reducer(loss_dict, embeddings, labels)
 
     def without_zero_rows(self, embeddings: Tensor) -> Tensor:
-        """No gradient for a row of zeros where only directions count.
+        """Set the gradient of all-zero rows to 0 if the distance normalises embeddings.
 
-        It has none, and normalising would give it a gradient of the order of 1e12, which float16 cannot hold.
+        A zero row has no direction. Normalising it would give a gradient of about 1e12, which float16 cannot hold.
         """
         if not (embeddings.requires_grad and self.distance.normalize_embeddings and embeddings.numel()):
             return embeddings
         largest = embeddings.detach().abs().amax(dim=1, keepdim=True)
-        return embeddings * (largest > 0)  # the gradient, too
+        return embeddings * (largest > 0)  # the product also zeroes the gradient
 
     def check_references(self, num_rows: int, num_references: int, given: bool) -> None:
-        """Raise where a part of the loss cannot take these references."""
+        """Raise if a part of the loss cannot handle these references."""
         if num_references > num_rows and any(isinstance(m, PerAnchorReducer) for m in self.reducer.modules()):
             raise ValueError(
-                f"PerAnchorReducer cannot take more references ({num_references}) than rows ({num_rows}): PML lays the "
-                "pairs out in a (rows, rows) matrix; use another reducer with ref_emb"
+                f"PerAnchorReducer cannot take more references ({num_references}) than rows ({num_rows}), because PML "
+                "stores the pairs in a (rows, rows) matrix; use another reducer, or fewer rows in ref_emb"
             )
 
 
 def check_reducer(reducer: BaseReducer) -> None:
-    """Raise unless this is a PML reducer that can work on label sets."""
+    """Raise unless this is a PML reducer that works on label sets."""
     if not isinstance(reducer, BaseReducer):
         raise TypeError(
-            f"reducer must be a pytorch_metric_learning reducer, got {type(reducer).__name__}; construct one"
+            f"reducer must be a pytorch_metric_learning reducer, got {type(reducer).__name__}; pass an instance such "
+            "as MeanReducer()"
         )
     if any(isinstance(module, ClassWeightedReducer) for module in reducer.modules()):
         raise ValueError(
-            "ClassWeightedReducer is not supported: it needs one class per row; use FrequencyWeightedReducer, which "
-            "weighs by the labels that a pair shares"
+            "reducer must work on label sets, but ClassWeightedReducer needs one class per row; use "
+            "FrequencyWeightedReducer, which weights by the labels that a pair shares"
         )

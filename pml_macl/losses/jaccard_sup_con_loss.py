@@ -1,27 +1,27 @@
-"""Jaccard-weighted SupCon."""
+"""SupCon with weights from the Jaccard similarity."""
 
 from pml_macl.losses.single_temperature_loss import SingleTemperatureLoss
 from pml_macl.reducers import FrequencyWeightedReducer
 
 
 class JaccardSupConLoss(SingleTemperatureLoss):
-    r"""SupCon in which images that share any label are positives, weighted by their Jaccard similarity.
+    r"""SupCon whose positives share a label with the anchor and are weighted by their Jaccard similarity.
 
-    Audibert et al., Exploring Contrastive Learning for Long-Tailed Multi-Label Text Classification, arXiv 2404.08720
-    (the base loss):
+    This is the base loss of Audibert et al., Exploring Contrastive Learning for Long-Tailed Multi-Label Text
+    Classification, arXiv 2404.08720:
 
     .. math::
         L = \frac{-1}{|I|} \sum_{i \in I} \sum_{p \ne i} \frac{J_{ip}}{\sum_{q \ne i} J_{iq}}
             \log \frac{\exp(s_{ip} / \tau)}{\sum_{k \ne i} \exp(s_{ik} / \tau)}
 
-    over the anchors :math:`I` with a positive.
+    :math:`I` are the anchors that have a positive.
 
     Args:
         temperature: :math:`\tau` > 0.
-        **kwargs: as for :class:`MultiLabelContrastiveLoss`.
+        **kwargs: the arguments of :class:`MultiLabelContrastiveLoss`.
 
     Raises:
-        TypeError, ValueError: as :class:`MultiLabelContrastiveLoss`.
+        TypeError, ValueError: an argument is invalid, as for :class:`MultiLabelContrastiveLoss`.
 
     Example:
         >>> import torch

@@ -1,48 +1,56 @@
-"""Multi-label adaptive contrastive learning."""
+"""The MACL loss."""
+
+from typing import Any
 
 from pytorch_metric_learning.distances import BaseDistance
 
 from pml_macl.distances import TemperatureScheduledSimilarity
 from pml_macl.losses.multi_label_contrastive_loss import MultiLabelContrastiveLoss
 from pml_macl.reducers import FrequencyWeightedReducer
+from pml_macl.statistics import LabelStatistics
 
 
 class MACLLoss(MultiLabelContrastiveLoss):
     r"""Multi-label adaptive contrastive loss (MACL).
 
     Amir and Aptoula, Multi-Label Adaptive Contrastive Learning Loss for Remote Sensing Image Retrieval,
-    arXiv 2512.16294. The paper names the parts (label-aware sampling, pairwise label reweighting, dynamic temperature
-    scaling); the formulas are this package's. Not to be confused with lightly's ``MACLLoss``, Model-Aware Contrastive
-    Learning.
+    arXiv 2512.16294. It is not related to lightly's ``MACLLoss`` (Model-Aware Contrastive Learning).
 
     .. math::
         L = \frac{1}{\sum_i a_i} \sum_i a_i \sum_{p \in P(i)} \hat w_{ip}
             \Bigl[-\log \frac{\exp(s_{ip} / \tau_{ip})}{\sum_{k \in P(i) \cup N(i)} \exp(s_{ik} / \tau_{ik})}\Bigr]
 
-    over the anchors that have a positive. :math:`P(i)` are the rows that share a label with the anchor and have a
-    Jaccard similarity of at least ``positive_threshold``, :math:`N(i)` the others of at most ``negative_threshold``,
-    or both are what ``indices_tuple`` says. The temperatures :math:`\tau_{ij}` are those of
-    :class:`~pml_macl.distances.TemperatureScheduledSimilarity`, the weights :math:`\hat w_{ip}` (which sum to 1 over
-    :math:`P(i)`) and :math:`a_i` those of :class:`~pml_macl.reducers.FrequencyWeightedReducer`; configure them by
-    handing over your own. A batch without a positive pair gives a differentiable 0.
+    The outer sums run over the anchors that have a positive. The positives :math:`P(i)` share a label with the anchor,
+    and their Jaccard similarity is at least ``positive_threshold``. The negatives :math:`N(i)` are the other references
+    whose Jaccard similarity is at most ``negative_threshold``. The loss ignores pairs between the two thresholds. If
+    ``indices_tuple`` is given, it defines positives and negatives instead.
+
+    :class:`~pml_macl.distances.TemperatureScheduledSimilarity` computes the temperatures :math:`\tau_{ij}`.
+    :class:`~pml_macl.reducers.FrequencyWeightedReducer` computes the weights :math:`\hat w_{ip}`, which sum to 1 over
+    :math:`P(i)`, and :math:`a_i`. Pass your own ``distance`` or ``reducer`` to change their settings. For a batch
+    without a positive pair, the loss and its gradient are 0.
 
     Args:
-        num_classes: number of classes C; without ``label_statistics`` the label frequencies are then learnt from the
-            training batches (a batch is counted before it is weighted; only in training mode with gradients enabled).
-        label_statistics: label frequencies to use as they are. With neither, those of the batch are used.
-        positive_threshold: smallest Jaccard similarity of a positive pair, in [0, 1]; 0 takes any shared label.
-        negative_threshold: largest Jaccard similarity of a negative pair, in [0, 1]; 0 takes no shared label, 1 keeps
-            every row that is not a positive.
+        num_classes: number of classes C, >= 1. Without ``label_statistics``, the loss then counts labels over the
+            training batches. It adds a batch to the counts before it computes the weights, and only in training mode
+            with gradients enabled.
+        label_statistics: label frequencies, which the loss does not change. If both ``num_classes`` and
+            ``label_statistics`` are None, the loss uses the frequencies of the batch.
+        positive_threshold: smallest Jaccard similarity of a positive pair, in [0, 1]; 0 accepts any shared label.
+        negative_threshold: largest Jaccard similarity of a negative pair, in [0, 1]; 0 accepts only pairs without a
+            shared label, 1 accepts all references that are not positives.
         engine: ``"auto"``, ``"fused"`` or ``"reference"``, as for :class:`MultiLabelContrastiveLoss`.
-        **kwargs: for PML's ``BaseMetricLossFunction``: ``distance`` (a ``TemperatureScheduledSimilarity``, or any PML
-            distance, which is then the similarity under the default temperature), ``reducer`` (any of PML's but for
+        temperature: base temperature :math:`\tau`, > 0: short for
+            ``distance=TemperatureScheduledSimilarity(temperature)``. None uses the default of the distance, 0.1.
+        **kwargs: arguments of PML's ``BaseMetricLossFunction``: ``distance`` (a ``TemperatureScheduledSimilarity``, or
+            a PML distance, which the loss divides by the default temperatures), ``reducer`` (any PML reducer except
             ``DivisorReducer`` and ``ClassWeightedReducer``), ``embedding_regularizer``, ``embedding_reg_weight``,
             ``collect_stats``.
 
     Raises:
-        TypeError: an argument is of the wrong type.
-        ValueError: a number is out of its range, ``num_classes`` disagrees with ``label_statistics``, or the reducer
-            cannot work on label sets.
+        TypeError: an argument has the wrong type.
+        ValueError: a number is out of its range, ``num_classes`` and ``label_statistics`` disagree, the reducer does
+            not work on label sets, or both ``temperature`` and ``distance`` are given.
 
     Example:
         >>> import torch
@@ -54,6 +62,27 @@ class MACLLoss(MultiLabelContrastiveLoss):
         >>> loss_fn.label_statistics.counts
         tensor([2, 1, 1])
     """
+
+    def __init__(
+        self,
+        num_classes: int | None = None,
+        label_statistics: LabelStatistics | None = None,
+        positive_threshold: float = 0.0,
+        negative_threshold: float = 0.0,
+        engine: str = "auto",
+        temperature: float | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if temperature is not None:
+            distance = kwargs.get("distance")
+            if distance is not None:
+                raise ValueError(
+                    f"temperature and distance must not both be given, got {temperature!r} and "
+                    f"{type(distance).__name__}; set the temperature on the distance: "
+                    "distance=TemperatureScheduledSimilarity(temperature, distance=...)"
+                )
+            kwargs["distance"] = TemperatureScheduledSimilarity(temperature)
+        super().__init__(num_classes, label_statistics, positive_threshold, negative_threshold, engine, **kwargs)
 
     def similarity_under_temperature(self, distance: BaseDistance | None) -> TemperatureScheduledSimilarity:
         return TemperatureScheduledSimilarity(distance=distance)

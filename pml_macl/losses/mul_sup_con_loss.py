@@ -1,11 +1,11 @@
-"""MulSupCon."""
+"""The MulSupCon loss."""
 
 from pml_macl.losses.single_temperature_loss import SingleTemperatureLoss
 from pml_macl.reducers import MulSupConReducer
 
 
 class MulSupConLoss(SingleTemperatureLoss):
-    r"""SupCon once for each label of the anchor.
+    r"""SupCon with one term per label of the anchor, whose positives are the other images with that label.
 
     Zhang and Wu, Multi-Label Supervised Contrastive Learning, AAAI 2024:
 
@@ -13,14 +13,14 @@ class MulSupConLoss(SingleTemperatureLoss):
         L = \frac{1}{|K|} \sum_{(i, l) \in K} \frac{-1}{|P_l(i)|} \sum_{p \in P_l(i)}
             \log \frac{\exp(s_{ip} / \tau)}{\sum_{k \ne i} \exp(s_{ik} / \tau)}, \quad P_l(i) = \{p \ne i : l \in Y_p\}
 
-    over the pairs :math:`K` of an anchor and one of its labels that another image carries.
+    :math:`K` are the pairs of an anchor and one of its labels, for each label that another image has too.
 
     Args:
         temperature: :math:`\tau` > 0.
-        **kwargs: as for :class:`MultiLabelContrastiveLoss`.
+        **kwargs: the arguments of :class:`MultiLabelContrastiveLoss`.
 
     Raises:
-        TypeError, ValueError: as :class:`MultiLabelContrastiveLoss`.
+        TypeError, ValueError: an argument is invalid, as for :class:`MultiLabelContrastiveLoss`.
 
     Example:
         >>> import torch

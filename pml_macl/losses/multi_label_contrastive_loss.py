@@ -1,4 +1,4 @@
-"""The contrastive loss on label sets."""
+"""The contrastive loss on label sets, which MACL and its baselines configure."""
 
 import logging
 from typing import Any
@@ -25,45 +25,53 @@ LOGGER = logging.getLogger(__name__)
 
 
 class MultiLabelContrastiveLoss(BaseMultiLabelLoss):
-    r"""The supervised contrastive loss on label sets that MACL and its baselines are settings of.
+    r"""Supervised contrastive loss on label sets, the base class of MACL and its baselines.
 
     .. math::
         L = \frac{1}{\sum_i a_i} \sum_i a_i \sum_{p \in P(i)} \hat w_{ip}
             \Bigl[-\log \frac{\exp(s_{ip} / \tau_{ip})}{\sum_{k \in P(i) \cup N(i)} \exp(s_{ik} / \tau_{ik})}\Bigr]
 
-    over the anchors that have a positive. :math:`P(i)` are the rows that share a label with the anchor and have a
-    Jaccard similarity of at least ``positive_threshold``, :math:`N(i)` the others of at most ``negative_threshold``,
-    or both are what ``indices_tuple`` says. The distance gives the logits :math:`s_{ij} / \tau_{ij}`; the class emits
-    the loss in brackets for each positive pair, and the reducer weighs it. As it stands, with one temperature and equal
-    weights, it is SupCon with any shared label (:class:`SupConAnyLoss`). A batch without a positive pair gives a
-    differentiable 0.
+    The outer sums run over the anchors that have a positive. The positives :math:`P(i)` share a label with the anchor,
+    and their Jaccard similarity is at least ``positive_threshold``. The negatives :math:`N(i)` are the other references
+    whose Jaccard similarity is at most ``negative_threshold``. The loss ignores pairs between the two thresholds. If
+    ``indices_tuple`` is given, it defines positives and negatives instead.
+
+    The distance computes the logits :math:`s_{ij} / \tau_{ij}`. This class computes the loss in brackets for each
+    positive pair. The reducer applies the weights :math:`\hat w_{ip}` and :math:`a_i`. The defaults are one temperature
+    and equal weights, as in :class:`SupConAnyLoss`. For a batch without a positive pair, the loss and its gradient
+    are 0.
 
     Args:
-        num_classes: number of classes C; without ``label_statistics`` the label frequencies are then learnt from the
-            training batches (a batch is counted before it is weighted; only in training mode with gradients enabled).
-        label_statistics: label frequencies to use as they are. With neither, those of the batch are used.
-        positive_threshold: smallest Jaccard similarity of a positive pair, in [0, 1]; 0 takes any shared label.
-        negative_threshold: largest Jaccard similarity of a negative pair, in [0, 1]; 0 takes no shared label, 1 keeps
-            every row that is not a positive.
-        engine: how the gradient is computed. ``"fused"`` takes one block of anchors after the other, computes value and
-            analytic gradient together and keeps no (N, M) matrix for the backward pass. It needs a similarity that is a
-            matrix product (``CosineSimilarity``, ``DotProductSimilarity``) and a ``PairWeightedReducer``, which all
-            reducers of this package are; subclasses may override their terms. It has no second derivatives.
-            ``"reference"`` passes the loss of each positive pair to the reducer and lets torch differentiate, for any
-            distance and reducer. ``"auto"`` is fused where that is possible; :attr:`fallback` says why it is not.
-        **kwargs: for PML's ``BaseMetricLossFunction``: ``distance`` (a ``TemperatureScheduledSimilarity``, or any PML
-            distance, which is then the similarity under the default temperature), ``reducer`` (any of PML's but for
+        num_classes: number of classes C, >= 1. Without ``label_statistics``, the loss then counts labels over the
+            training batches. It adds a batch to the counts before it computes the weights, and only in training mode
+            with gradients enabled.
+        label_statistics: label frequencies, which the loss does not change. If both ``num_classes`` and
+            ``label_statistics`` are None, the loss uses the frequencies of the batch.
+        positive_threshold: smallest Jaccard similarity of a positive pair, in [0, 1]; 0 accepts any shared label.
+        negative_threshold: largest Jaccard similarity of a negative pair, in [0, 1]; 0 accepts only pairs without a
+            shared label, 1 accepts all references that are not positives.
+        engine: how the loss and its gradient are computed.
+            ``"fused"`` processes one block of anchors at a time, computes the loss and its analytic gradient together,
+            and keeps no (N, M) matrix for the backward pass. It requires ``CosineSimilarity`` or
+            ``DotProductSimilarity`` (also inside a ``TemperatureScheduledSimilarity``) and a ``PairWeightedReducer``,
+            the base class of all reducers in this package. It supports no second derivatives.
+            ``"reference"`` supports every distance and reducer: it passes the loss of each positive pair to the
+            reducer, and torch's autograd computes the gradient.
+            ``"auto"`` uses the fused engine if it can, otherwise the reference engine; :attr:`fallback` names the
+            reason.
+        **kwargs: arguments of PML's ``BaseMetricLossFunction``: ``distance`` (a ``TemperatureScheduledSimilarity``, or
+            a PML distance, which the loss divides by the default temperatures), ``reducer`` (any PML reducer except
             ``DivisorReducer`` and ``ClassWeightedReducer``), ``embedding_regularizer``, ``embedding_reg_weight``,
             ``collect_stats``.
 
     Attributes:
-        fallback: what made the last call use the reference engine; None if it was fused. A change is also logged at
-            the level DEBUG.
+        fallback: why the last call used the reference engine; None if it used the fused engine. The loss logs a new
+            reason at the level DEBUG.
 
     Raises:
-        TypeError: an argument is of the wrong type.
-        ValueError: a number is out of its range, ``num_classes`` disagrees with ``label_statistics``, or the reducer
-            cannot work on label sets.
+        TypeError: an argument has the wrong type.
+        ValueError: a number is out of its range, ``num_classes`` and ``label_statistics`` disagree, or the reducer
+            does not work on label sets.
     """
 
     distance: TemperatureScheduledSimilarity
@@ -85,14 +93,14 @@ class MultiLabelContrastiveLoss(BaseMultiLabelLoss):
         check_statistics(label_statistics)
         if "temperature" in kwargs:
             raise TypeError(
-                f"{type(self).__name__} takes no temperature: it is the distance's; give "
-                "distance=TemperatureScheduledSimilarity(temperature=...)"
+                f"{type(self).__name__} takes no temperature; set it on the distance: "
+                "distance=TemperatureScheduledSimilarity(temperature)"
             )
         regularizer = kwargs.get("embedding_regularizer")
         if regularizer is not None and not isinstance(regularizer, BaseRegularizer):
             raise TypeError(
                 "embedding_regularizer must be a pytorch_metric_learning regularizer, "
-                f"got {type(regularizer).__name__}; construct one"
+                f"got {type(regularizer).__name__}; pass an instance such as LpRegularizer()"
             )
         if kwargs.get("reducer") is not None:
             _check_reducer(kwargs["reducer"])
@@ -109,7 +117,8 @@ class MultiLabelContrastiveLoss(BaseMultiLabelLoss):
         if len(sizes | {num_classes} - {None}) > 1:
             raise ValueError(
                 "num_classes and the label_statistics of the loss, its distance and its reducer must agree, "
-                f"got {num_classes} and statistics of {sorted(sizes)} classes"
+                f"got num_classes={num_classes} and label_statistics of {sorted(sizes)} classes; use the number of "
+                "label columns in all of them"
             )
         self.num_classes = next(iter(sizes), None)
         self.engine = engine
@@ -120,7 +129,14 @@ class MultiLabelContrastiveLoss(BaseMultiLabelLoss):
         )
 
     def similarity_under_temperature(self, distance: BaseDistance | None) -> TemperatureScheduledSimilarity:
-        """Default temperatures over a PML distance, or over the cosine similarity."""
+        """Return the default distance of the loss. Subclasses override it to change the temperatures.
+
+        Args:
+            distance: PML distance that computes the similarities; None uses ``CosineSimilarity``.
+
+        Returns:
+            The distance, which divides the similarities by temperatures.
+        """
         return TemperatureScheduledSimilarity(overlap_scale=0, rarity_scale=0, distance=distance)
 
     def get_default_distance(self) -> TemperatureScheduledSimilarity:
@@ -143,18 +159,17 @@ class MultiLabelContrastiveLoss(BaseMultiLabelLoss):
         Args:
             embeddings: (N, D) embeddings of the anchors.
             labels: (N, C) multi-hot label sets.
-            indices_tuple: pairs (a1, p, a2, n) or triplets (a, p, n) of a miner; None takes them from the labels.
-            ref_emb: (M, D) embeddings to take positives and negatives from; None takes them from the batch. If it is
-                given, nothing counts as a pair of a row with itself, unless ``own`` says so.
-            ref_labels: (M, C) multi-hot label sets, needed with ``ref_emb``.
-            own: (N,) int64, the row of ``ref_emb`` that is the anchor's own copy, for example in a memory; that pair is
-                left out. Only with ``ref_emb``.
+            indices_tuple: pairs (a1, p, a2, n) or triplets (a, p, n) from a miner; None forms pairs from the labels.
+            ref_emb: (M, D) embeddings of the references; None uses the batch itself and never pairs a row with itself.
+            ref_labels: (M, C) multi-hot label sets of the references; required with ``ref_emb``.
+            own: (N,) int64, for each anchor the row of ``ref_emb`` that holds its own copy, for example in a memory.
+                The loss ignores these pairs. Requires ``ref_emb``.
 
         Returns:
-            What the reducer makes of the losses: a () tensor, or PML's dictionary with ``DoNothingReducer``.
+            The output of the reducer: a () tensor, or PML's dictionary with ``DoNothingReducer``.
 
         Raises:
-            TypeError, ValueError: shapes, types or values do not fit; the state stays as it was.
+            TypeError, ValueError: an argument has a wrong type, shape or value. The state does not change.
         """
         if own is not None:
             _check_own(own, embeddings, ref_emb)
@@ -192,7 +207,7 @@ class MultiLabelContrastiveLoss(BaseMultiLabelLoss):
         return {"loss": entry}
 
     def _by_blocks(self, embeddings: Tensor, ref_emb: Tensor | None, pairs: Pairs) -> dict[str, Any]:
-        """The loss, reduced by the engine with the weights of the reducer."""
+        """Compute the reduced loss in the fused engine, with the weights of the reducer."""
         query, reference = self.distance.inner_products(
             embeddings.to(pairs.dtype), None if ref_emb is None else ref_emb.to(pairs.dtype)
         )
@@ -211,7 +226,7 @@ class MultiLabelContrastiveLoss(BaseMultiLabelLoss):
         return entry if observer is None else {**entry, "num_losses": self._set_stats(observer.stats(len(pairs)))}
 
     def _by_autograd(self, embeddings: Tensor, ref_emb: Tensor | None, pairs: Pairs) -> dict[str, Any]:
-        """The losses of all positive pairs, for any distance and any reducer."""
+        """Compute the loss of each positive pair, for any distance and any reducer."""
         block = pairs[:]
         temperatures = self.distance.pair_temperatures(block)
         logits = self.distance.logits(embeddings, ref_emb, temperatures)
@@ -226,7 +241,7 @@ class MultiLabelContrastiveLoss(BaseMultiLabelLoss):
         return {"losses": losses, "indices": (anchors, indices), "reduction_type": "pos_pair", "pairs": pairs}
 
     def _set_stats(self, stats: PairStats) -> int:
-        """Record what this loss and its distance collect; returns the number of positive pairs."""
+        """Record the statistics of this loss and its distance. Return the number of positive pairs."""
         if self.collect_stats:
             self.num_pos_pairs, self.num_neg_pairs = stats.num_positives, stats.num_negatives
             self.anchors_without_positives = stats.anchors_without_positives
@@ -235,20 +250,20 @@ class MultiLabelContrastiveLoss(BaseMultiLabelLoss):
         return stats.num_positives
 
     def _pair_reducer(self) -> BaseReducer:
-        """The reducer of the pair losses, where others reduce the regularizer's."""
+        """Return the reducer of the pair losses; in ``MultipleReducers``, other reducers handle the regularizer."""
         if not isinstance(self.reducer, MultipleReducers):
             return self.reducer
-        named: dict[str, BaseReducer] = dict(self.reducer.reducers)  # torch's ModuleDict has no get
+        named: dict[str, BaseReducer] = dict(self.reducer.reducers)  # ModuleDict has no method get
         return named.get("loss", self.reducer.default_reducer)
 
     def is_fused(self) -> bool:
-        """Whether the next call runs in the fused engine, whose graph keeps neither embeddings nor references."""
+        """Return whether the next call uses the fused engine, whose graph keeps neither embeddings nor references."""
         return self._why_not_fused() is None
 
     def _why_not_fused(self) -> str | None:
-        """What needs the reference engine, or None."""
+        """Return the reason for the reference engine, or None if the fused engine can run."""
         if self.engine == "reference":
-            return "the choice of engine"
+            return 'engine="reference"'
         reducer = self._pair_reducer()
         if (
             not isinstance(reducer, PairWeightedReducer)
@@ -262,13 +277,16 @@ class MultiLabelContrastiveLoss(BaseMultiLabelLoss):
         if fallback != self.fallback:
             self.fallback = fallback
             if fallback is not None:
-                LOGGER.debug("%s: the reference engine runs because of %s", type(self).__name__, fallback)
+                LOGGER.debug("%s uses the reference engine because of %s", type(self).__name__, fallback)
 
 
 def _check_reducer(reducer: BaseReducer) -> None:
     check_reducer(reducer)
     if any(isinstance(module, DivisorReducer) for module in reducer.modules()):
-        raise ValueError("DivisorReducer is not supported: this loss has no divisor; use FrequencyWeightedReducer")
+        raise ValueError(
+            "reducer must not be a DivisorReducer, because this loss has no divisor; use FrequencyWeightedReducer or "
+            "MeanReducer"
+        )
 
 
 def _check_own(own: Tensor, embeddings: Tensor, ref_emb: Tensor | None) -> None:
@@ -276,4 +294,6 @@ def _check_own(own: Tensor, embeddings: Tensor, ref_emb: Tensor | None) -> None:
         found = f"{own.dtype} of shape {tuple(own.shape)}" if isinstance(own, Tensor) else type(own).__name__
         raise ValueError(f"own must be an int64 tensor with one entry per embedding ({len(embeddings)}), got {found}")
     if ref_emb is None:
-        raise ValueError("own was given without ref_emb; without references each row is left out of its own pairs")
+        raise ValueError(
+            "own was given without ref_emb; pass both or neither: without ref_emb no row is paired with itself"
+        )

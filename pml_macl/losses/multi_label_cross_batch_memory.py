@@ -1,4 +1,4 @@
-"""A memory of past embeddings and their label sets."""
+"""PML's cross-batch memory for multi-hot labels."""
 
 from collections.abc import Callable
 from typing import Any
@@ -18,50 +18,53 @@ from pml_macl.pairs import Pairs, without_own
 
 
 class MultiLabelCrossBatchMemory(CrossBatchMemory):
-    r"""PML's ``CrossBatchMemory`` for label sets: positives and negatives come from past batches too.
+    r"""PML's ``CrossBatchMemory`` for label sets: positives and negatives also come from past batches.
 
-    Wang et al., Cross-Batch Memory for Embedding Learning, arXiv 1912.06798. The last ``memory_size`` embeddings and
-    their label sets are kept in a queue. Each batch is enqueued first. Then the loss takes the batch as anchors and the
-    queue as references, and leaves out the pair of each row with its own enqueued copy. Gradients flow into the batch
-    only.
+    Wang et al., Cross-Batch Memory for Embedding Learning, arXiv 1912.06798. A queue holds the last ``memory_size``
+    embeddings and their label sets. Each call first enqueues the batch. Then the loss uses the batch as anchors and the
+    queue as references, and ignores the pair of each row with its own copy in the queue. Only the batch receives
+    gradients.
 
-    ``miner`` selects the pairs, from the batch and the queue. Without a miner, label overlap does, with the thresholds
-    of the loss: its ``positive_threshold`` and ``negative_threshold``, or the ``threshold`` of a
-    ``MultiLabelLossWrapper``. For a loss with neither, rows that share a label are positives and all others negatives.
+    ``miner`` selects the pairs of batch and queue. Without a miner, the thresholds of the loss select them: its
+    ``positive_threshold`` and ``negative_threshold``, or the ``threshold`` of a ``MultiLabelLossWrapper``. If the loss
+    has no thresholds, rows that share a label are positives and all others are negatives.
 
-    As in MoCo (He et al., arXiv 1911.05722) the queue can also hold the output of another network: rows that
-    ``enqueue_mask`` marks are enqueued and are not anchors, and all other rows are anchors and are not enqueued. Label
-    statistics that the loss learns count each anchor once, and nothing in the queue.
+    The queue can also hold the output of another network, as in MoCo (He et al., arXiv 1911.05722): the rows that
+    ``enqueue_mask`` marks are enqueued but are not anchors, and the other rows are anchors but are not enqueued. If the
+    loss counts labels over training, it counts each anchor once and does not count the queue.
 
-    Unlike PML's class, this one saves the position of the queue with the rest of its state, leaves the queue unchanged
-    if a call fails, and reads ``indices_tuple`` as the enqueued copies of the batch, wherever they are in the queue.
+    Differences from PML's class:
+
+    - ``state_dict`` contains the position of the queue.
+    - A call that fails does not change the queue.
+    - Positives and negatives in ``indices_tuple`` refer to the copies of the batch in the queue, at any position.
 
     Args:
         loss: loss that accepts multi-hot labels and references: :class:`MACLLoss`, a baseline, a PML loss in a
-            ``MultiLabelLossWrapper``, or another ``BaseMetricLossFunction`` with a ``forward`` of its own.
+            ``MultiLabelLossWrapper``, or another ``BaseMetricLossFunction`` that overrides ``forward``.
         embedding_size: D, >= 1.
         num_classes: C, >= 1.
         memory_size: length of the queue, >= 1.
-        miner: miner of pairs or triplets that accepts multi-hot labels and references; None uses label overlap. A miner
-            that keeps only the most similar positives would choose the enqueued copies, which are left out afterwards.
-            With a triplet loss use a miner that limits the pairs, since the loss joins all positives of an anchor with
+        miner: miner of pairs or triplets that accepts multi-hot labels and references; None uses the thresholds. If a
+            miner keeps only the most similar positives, it selects the rows' own copies, which the loss then ignores.
+            With a triplet loss, use a miner that limits the pairs: the loss combines all positives of an anchor with
             all its negatives.
-        **kwargs: for PML's ``CrossBatchMemory``: ``collect_stats``.
+        **kwargs: arguments of PML's ``CrossBatchMemory``: ``collect_stats``.
 
     Attributes:
-        embedding_memory: (memory_size, D) in the type and on the device of the last batch.
-        label_memory: (memory_size, C) ``torch.bool``.
-        num_enqueued: () int64, rows enqueued so far.
+        embedding_memory: (memory_size, D) embeddings, with the dtype and device of the last batch.
+        label_memory: (memory_size, C) ``torch.bool`` label sets.
+        num_enqueued: () int64, number of rows enqueued so far.
 
     Raises:
-        TypeError: a number is not an integer, or the loss or the miner is of the wrong type.
-        ValueError: a number is below 1, or the loss or the miner takes one class a row.
+        TypeError: a size is not an integer, or ``loss`` or ``miner`` has the wrong type.
+        ValueError: a size is below 1, or ``loss`` or ``miner`` requires one class per row.
 
     Example:
         >>> from pml_macl.losses import MACLLoss
         >>> loss_fn = MultiLabelCrossBatchMemory(MACLLoss(), embedding_size=2, num_classes=2, memory_size=4)
         >>> embeddings, labels = torch.eye(2), torch.tensor([[1, 0], [0, 1]])
-        >>> loss_fn(embeddings, labels)  # nothing shares a label yet
+        >>> loss_fn(embeddings, labels)  # no two rows share a label yet
         tensor(0.)
         >>> loss_fn(embeddings, labels)
         tensor(0.0134)
@@ -95,16 +98,16 @@ class MultiLabelCrossBatchMemory(CrossBatchMemory):
 
     @classmethod
     def check_loss_support(cls, loss_name: str) -> None:
-        """Accept any name: the constructor looks at the loss itself."""
+        """Accept any name; the constructor checks the loss itself."""
 
     @property
     def queue_idx(self) -> int:
-        """Where the next row will be enqueued."""
+        """Position in the queue where the next row is written."""
         return self._num_enqueued % self.memory_size
 
     @property
     def has_been_filled(self) -> bool:
-        """Whether the whole queue is in use."""
+        """Whether every position of the queue holds a row."""
         return self._num_enqueued >= self.memory_size
 
     def reset_queue(self) -> None:
@@ -112,7 +115,7 @@ class MultiLabelCrossBatchMemory(CrossBatchMemory):
         self.register_buffer("embedding_memory", torch.zeros(self.memory_size, self.embedding_size))
         self.register_buffer("label_memory", torch.zeros(self.memory_size, self.num_classes, dtype=torch.bool))
         self.register_buffer("num_enqueued", torch.zeros((), dtype=torch.long))
-        self._num_enqueued = 0  # the same number where it can be read without waiting for a GPU
+        self._num_enqueued = 0  # a copy on the host: reading the buffer would wait for the GPU
 
     def forward(
         self,
@@ -126,17 +129,17 @@ class MultiLabelCrossBatchMemory(CrossBatchMemory):
         Args:
             embeddings: (N, D) embeddings.
             labels: (N, C) multi-hot label sets.
-            indices_tuple: pairs or triplets of a miner within the batch, taken in addition; positives and negatives are
-                the enqueued copies. Not together with ``enqueue_mask``.
-            enqueue_mask: (N,) ``torch.bool``: rows to enqueue; the others are the anchors. None enqueues all rows and
-                takes them all as anchors.
+            indices_tuple: additional pairs or triplets within the batch, from a miner. Positives and negatives refer to
+                the copies in the queue. Not allowed together with ``enqueue_mask``.
+            enqueue_mask: (N,) ``torch.bool``, True for rows to enqueue; the other rows are the anchors. With None, all
+                rows are enqueued and all rows are anchors.
 
         Returns:
-            What the loss returns.
+            The output of the loss.
 
         Raises:
-            TypeError, ValueError: shapes, types or values do not fit, or there are more rows to enqueue than
-                ``memory_size``; the queue stays as it was then.
+            TypeError, ValueError: an argument has a wrong type, shape or value, or more than ``memory_size`` rows
+                would be enqueued. The queue does not change.
         """
         self.reset_stats()
         check_embeddings(embeddings, self.embedding_size)
@@ -145,7 +148,7 @@ class MultiLabelCrossBatchMemory(CrossBatchMemory):
         new_embeddings, new_labels = embeddings, labels
         if enqueue_mask is not None:
             if indices_tuple is not None:
-                raise ValueError("indices_tuple cannot be combined with enqueue_mask; give one of them")
+                raise ValueError("indices_tuple and enqueue_mask must not both be given; leave one of them out")
             enqueued, anchors = (
                 mask.nonzero().squeeze(1).to(embeddings.device, non_blocking=True)
                 for mask in (_check_mask(enqueue_mask, len(embeddings)), ~enqueue_mask)
@@ -158,27 +161,27 @@ class MultiLabelCrossBatchMemory(CrossBatchMemory):
         own_slots = slots if enqueue_mask is None else None
         try:
             if self.miner is None and indices_tuple is None and _takes_own(self.loss):
-                # Later batches overwrite the queue, so a graph that keeps its references gets a copy.
+                # Later batches overwrite the queue, so the reference engine, whose graph keeps references, gets a copy.
                 references = memory if self.loss.is_fused() else memory.clone()
                 loss = self.loss(embeddings, labels, None, references, memory_labels, own=own_slots)
             else:
                 pairs = self.create_indices_tuple(embeddings, labels, memory, memory_labels, indices_tuple, own_slots)
                 loss = self.loss(embeddings, labels, pairs, memory.clone(), memory_labels)
-        except BaseException:  # whatever it was, a failed call leaves the queue as it was
+        except BaseException:  # also KeyboardInterrupt: an interrupted call must not change the queue
             undo()
             raise
         self._count(num_enqueued)
         return loss
 
     def add_to_memory(self, embeddings: Tensor, labels: Tensor) -> None:
-        """Enqueue rows without computing a loss, for instance to fill the queue before training.
+        """Enqueue rows without computing a loss, for example to fill the queue before training.
 
         Args:
             embeddings: (N, D) embeddings, N <= ``memory_size``.
             labels: (N, C) multi-hot label sets.
 
         Raises:
-            TypeError, ValueError: as :meth:`forward`.
+            TypeError, ValueError: an argument is invalid, as for :meth:`forward`.
         """
         check_embeddings(embeddings, self.embedding_size)
         labels, _ = check_batch(embeddings, labels, num_classes=self.num_classes)
@@ -194,15 +197,15 @@ class MultiLabelCrossBatchMemory(CrossBatchMemory):
         input_indices_tuple: tuple[Tensor, ...] | None = None,
         own_slots: Tensor | None = None,
     ) -> tuple[Tensor, ...]:
-        """Pairs or triplets of checked anchors and rows of the queue.
+        """Return the pairs or triplets of checked anchors and rows of the queue.
 
         Args:
-            embeddings: (N, D) anchors.
-            labels: (N, C) their label sets.
-            memory: (M, D) rows of the queue that are in use.
-            memory_labels: (M, C) their label sets.
-            input_indices_tuple: pairs or triplets within the batch, to be added.
-            own_slots: (N,) where the anchors themselves stand in the queue; None where they do not.
+            embeddings: (N, D) embeddings of the anchors.
+            labels: (N, C) label sets of the anchors.
+            memory: (M, D) embeddings in the queue.
+            memory_labels: (M, C) label sets in the queue.
+            input_indices_tuple: additional pairs or triplets within the batch.
+            own_slots: (N,) row of ``memory`` that holds each anchor's own copy; None if the anchors are not enqueued.
 
         Returns:
             Indices (a1, p, a2, n) or (a, p, n); p and n are rows of ``memory``.
@@ -224,7 +227,7 @@ class MultiLabelCrossBatchMemory(CrossBatchMemory):
         return added
 
     def _overlapping_pairs(self, embeddings: Tensor, labels: Tensor, memory_labels: Tensor) -> tuple[Tensor, ...]:
-        """All pairs by label overlap, with the thresholds of the loss."""
+        """Return all pairs that the thresholds of the loss select."""
         positive_threshold, negative_threshold = getattr(self.loss, "threshold", 0.0), 1.0
         positive_threshold = getattr(self.loss, "positive_threshold", positive_threshold)
         negative_threshold = getattr(self.loss, "negative_threshold", negative_threshold)
@@ -238,15 +241,15 @@ class MultiLabelCrossBatchMemory(CrossBatchMemory):
         return (*block.positives.nonzero(as_tuple=True), *block.negatives.nonzero(as_tuple=True))
 
     def _enqueue(self, embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Callable[[], None]]:
-        """Write rows into the queue; returns where they are, and a function that takes them out again."""
+        """Write rows into the queue. Return their positions and a function that restores the queue."""
         if len(embeddings) > self.memory_size:
             raise ValueError(
-                f"embeddings to enqueue must be at most memory_size ({self.memory_size}), got {len(embeddings)}; "
-                "use smaller batches or a larger memory"
+                f"embeddings to enqueue must have at most memory_size ({self.memory_size}) rows, got "
+                f"{len(embeddings)}; use smaller batches or a larger memory_size"
             )
         slots = (self.queue_idx + torch.arange(len(embeddings), device=embeddings.device)) % self.memory_size
         before = self.embedding_memory, self.label_memory
-        # The queue takes the type and the device of the embeddings, as PML's does.
+        # As in PML, the queue adopts the dtype and device of the embeddings.
         memory, label_memory = self.embedding_memory.to(embeddings), self.label_memory.to(embeddings.device)
         replaced = memory[slots], label_memory[slots]
         memory[slots], label_memory[slots] = embeddings.detach(), labels
@@ -263,7 +266,7 @@ class MultiLabelCrossBatchMemory(CrossBatchMemory):
         self._num_enqueued = num_enqueued
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
-        # A queue that was saved in float64 comes back in float64.
+        # load_state_dict would cast a saved float64 queue to the present dtype.
         saved = state_dict.get(prefix + "embedding_memory")
         if isinstance(saved, Tensor):
             self.embedding_memory = self.embedding_memory.to(saved.dtype)
@@ -272,18 +275,18 @@ class MultiLabelCrossBatchMemory(CrossBatchMemory):
 
 
 def _takes_own(loss: nn.Module) -> bool:
-    """Whether the loss leaves out own copies itself, so that nobody has to list all other pairs."""
+    """Return whether the loss accepts ``own``, so that the memory need not list all pairs."""
     return type(loss).forward is MultiLabelContrastiveLoss.forward
 
 
 def _check_part(name: str, part: nn.Module, base: type[nn.Module], wrapper: str) -> None:
-    """Raise unless this is a PML loss or miner whose ``forward`` is not PML's, which refuses multi-hot labels."""
+    """Raise unless the loss or miner overrides ``forward``: PML's own ``forward`` rejects multi-hot labels."""
     if not isinstance(part, base):
-        raise TypeError(f"{name} must be a {base.__name__}, got {type(part).__name__}")
+        raise TypeError(f"{name} must be an instance of {base.__name__}, got {type(part).__name__}")
     if type(part).forward is base.forward:
         raise ValueError(
-            f"{name} must accept multi-hot labels, and {type(part).__name__} takes one class per row; "
-            f"wrap it in a {wrapper}"
+            f"{name} must accept multi-hot labels, but {type(part).__name__} requires one class per row; "
+            f"wrap it in {wrapper}"
         )
 
 

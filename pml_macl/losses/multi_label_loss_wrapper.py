@@ -1,4 +1,4 @@
-"""PML's losses on multi-hot labels."""
+"""Wrapper that lets PML's losses work on multi-hot labels."""
 
 from typing import Any
 
@@ -22,31 +22,36 @@ from pml_macl.losses.base_multi_label_loss import BaseMultiLabelLoss, check_redu
 
 
 class MultiLabelLossWrapper(BaseMultiLabelLoss):
-    r"""Any pair or triplet loss of PML on multi-hot labels.
+    r"""Wrapper that lets a pair or triplet loss of PML work on multi-hot labels.
 
-    The wrapped loss finds its positives and negatives as ever, but two rows count as equal where
+    The wrapped loss compares labels to find positives and negatives. The wrapper makes two label sets equal if
 
     .. math:: |Y_i \cap Y_j| \ge 1 \text{ and } J_{ij} \ge \text{threshold}
 
-    and as different elsewhere (:class:`~pml_macl.LabelSets`). A miner that leaves pairs out goes into
-    ``indices_tuple``. Its distance and its embedding regularizer work as they are; its reducer, or the one given here,
-    sees the multi-hot labels. Where PML samples triplets by class (``triplets_per_anchor=<int>``), as many triplets of
-    each anchor are drawn instead. A sub-loss without terms counts 0, also where PML's reducer would make it NaN.
+    and different otherwise (:class:`~pml_macl.LabelSets`). The distance and the embedding regularizer are those of the
+    wrapped loss. The reducer receives the multi-hot labels. To restrict the pairs, pass the output of a miner as
+    ``indices_tuple``.
 
-    ``docs/parts/pml_parts.md`` lists the losses that work and those that are refused, and why. A loss of your own works if
-    it inherits from none of the latter, overrides ``compute_loss`` only and does no more with labels than compare them;
-    anything else raises.
+    Differences from the wrapped loss:
+
+    - With ``triplets_per_anchor=<int>``, PML samples triplets by class. The wrapper samples that number of triplets per
+      anchor.
+    - A sub-loss without terms is 0, even if PML's reducer would return NaN.
+
+    ``docs/parts/pml_parts.md`` lists the losses that work, those that the wrapper rejects, and why. Your own loss works
+    if it inherits from no rejected loss, overrides ``compute_loss`` but not ``forward``, and only compares labels.
+    Otherwise the wrapper raises an error.
 
     Args:
-        loss: the loss; it is not copied.
-        threshold: smallest Jaccard similarity of a positive pair, in [0, 1]; 0 takes any shared label.
-        reducer: replaces the reducer of the wrapped loss. Statistics given to a ``FrequencyWeightedReducer`` stay the
-            ones that were given; PML copies those of a reducer given to the wrapped loss.
-        **kwargs: for PML's ``BaseMetricLossFunction``: ``collect_stats``.
+        loss: PML loss to wrap; it is not copied.
+        threshold: smallest Jaccard similarity of a positive pair, in [0, 1]; 0 accepts any shared label.
+        reducer: replaces the reducer of the wrapped loss. It keeps the ``label_statistics`` object that it was given,
+            whereas PML copies the statistics of a reducer that was passed to the wrapped loss.
+        **kwargs: arguments of PML's ``BaseMetricLossFunction``: ``collect_stats``.
 
     Raises:
-        TypeError: an argument is of the wrong type.
-        ValueError: the loss or the reducer cannot work on multi-hot labels, or the threshold is out of its range.
+        TypeError: an argument has the wrong type.
+        ValueError: the loss or the reducer does not work on multi-hot labels, or the threshold is out of its range.
 
     Example:
         >>> from pytorch_metric_learning.losses import TripletMarginLoss
@@ -65,12 +70,17 @@ class MultiLabelLossWrapper(BaseMultiLabelLoss):
         check_range("threshold", threshold, 0, 1)
         check_reducer(loss.reducer if reducer is None else reducer)
         for name in kwargs.keys() & {"distance", "embedding_regularizer", "embedding_reg_weight"}:
-            raise TypeError(f"{name} belongs to the wrapped loss; give it to {type(loss).__name__}")
-        super().__init__(reducer=DoNothingReducer(), **kwargs)  # replaced as soon as the sub-losses are known
+            raise TypeError(f"{name} belongs to the wrapped loss; pass it to {type(loss).__name__} instead")
+        # PML's constructor sets the reducer, which depends on the sub-losses of the wrapped loss. But a module can hold
+        # the wrapped loss only after the constructor. Hence a placeholder.
+        super().__init__(reducer=DoNothingReducer(), **kwargs)
         self.loss = loss
         self.distance = loss.distance
         self.threshold = threshold
-        self.set_reducer(loss.reducer if reducer is None else reducer)
+        if reducer is None or reducer is loss.reducer:
+            self.reducer = loss.reducer  # shared with the wrapped loss
+        else:
+            self.set_reducer(reducer)
         self.add_to_recordable_attributes(name="threshold", is_stat=False)
 
     def sub_loss_names(self) -> list[str]:
@@ -79,12 +89,6 @@ class MultiLabelLossWrapper(BaseMultiLabelLoss):
 
     def get_default_reducer(self) -> BaseReducer:
         return self.loss.get_default_reducer()
-
-    def set_reducer(self, reducer: BaseReducer) -> None:
-        if isinstance(reducer, DoNothingReducer) or reducer is self.loss.reducer:
-            self.reducer = reducer
-        else:
-            super().set_reducer(reducer)
 
     def reset_stats(self) -> None:
         super().reset_stats()
@@ -96,7 +100,8 @@ class MultiLabelLossWrapper(BaseMultiLabelLoss):
     def check_references(self, num_rows: int, num_references: int, given: bool) -> None:
         if given and isinstance(self.loss, ThresholdConsistentMarginLoss):
             raise ValueError(
-                f"{type(self.loss).__name__} takes no ref_emb: PML's loss looks for the references in the batch"
+                f"ref_emb must be None with {type(self.loss).__name__}, because PML's loss takes positives and "
+                "negatives from the batch; leave ref_emb and ref_labels out"
             )
         super().check_references(num_rows, num_references, given)
 
@@ -126,7 +131,7 @@ class MultiLabelLossWrapper(BaseMultiLabelLoss):
 
 
 def _random_triplets(labels: LabelSets, ref_labels: LabelSets, per_anchor: int) -> tuple[Tensor, Tensor, Tensor]:
-    """``per_anchor`` triplets of each anchor that has any, drawn with replacement."""
+    """Draw ``per_anchor`` triplets with replacement for each anchor that has a positive and a negative."""
     matches, differences = lmu.get_matches_and_diffs(labels, ref_labels)
     anchors = (matches.any(dim=1) & differences.any(dim=1)).nonzero().flatten()
     if len(anchors) == 0:
@@ -139,20 +144,22 @@ def _random_triplets(labels: LabelSets, ref_labels: LabelSets, per_anchor: int) 
 def _check_loss(loss: BaseMetricLossFunction) -> None:
     name = type(loss).__name__
     if not isinstance(loss, (BaseMetricLossFunction, BaseLossWrapper, MultipleLosses)):
-        raise TypeError(f"loss must be a pytorch_metric_learning loss, got {name}; construct it first")
+        raise TypeError(
+            f"loss must be a pytorch_metric_learning loss, got {name}; pass an instance such as NTXentLoss()"
+        )
     check_pml_part(loss, PML_LOSSES)
     if type(loss).forward is not BaseMetricLossFunction.forward:
         raise ValueError(
-            f"{name} cannot be wrapped: it overrides forward, which the wrapper replaces; override compute_loss, or "
-            "use it without the wrapper if it takes multi-hot labels itself"
+            f"loss must not override forward, which the wrapper replaces, but {name} does; override compute_loss "
+            "instead, or use the loss without the wrapper if it takes multi-hot labels itself"
         )
     if isinstance(loss, TripletMarginLoss) and loss.swap:
         raise ValueError(
-            f"{name}(swap=True) cannot work on multi-hot labels: it parts the positive and the negative of a triplet, "
-            "which may share labels; use swap=False"
+            f"{name}(swap=True) does not work on multi-hot labels: it separates the positive from the negative of a "
+            "triplet, although they may share labels; use swap=False"
         )
     if isinstance(loss, MarginLoss) and len(loss.beta) > 1:
         raise ValueError(
-            f"{name}(num_classes={len(loss.beta)}) cannot work on multi-hot labels: it has one beta a class and needs "
-            "one class a row; leave num_classes out"
+            f"{name}(num_classes={len(loss.beta)}) does not work on multi-hot labels: it has one beta per class and "
+            "needs one class per row; leave num_classes out"
         )

@@ -1,4 +1,4 @@
-"""MultiSupCon."""
+"""The MultiSupCon loss."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from pml_macl.reducers import FrequencyWeightedReducer
 
 
 class MultiSupConLoss(SingleTemperatureLoss):
-    r"""SupCon in which images of enough Jaccard similarity are positives, weighted by it.
+    r"""SupCon whose positives reach a Jaccard similarity and are weighted by it.
 
     Dao et al., Contrastive Learning for Multi-Label Classification, arXiv 2107.11626:
 
@@ -16,18 +16,20 @@ class MultiSupConLoss(SingleTemperatureLoss):
             J_{ip} \log \frac{\exp(s_{ip} / \tau)}{\sum_{k \ne i} \exp(s_{ik} / \tau)},
         \quad P(i) = \{p \ne i : J_{ip} \ge c\}
 
-    over the anchors :math:`I` with a positive. This is the definition of PML 3's ``MultiSupConLoss`` (the threshold is
-    inclusive), with two differences. Images without labels are nobody's positives here, as everywhere in this package,
-    while PML 3 gives two empty sets the similarity 1. With ``threshold=0`` only images that share a label are positives
-    here, while PML 3 then counts all others in :math:`|P(i)|`, with weight 0.
+    :math:`I` are the anchors that have a positive. PML 3's ``MultiSupConLoss`` uses the same definition, including the
+    inclusive threshold, with two differences:
+
+    - Two images without labels have the similarity 0 here and 1 in PML 3. They are never positives here.
+    - With ``threshold=0``, only images that share a label are positives here. PML 3 then counts all images in
+      :math:`|P(i)|`, with weight 0 for those that share none.
 
     Args:
         temperature: :math:`\tau` > 0.
-        threshold: :math:`c` in [0, 1].
-        **kwargs: as for :class:`MultiLabelContrastiveLoss`.
+        threshold: smallest Jaccard similarity :math:`c` of a positive pair, in [0, 1].
+        **kwargs: the arguments of :class:`MultiLabelContrastiveLoss`, except ``positive_threshold``.
 
     Raises:
-        TypeError, ValueError: as :class:`MultiLabelContrastiveLoss`.
+        TypeError, ValueError: an argument is invalid, as for :class:`MultiLabelContrastiveLoss`.
 
     Example:
         >>> import torch
@@ -38,7 +40,7 @@ class MultiSupConLoss(SingleTemperatureLoss):
 
     def __init__(self, temperature: float = 0.1, threshold: float = 0.5, **kwargs: Any) -> None:
         if "positive_threshold" in kwargs:
-            raise TypeError("MultiSupConLoss takes no positive_threshold; the name of this setting is threshold")
+            raise TypeError("MultiSupConLoss takes no positive_threshold; use threshold instead")
         super().__init__(temperature, **{"positive_threshold": threshold, "negative_threshold": 1, **kwargs})
 
     def get_default_reducer(self) -> FrequencyWeightedReducer:

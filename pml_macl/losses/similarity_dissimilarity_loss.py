@@ -5,7 +5,7 @@ from pml_macl.reducers import SimilarityDissimilarityReducer
 
 
 class SimilarityDissimilarityLoss(SingleTemperatureLoss):
-    r"""SupCon weighted by what a positive shares with the anchor and by what the anchor has beyond it.
+    r"""SupCon whose weights grow with the shared labels and fall with the labels that only one image has.
 
     Huang et al., Similarity-Dissimilarity Loss for Multi-label Supervised Contrastive Learning, arXiv 2410.13439:
 
@@ -14,14 +14,14 @@ class SimilarityDissimilarityLoss(SingleTemperatureLoss):
             \frac{|S_{ip}|}{|Y_p|} \frac{1}{1 + |Y_i \setminus Y_p|}
             \log \frac{\exp(s_{ip} / \tau)}{\sum_{k \ne i} \exp(s_{ik} / \tau)}
 
-    over the anchors :math:`I` with a positive.
+    :math:`I` are the anchors that have a positive.
 
     Args:
         temperature: :math:`\tau` > 0.
-        **kwargs: as for :class:`MultiLabelContrastiveLoss`.
+        **kwargs: the arguments of :class:`MultiLabelContrastiveLoss`.
 
     Raises:
-        TypeError, ValueError: as :class:`MultiLabelContrastiveLoss`.
+        TypeError, ValueError: an argument is invalid, as for :class:`MultiLabelContrastiveLoss`.
 
     Example:
         >>> import torch

@@ -1,4 +1,4 @@
-"""The contrastive loss with one temperature for all pairs, which the baselines are settings of."""
+"""Base class of the baselines, which use one temperature for all pairs."""
 
 from typing import Any
 
@@ -7,14 +7,15 @@ from pml_macl.losses.multi_label_contrastive_loss import MultiLabelContrastiveLo
 
 
 class SingleTemperatureLoss(MultiLabelContrastiveLoss):
-    """The contrastive loss on label sets with one temperature for all pairs.
+    """Contrastive loss on label sets with one temperature for all pairs.
 
     Args:
-        temperature: > 0.
-        **kwargs: as for :class:`MultiLabelContrastiveLoss`; a ``distance`` is the similarity under the temperature.
+        temperature: temperature of all pairs, > 0.
+        **kwargs: the arguments of :class:`MultiLabelContrastiveLoss`. The loss divides the similarities of ``distance``
+            by the temperature.
 
     Raises:
-        TypeError, ValueError: as :class:`MultiLabelContrastiveLoss`.
+        TypeError, ValueError: an argument is invalid, as for :class:`MultiLabelContrastiveLoss`.
     """
 
     def __init__(self, temperature: float = 0.1, **kwargs: Any) -> None:

@@ -1,26 +1,26 @@
-"""SupCon with any shared label."""
+"""SupCon whose positives share any label."""
 
 from pml_macl.losses.single_temperature_loss import SingleTemperatureLoss
 
 
 class SupConAnyLoss(SingleTemperatureLoss):
-    r"""SupCon in which two images that share any label are positives, and all positives count alike.
+    r"""SupCon whose positives share a label with the anchor and have equal weights.
 
-    Khosla et al., Supervised Contrastive Learning, arXiv 2004.11362, on label sets:
+    Khosla et al., Supervised Contrastive Learning, arXiv 2004.11362, applied to label sets:
 
     .. math::
         L = \frac{1}{|I|} \sum_{i \in I} \frac{-1}{|P(i)|} \sum_{p \in P(i)}
             \log \frac{\exp(s_{ip} / \tau)}{\sum_{k \ne i} \exp(s_{ik} / \tau)},
         \quad P(i) = \{p \ne i : Y_i \cap Y_p \ne \emptyset\}
 
-    over the anchors :math:`I` with a positive. On one-hot labels it is PML's ``SupConLoss``.
+    :math:`I` are the anchors that have a positive. On one-hot labels this is PML's ``SupConLoss``.
 
     Args:
         temperature: :math:`\tau` > 0.
-        **kwargs: as for :class:`MultiLabelContrastiveLoss`.
+        **kwargs: the arguments of :class:`MultiLabelContrastiveLoss`.
 
     Raises:
-        TypeError, ValueError: as :class:`MultiLabelContrastiveLoss`.
+        TypeError, ValueError: an argument is invalid, as for :class:`MultiLabelContrastiveLoss`.
 
     Example:
         >>> import torch

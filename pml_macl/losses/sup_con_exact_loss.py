@@ -1,4 +1,4 @@
-"""SupCon with equal label sets."""
+"""SupCon whose positives have equal label sets."""
 
 from typing import Any
 
@@ -6,22 +6,22 @@ from pml_macl.losses.single_temperature_loss import SingleTemperatureLoss
 
 
 class SupConExactLoss(SingleTemperatureLoss):
-    r"""SupCon in which only images with the same label set are positives; all others are negatives.
+    r"""SupCon whose positives have the label set of the anchor; all other images are negatives.
 
-    Khosla et al., Supervised Contrastive Learning, arXiv 2004.11362, with each distinct label set as a class:
+    Khosla et al., Supervised Contrastive Learning, arXiv 2004.11362, with one class per distinct label set:
 
     .. math::
         L = \frac{1}{|I|} \sum_{i \in I} \frac{-1}{|P(i)|} \sum_{p \in P(i)}
             \log \frac{\exp(s_{ip} / \tau)}{\sum_{k \ne i} \exp(s_{ik} / \tau)}, \quad P(i) = \{p \ne i : Y_p = Y_i\}
 
-    over the anchors :math:`I` with a positive. Images without labels are nobody's positives.
+    :math:`I` are the anchors that have a positive. Images without labels are never positives.
 
     Args:
         temperature: :math:`\tau` > 0.
-        **kwargs: as for :class:`MultiLabelContrastiveLoss`.
+        **kwargs: the arguments of :class:`MultiLabelContrastiveLoss`, except ``positive_threshold``.
 
     Raises:
-        TypeError, ValueError: as :class:`MultiLabelContrastiveLoss`.
+        TypeError, ValueError: an argument is invalid, as for :class:`MultiLabelContrastiveLoss`.
 
     Example:
         >>> import torch
@@ -32,5 +32,8 @@ class SupConExactLoss(SingleTemperatureLoss):
 
     def __init__(self, temperature: float = 0.1, **kwargs: Any) -> None:
         if "positive_threshold" in kwargs:
-            raise TypeError("SupConExactLoss takes no positive_threshold: its positives have equal label sets")
+            raise TypeError(
+                "SupConExactLoss takes no positive_threshold, because its positives have equal label sets; use "
+                "MultiSupConLoss(threshold=...) for a lower threshold"
+            )
         super().__init__(temperature, **{"positive_threshold": 1, "negative_threshold": 1, **kwargs})

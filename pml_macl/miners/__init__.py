@@ -1,4 +1,4 @@
-"""Miners on multi-hot labels."""
+"""Miners for multi-hot labels."""
 
 from pml_macl.miners.label_overlap_miner import LabelOverlapMiner
 from pml_macl.miners.multi_label_miner_wrapper import MultiLabelMinerWrapper

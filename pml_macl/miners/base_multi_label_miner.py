@@ -1,4 +1,4 @@
-"""What all miners on multi-hot labels have in common."""
+"""Base class of the miners for multi-hot labels."""
 
 from typing import Any
 
@@ -11,10 +11,10 @@ from pml_macl.deferred_check import DeferredCheck
 
 
 class BaseMultiLabelMiner(BaseMiner):
-    """A PML miner whose labels are multi-hot.
+    """Base class of PML miners that take multi-hot labels.
 
-    Subclasses implement ``mine``, as for PML's ``BaseMiner``. It gets boolean label sets, and ``ref_emb`` and
-    ``ref_labels`` as they were given: None where the batch is compared with itself.
+    Subclasses implement ``mine``, as for PML's ``BaseMiner``. ``mine`` receives boolean label sets. Its ``ref_emb`` and
+    ``ref_labels`` are None if the caller gave no references and the batch is compared with itself.
     """
 
     def __init__(self, **kwargs: Any) -> None:
@@ -28,20 +28,19 @@ class BaseMultiLabelMiner(BaseMiner):
         ref_emb: Tensor | None = None,
         ref_labels: Tensor | None = None,
     ) -> tuple[Tensor, ...]:
-        """Mine a batch.
+        """Select pairs or triplets of a batch.
 
         Args:
             embeddings: (N, D) embeddings of the anchors.
             labels: (N, C) multi-hot label sets.
-            ref_emb: (M, D) embeddings to take positives and negatives from; None takes them from the batch. Where it is
-                given, nothing counts as a pair of a row with itself.
-            ref_labels: (M, C) multi-hot label sets, needed with ``ref_emb``.
+            ref_emb: (M, D) embeddings of the references; None uses the batch itself and never pairs a row with itself.
+            ref_labels: (M, C) multi-hot label sets of the references; required with ``ref_emb``.
 
         Returns:
-            Indices, int64 on the device of ``embeddings``: pairs (a1, p, a2, n) or triplets (a, p, n).
+            Pairs (a1, p, a2, n) or triplets (a, p, n): int64 indices on the device of ``embeddings``.
 
         Raises:
-            TypeError, ValueError: shapes, types or values do not fit.
+            TypeError, ValueError: an argument has a wrong type, shape or value.
         """
         self.reset_stats()
         labels, ref_labels = check_batch(embeddings, labels, ref_emb, ref_labels, deferred=self.deferred_check)

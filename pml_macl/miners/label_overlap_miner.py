@@ -1,4 +1,4 @@
-"""A miner that takes positives and negatives from label overlap."""
+"""The miner of MACL, which selects positives and negatives by label overlap."""
 
 from typing import Any
 
@@ -17,43 +17,45 @@ OUTPUTS = ("pairs", "triplets")
 
 
 class LabelOverlapMiner(BaseMultiLabelMiner):
-    r"""Positives share labels, negatives do not: the label-aware sampling of MACL, with hard negatives.
+    r"""Miner that selects positives by shared labels and negatives among the other images.
 
-    Amir and Aptoula, Multi-Label Adaptive Contrastive Learning, arXiv 2512.16294. Candidates by Jaccard similarity
-    :math:`J` and number of shared labels :math:`|S|`:
+    This is the label-aware sampling of MACL (Amir and Aptoula, Multi-Label Adaptive Contrastive Learning,
+    arXiv 2512.16294). The candidates of anchor i are
 
     .. math::
         P(i) = \{j : |S_{ij}| \ge 1, J_{ij} \ge \text{positive_threshold}\}, \quad
         N(i) = \{j \notin P(i) : J_{ij} \le \text{negative_threshold}\}
 
-    A row is never its own positive or negative unless ``ref_emb`` is given (PML's convention). Among the candidates the
-    strategies choose, for each anchor:
+    where :math:`J` is the Jaccard similarity and :math:`S` are the shared labels. As in PML, a row is never its own
+    positive or negative unless ``ref_emb`` is given. For each anchor, the strategies select candidates:
 
-    - ``"all"``: all of them; it cannot be combined with a limit;
-    - ``"random"``: a random choice;
-    - ``"easy"`` (positives): the most similar;
-    - ``"hard"``: the least similar positives, the most similar negatives. These negatives are the label-aware hard
-      negatives of the paper: images that look alike and share no label;
-    - ``"semihard"`` (negatives): the most similar of those that are less similar than each chosen positive of the
-      anchor; an anchor without positives has none.
+    - ``"all"``: all candidates. It does not allow a limit.
+    - ``"random"``: random candidates.
+    - ``"easy"`` (positives only): the most similar positives.
+    - ``"hard"``: the least similar positives, or the most similar negatives. The latter are the hard negatives of the
+      paper: images whose embeddings are close although they share no label.
+    - ``"semihard"`` (negatives only): the most similar negatives that are less similar than every selected positive of
+      the anchor. An anchor without positives gets none.
 
-    Every strategy but ``"all"`` chooses one candidate per anchor, as PML's ``BatchEasyHardMiner`` does, or as many as
-    its limit.
+    Every strategy except ``"all"`` selects one candidate per anchor, as PML's ``BatchEasyHardMiner`` does, or up to the
+    limit if there is one.
 
     Args:
-        positive_threshold: smallest Jaccard similarity of a positive pair, in [0, 1]; 0 takes any shared label.
-        negative_threshold: largest Jaccard similarity of a negative pair, in [0, 1]; 0 takes no shared label.
+        positive_threshold: smallest Jaccard similarity of a positive pair, in [0, 1]; 0 accepts any shared label.
+        negative_threshold: largest Jaccard similarity of a negative pair, in [0, 1]; 0 accepts only pairs without a
+            shared label.
         pos_strategy: ``"all"``, ``"easy"``, ``"hard"`` or ``"random"``.
         neg_strategy: ``"all"``, ``"hard"``, ``"semihard"`` or ``"random"``.
-        max_positives_per_anchor: largest number of positives per anchor, >= 1. None keeps all with
-            ``pos_strategy="all"`` and one with the other strategies. A number needs one of the other strategies.
-        max_negatives_per_anchor: the same for the negatives and ``neg_strategy``.
-        output: ``"pairs"`` (a1, p, a2, n) or ``"triplets"`` (a, p, n): each chosen positive with each chosen negative.
-        **kwargs: for PML's ``BaseMiner``: ``distance`` (default ``CosineSimilarity``), ``collect_stats``.
+        max_positives_per_anchor: largest number of positives per anchor, >= 1. None selects all with
+            ``pos_strategy="all"`` and one with the other strategies. A number requires another strategy than ``"all"``.
+        max_negatives_per_anchor: the same for negatives and ``neg_strategy``.
+        output: ``"pairs"`` (a1, p, a2, n) or ``"triplets"`` (a, p, n). Triplets combine each selected positive of an
+            anchor with each of its selected negatives.
+        **kwargs: arguments of PML's ``BaseMiner``: ``distance`` (default ``CosineSimilarity``), ``collect_stats``.
 
     Raises:
         TypeError: an argument has the wrong type.
-        ValueError: an argument is out of its range or unknown, or a limit is combined with the strategy ``"all"``.
+        ValueError: an argument is out of its range or unknown, or the strategy ``"all"`` has a limit.
 
     Example:
         >>> labels = torch.tensor([[1, 1, 0], [1, 0, 0], [0, 0, 1]])
@@ -116,7 +118,7 @@ class LabelOverlapMiner(BaseMultiLabelMiner):
         return (*positives.nonzero(as_tuple=True), *negatives.nonzero(as_tuple=True))
 
     def _similarities(self, embeddings: Tensor, ref_emb: Tensor | None) -> Tensor:
-        """(N, M) similarities, or () where no strategy asks for them."""
+        """Compute the (N, M) similarities, or return an empty () tensor if no strategy needs them."""
         if {self.pos_strategy, self.neg_strategy} <= {"all", "random"}:
             return embeddings.new_empty(())
         distances: Tensor = self.distance(embeddings, ref_emb)
@@ -138,7 +140,7 @@ class LabelOverlapMiner(BaseMultiLabelMiner):
 
 
 def _keep(mask: Tensor, strategy: str, limit: int | None, preference: Tensor) -> Tensor:
-    """Keep the ``limit`` entries of each row of the mask with the highest preference; None is one, or all for "all"."""
+    """Keep up to ``limit`` entries per row of the mask, highest preference first. None keeps one, or all with "all"."""
     if strategy == "all":
         return mask
     if strategy == "random":
@@ -148,7 +150,7 @@ def _keep(mask: Tensor, strategy: str, limit: int | None, preference: Tensor) ->
 
 
 def _join_to_triplets(positives: Tensor, negatives: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Each positive of an anchor with each of its negatives; the memory is that of the result."""
+    """Combine each positive of an anchor with each of its negatives, without intermediates larger than the result."""
     anchors, positive_indices = positives.nonzero(as_tuple=True)
     negative_indices = negatives.nonzero()[:, 1]
     num_negatives = negatives.sum(dim=1)
@@ -167,6 +169,6 @@ def _check_limit(name: str, limit: int | None, strategy_name: str, strategy: str
     check_integer(name, limit)
     if strategy == "all":
         raise ValueError(
-            f"{name} must be None with {strategy_name}='all', which keeps every candidate, got {limit}; set "
-            f"{strategy_name}='random' to keep {limit} chosen at random"
+            f"{name} must be None with {strategy_name}='all', which selects every candidate, got {limit}; set "
+            f"{strategy_name}='random' to select {limit} at random"
         )

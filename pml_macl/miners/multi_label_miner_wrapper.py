@@ -1,4 +1,4 @@
-"""PML's miners on multi-hot labels."""
+"""Wrapper that lets PML's miners work on multi-hot labels."""
 
 from typing import Any
 
@@ -13,25 +13,27 @@ from pml_macl.miners.base_multi_label_miner import BaseMultiLabelMiner
 
 
 class MultiLabelMinerWrapper(BaseMultiLabelMiner):
-    r"""Any pair or triplet miner of PML on multi-hot labels.
+    r"""Wrapper that lets a pair or triplet miner of PML work on multi-hot labels.
 
-    The wrapped miner works as ever, but two rows count as equal, and may be a positive pair, where
+    The wrapped miner compares labels to find candidates. The wrapper makes two label sets equal (a positive pair) if
 
     .. math:: |Y_i \cap Y_j| \ge 1 \text{ and } J_{ij} \ge \text{threshold}
 
-    and as different, a negative pair, elsewhere (:class:`~pml_macl.LabelSets`). ``docs/parts/pml_parts.md`` lists the
-    miners that work and those that are refused, and why. A miner of your own works if it inherits from none of the latter,
-    overrides ``mine`` only and does no more with labels than compare them; anything else raises. A batch without rows
-    or references gives empty pairs.
+    and different (a negative pair) otherwise (:class:`~pml_macl.LabelSets`). If there are no rows or no references, the
+    miner returns empty pairs.
+
+    ``docs/parts/pml_parts.md`` lists the miners that work, those that the wrapper rejects, and why. Your own miner
+    works if it inherits from no rejected miner, overrides ``mine`` but not ``forward``, and only compares labels.
+    Otherwise the wrapper raises an error.
 
     Args:
-        miner: the miner; it is not copied.
-        threshold: smallest Jaccard similarity of a positive pair, in [0, 1]; 0 takes any shared label.
-        **kwargs: for PML's ``BaseMiner``: ``collect_stats``.
+        miner: PML miner to wrap; it is not copied.
+        threshold: smallest Jaccard similarity of a positive pair, in [0, 1]; 0 accepts any shared label.
+        **kwargs: arguments of PML's ``BaseMiner``: ``collect_stats``.
 
     Raises:
-        TypeError: an argument is of the wrong type.
-        ValueError: the miner cannot work on multi-hot labels, or the threshold is out of its range.
+        TypeError: an argument has the wrong type.
+        ValueError: the miner does not work on multi-hot labels, or the threshold is out of its range.
 
     Example:
         >>> from pytorch_metric_learning.miners import BatchHardMiner
@@ -45,17 +47,18 @@ class MultiLabelMinerWrapper(BaseMultiLabelMiner):
     def __init__(self, miner: BaseMiner, threshold: float = 0.0, **kwargs: Any) -> None:
         if not isinstance(miner, BaseMiner):
             raise TypeError(
-                f"miner must be a pytorch_metric_learning miner, got {type(miner).__name__}; construct it first"
+                f"miner must be a pytorch_metric_learning miner, got {type(miner).__name__}; pass an instance "
+                "such as MultiSimilarityMiner()"
             )
         check_pml_part(miner, PML_MINERS)
         if type(miner).forward is not BaseMiner.forward:
             raise ValueError(
-                f"{type(miner).__name__} cannot be wrapped: it overrides forward, which hands the labels on; override "
-                "mine, or use it without the wrapper if it takes multi-hot labels itself"
+                f"miner must not override forward, which the wrapper needs, but {type(miner).__name__} does; override "
+                "mine instead, or use the miner without the wrapper if it takes multi-hot labels itself"
             )
         check_range("threshold", threshold, 0, 1)
         if "distance" in kwargs:
-            raise TypeError(f"distance belongs to the wrapped miner; give it to {type(miner).__name__}")
+            raise TypeError(f"distance belongs to the wrapped miner; pass it to {type(miner).__name__} instead")
         super().__init__(distance=miner.distance, **kwargs)
         self.miner = miner
         self.threshold = threshold

@@ -1,4 +1,4 @@
-"""Reducers on multi-hot labels."""
+"""Reducers that weight pairs by their multi-hot labels."""
 
 from pml_macl.reducers.frequency_weighted_reducer import FrequencyWeightedReducer
 from pml_macl.reducers.mul_sup_con_reducer import MulSupConReducer

@@ -1,4 +1,4 @@
-"""A reducer that weighs pairs and anchors by how rare their labels are."""
+"""The reducer of MACL, which weights pairs and anchors by label frequency."""
 
 from typing import Any
 
@@ -14,31 +14,32 @@ LEVELS = ("cooccurrence", "label")
 
 
 class FrequencyWeightedReducer(PairWeightedReducer):
-    r"""Weighted mean in which rare labels count more: the pairwise label reweighting (PLR) of MACL.
+    r"""Weighted mean that gives rare labels and rare co-occurrences more weight.
 
-    Amir and Aptoula, Multi-Label Adaptive Contrastive Learning, arXiv 2512.16294, name the idea (rare label
-    co-occurrences weigh more); the formula is this package's:
+    This is the pairwise label reweighting (PLR) of MACL (Amir and Aptoula, Multi-Label Adaptive Contrastive Learning,
+    arXiv 2512.16294):
 
     .. math::
         w_{ip} = J_{ip}^{\text{overlap_power}} \Bigl(\sum_{l \le m \in S_{ip}} n_{max} / n_{lm}\Bigr)^{\text{power}},
         \quad a_i = \Bigl(\frac{1}{|Y_i|} \sum_{l \in Y_i} n_{max} / n_l\Bigr)^{\text{anchor_power}}
 
-    A pair that shares no label weighs 0 unless both powers are 0. How the weights enter, by reduction type, and where
-    labels and statistics come from: :class:`~pml_macl.reducers.PairWeightedReducer`.
+    A pair that shares no label has weight 0, unless ``power`` and ``overlap_power`` are both 0.
+    :class:`~pml_macl.reducers.PairWeightedReducer` describes how the weights apply to each reduction type and where
+    labels and statistics come from.
 
     Args:
-        label_statistics: label frequencies to weigh by; None uses those of the loss, or of the batch if it has none.
-        power: power of the frequencies, >= 0; 0 switches them off.
-        level: ``"cooccurrence"`` sums over the pairs of shared labels, single labels included; ``"label"`` over single
+        label_statistics: label frequencies; None uses those of the loss, or those of the batch if the loss has none.
+        power: exponent of the inverse frequencies, >= 0; 0 ignores label frequencies.
+        level: ``"cooccurrence"`` sums over shared labels and pairs of shared labels; ``"label"`` sums over shared
             labels only.
-        overlap_power: power of the Jaccard similarity, >= 0; 0 is MACL, 1 its weighted variant.
-        anchor_power: power of the anchors' weights, >= 0; 0 weighs all anchors alike.
-        divide_by_count: divide by the number of an anchor's losses instead of by the sum of their weights.
-        **kwargs: for PML's ``BaseReducer``: ``collect_stats``.
+        overlap_power: exponent of the Jaccard similarity, >= 0; 0 is MACL, 1 is weighted MACL.
+        anchor_power: exponent of the anchor weights, >= 0; 0 gives all anchors equal weight.
+        divide_by_count: divide the weighted sum of an anchor by the number of its losses, not by the sum of weights.
+        **kwargs: arguments of PML's ``BaseReducer``: ``collect_stats``.
 
     Raises:
         TypeError: an argument has the wrong type.
-        ValueError: a power is negative or ``level`` unknown.
+        ValueError: a power is negative, or ``level`` is unknown.
 
     Example:
         >>> import torch

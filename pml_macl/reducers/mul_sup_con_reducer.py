@@ -1,4 +1,4 @@
-"""The weights of MulSupCon."""
+"""The reducer of MulSupCon."""
 
 from torch import Tensor
 
@@ -7,19 +7,20 @@ from pml_macl.reducers.pair_weighted_reducer import PairWeightedReducer
 
 
 class MulSupConReducer(PairWeightedReducer):
-    r"""Each label of an anchor counts once, whatever the number of positives that carry it.
+    r"""Weighted mean in which all labels of an anchor count equally, however many positives have them.
 
     Zhang and Wu, Multi-Label Supervised Contrastive Learning, AAAI 2024:
 
     .. math:: w_{ip} = \sum_{l \in S_{ip}} 1 / n_l, \quad a_i = |\{l \in Y_i : n_l \ge 1\}|
 
-    with the number :math:`n_l` of references, without the anchor itself, that carry label l. With all pairs that share
-    a label as positives this is the mean over the (anchor, label) pairs of the mean over the label's other carriers.
+    where :math:`n_l` is the number of references with label l, not counting the anchor itself. If all pairs that share
+    a label are positives, the result is a mean over all (anchor, label) pairs. Each of them contributes the mean loss
+    over the other images with this label.
 
     Args:
-        label_statistics: ignored, since the counts are those of the batch.
-        divide_by_count: divide by the number of an anchor's losses instead of by the sum of their weights.
-        **kwargs: for PML's ``BaseReducer``: ``collect_stats``.
+        label_statistics: ignored, because the counts come from the batch.
+        divide_by_count: divide the weighted sum of an anchor by the number of its losses, not by the sum of weights.
+        **kwargs: arguments of PML's ``BaseReducer``: ``collect_stats``.
 
     Example:
         >>> import torch

@@ -1,4 +1,4 @@
-"""What all reducers that weigh pairs by their labels have in common."""
+"""Base class of the reducers that weight pairs by their labels."""
 
 from abc import ABC, abstractmethod
 from typing import Any
@@ -15,34 +15,33 @@ from pml_macl.statistics import LabelStatistics, check_statistics
 
 
 class PairWeightedReducer(BaseReducer, ABC):
-    r"""Mean over the losses of each anchor, then over the anchors, with weights that depend on labels.
+    r"""Base class of reducers whose weights depend on labels: a weighted mean per anchor, then over anchors.
 
     .. math:: L = \sum_i a_i \sum_p \frac{w_{ip}}{\sum_q w_{iq}} \ell_{ip} \Big/ \sum_i a_i
 
-    over the anchors with a weight. A subclass defines :math:`w_{ip}` by :meth:`pair_weights` and, unless all anchors
-    count alike, :math:`a_i` by :meth:`anchor_weights`. The losses of this package call both methods in every engine. By
-    reduction type:
+    The sum over i runs over the anchors whose pairs have a weight above 0. A subclass implements :meth:`pair_weights`
+    for :math:`w_{ip}`. It overrides :meth:`anchor_weights` for :math:`a_i` unless all anchors have equal weight. The
+    losses of this package call both methods in either engine. The reduction type of a PML loss decides which weights
+    apply:
 
-    - ``pos_pair``: as above;
-    - ``triplet``: as above, with the weight of its anchor and positive;
-    - ``neg_pair``: a negative shares no labels to weigh, so the pairs of an anchor count alike, and the anchors are
-      weighted by :math:`a_i`;
-    - ``element``: the mean over rows, weighted by :math:`a_i`;
-    - ``already_reduced``: unchanged.
+    - ``pos_pair``: the formula above.
+    - ``triplet``: the formula above, with the weight of anchor and positive.
+    - ``neg_pair``: equal weights for the pairs of an anchor, and :math:`a_i` for the anchors.
+    - ``element``: the mean over rows, weighted by :math:`a_i`.
+    - ``already_reduced``: no weights; the loss passes through unchanged.
 
-    The reducer reads ``pairs``, or else ``ref_labels`` and ``label_statistics``, from the loss's dictionary entry if
-    they are there, as PML's ``DivisorReducer`` reads ``divisor``. 1-D class indices, which PML's own losses pass on,
-    count as label sets of one label. PML passes no ``ref_labels``, so the classes of the references of ``ref_emb`` are
-    found from the pairs: a positive has the class of its anchor.
+    The reducer reads label sets and frequencies from the entries ``pairs``, ``ref_labels`` and ``label_statistics`` of
+    the loss dictionary if they exist, just as PML's ``DivisorReducer`` reads ``divisor``. PML's own losses pass 1-D
+    class indices, which the reducer treats as label sets of one label. They pass no ``ref_labels``, so the reducer
+    infers the classes of references from the pairs: a positive has the class of its anchor.
 
     Args:
-        label_statistics: label frequencies for the weights; None takes those of the loss, and those of the batch if it
-            has none.
-        divide_by_count: divide by the number of an anchor's losses instead of by the sum of their weights.
-        **kwargs: for PML's ``BaseReducer``: ``collect_stats``.
+        label_statistics: label frequencies; None uses those of the loss, or those of the batch if the loss has none.
+        divide_by_count: divide the weighted sum of an anchor by the number of its losses, not by the sum of weights.
+        **kwargs: arguments of PML's ``BaseReducer``: ``collect_stats``.
 
     Raises:
-        TypeError: ``label_statistics`` is of another type, or ``divide_by_count`` is not a bool.
+        TypeError: ``label_statistics`` is not a ``LabelStatistics``, or ``divide_by_count`` is not a bool.
     """
 
     def __init__(
@@ -56,31 +55,38 @@ class PairWeightedReducer(BaseReducer, ABC):
 
     @abstractmethod
     def pair_weights(self, block: PairBlock) -> Tensor | float:
-        """Weight of each pair of some anchors.
+        """Compute the weight of each pair in a block of anchors.
 
         Args:
-            block: n anchors against M references. Its matrices are shared: do not change them in place.
+            block: n anchors and M references. Other parts share its matrices, so do not change them in place.
 
         Returns:
-            Finite weights >= 0 that broadcast to (n, M). Only those of positive pairs count. They get no gradient.
+            Finite weights >= 0 that broadcast to (n, M). Only the weights of positive pairs are used. They receive no
+            gradient.
         """
 
     def anchor_weights(self, pairs: Pairs) -> Tensor:
-        """Weight of each anchor.
+        """Compute the weight of each anchor.
 
         Args:
             pairs: the pairs of the batch.
 
         Returns:
-            (N,) weights >= 0; 1 by default.
+            (N,) weights >= 0. The default is 1 for each anchor.
         """
         return torch.ones(len(pairs), dtype=pairs.dtype, device=pairs.labels.device)
 
     def statistics_of(self, pairs: Pairs) -> LabelStatistics:
-        """Label frequencies to weigh by: the reducer's own, or those of the pairs.
+        """Return the label frequencies: the reducer's own, or those of the pairs if it has none.
+
+        Args:
+            pairs: the pairs of the batch.
+
+        Returns:
+            The label frequencies.
 
         Raises:
-            ValueError: they are of another number of classes than the labels.
+            ValueError: the frequencies and the labels have different numbers of classes.
         """
         statistics = self.label_statistics or pairs.statistics
         check_labels(pairs.labels, num_classes=statistics.num_classes)
@@ -103,7 +109,7 @@ class PairWeightedReducer(BaseReducer, ABC):
         pairs = self._pairs(losses, embeddings, labels, **entry)
         weights = self._anchor_weights(pairs)[loss_indices]
         rows = torch.arange(len(losses), device=losses.device)  # each row has one loss
-        # Some of PML's losses have the shape (rows, 1).
+        # Some PML losses return shape (rows, 1).
         return weighted_anchor_mean(losses.flatten(), rows, torch.ones_like(weights), weights)
 
     def neg_pair_reduction(
@@ -139,11 +145,13 @@ class PairWeightedReducer(BaseReducer, ABC):
         label_statistics: LabelStatistics | None = None,
         positive_pairs: tuple[Tensor, Tensor] | None = None,
     ) -> Pairs:
-        """The pairs that the loss passed on, or those of its labels."""
+        """Return the pairs that the loss passed, or create them from its labels."""
         if pairs is not None:
             return pairs
         if labels is None:
-            raise ValueError("labels are needed to weigh losses by label frequency, got None; give them to the loss")
+            raise ValueError(
+                f"{type(self).__name__} needs labels to compute weights, got None; pass labels to the loss"
+            )
         if ref_labels is None and positive_pairs is not None:
             ref_labels = _labels_of_references(labels, *positive_pairs)
         statistics = self.label_statistics or label_statistics
@@ -155,17 +163,17 @@ class PairWeightedReducer(BaseReducer, ABC):
 
 
 def _labels_of_references(labels: Tensor, anchors: Tensor, positives: Tensor) -> Tensor | None:
-    """Labels of the references of a loss that passes none on; None if the references are the batch itself.
+    """Infer the labels of the references if the loss passes none. Return None if the references are the batch.
 
-    A positive has the class of its anchor. If that is not so within the batch, the references are others, given as
-    ``ref_emb``, and the pairs tell their classes; -1 for a reference that is nobody's positive.
+    A positive has the class of its anchor. If a row of the batch contradicts this, the references come from
+    ``ref_emb``, and the pairs determine their classes. References that are not a positive of any anchor get -1.
     """
     num_references = int(positives.max()) + 1 if len(positives) else 0
     if labels.ndim > 1:
         if num_references > len(labels):
             raise ValueError(
-                f"ref_emb was given to a loss that passes no ref_labels to its reducer, got {len(labels)} labels and a "
-                f"pair with reference {num_references - 1}; put ref_labels into the entry that compute_loss returns"
+                f"ref_labels must reach the reducer if the loss takes ref_emb, got {len(labels)} labels and a pair "
+                f"with reference {num_references - 1}; put ref_labels into the entry that compute_loss returns"
             )
         return None
     labels = labels.to(anchors.device)
@@ -176,15 +184,15 @@ def _labels_of_references(labels: Tensor, anchors: Tensor, positives: Tensor) ->
     ref_labels[positives] = of_anchors
     if not torch.equal(ref_labels[positives], of_anchors):
         raise ValueError(
-            "ref_emb needs ref_labels to weigh pairs by label frequency, but PML passes none to its reducers, and a "
-            "reference is a positive of anchors of two classes; wrap the loss in MultiLabelLossWrapper with one-hot "
-            "labels"
+            "ref_labels are needed to weight pairs of ref_emb, but PML does not pass them to reducers, and they "
+            "cannot be inferred: a reference is a positive of anchors of two classes; wrap the loss in "
+            "MultiLabelLossWrapper and use one-hot labels"
         )
     return ref_labels
 
 
 def _one_hot(labels: Tensor, ref_labels: Tensor | None, num_classes: int) -> tuple[Tensor, Tensor | None]:
-    """Class indices as label sets of one label, without a label for -1."""
+    """Convert class indices to label sets of one label; -1 becomes an empty set."""
     labels = torch.nn.functional.one_hot(labels.long(), num_classes)
     if ref_labels is not None:
         ref_labels = ref_labels[:, None] == torch.arange(labels.shape[1], device=ref_labels.device)

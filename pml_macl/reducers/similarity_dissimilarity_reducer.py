@@ -1,4 +1,4 @@
-"""The weights of the Similarity-Dissimilarity loss."""
+"""The reducer of the Similarity-Dissimilarity loss."""
 
 from typing import Any
 
@@ -10,18 +10,18 @@ from pml_macl.statistics import LabelStatistics
 
 
 class SimilarityDissimilarityReducer(PairWeightedReducer):
-    r"""Pairs count by what the positive shares with the anchor and by what the anchor has beyond it.
+    r"""Weighted mean whose weights fall with the labels that only one image of a pair has.
 
     Huang et al., Similarity-Dissimilarity Loss for Multi-label Supervised Contrastive Learning, arXiv 2410.13439:
 
     .. math:: w_{ip} = \frac{|S_{ip}|}{|Y_p|} \cdot \frac{1}{1 + |Y_i \setminus Y_p|}
 
-    divided by the number of positives.
+    The weighted sum of an anchor is divided by the number of its positives.
 
     Args:
-        label_statistics: ignored.
-        divide_by_count: divide by the number of an anchor's losses instead of by the sum of their weights.
-        **kwargs: for PML's ``BaseReducer``: ``collect_stats``.
+        label_statistics: ignored, because the weights depend on label sets only.
+        divide_by_count: divide the weighted sum of an anchor by the number of its losses, not by the sum of weights.
+        **kwargs: arguments of PML's ``BaseReducer``: ``collect_stats``.
 
     Example:
         >>> import torch

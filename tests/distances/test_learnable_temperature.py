@@ -1,4 +1,4 @@
-"""A temperature that is trained: gradients in both engines against torch's autograd over a naive loop."""
+"""The gradients of a trained temperature in both engines equal finite differences and torch's autograd."""
 
 import pytest
 import torch
@@ -15,7 +15,7 @@ def batch(generator, num_rows=9, dtype=torch.float64):
 
 
 def numeric_gradient(loss_fn, parameter, *inputs):
-    """Central difference of the loss in one parameter."""
+    """Compute the central difference of the loss with respect to one parameter."""
     step = 1e-6
     values = []
     for sign in (1, -1):
@@ -59,7 +59,7 @@ def test_both_engines_agree_in_all_gradients(generator):
 
 
 def test_temperatures_of_your_own_with_parameters(generator):
-    """A subclass that overrides one method, with one parameter per label, in both engines."""
+    """A subclass overrides one method and has one parameter per label."""
 
     class ByLabel(TemperatureScheduledSimilarity):
         def __init__(self):
@@ -102,7 +102,7 @@ def test_it_stays_within_its_bounds_and_comes_back(generator):
     temperature = schedule()
     assert temperature.item() == pytest.approx(0.6)
     temperature.backward()
-    assert schedule.log_temperature.grad > 0  # not cut off by the clamp
+    assert schedule.log_temperature.grad > 0  # the clamp does not stop the gradient
     with torch.no_grad():
         schedule.log_temperature -= 50
     assert schedule().item() == pytest.approx(0.1)
@@ -116,7 +116,7 @@ def test_it_trains_in_an_optimizer_and_two_calls_share_a_step(generator):
     (loss_fn(embeddings, labels) + loss_fn(embeddings + 1, labels)).backward()
     optimizer.step()
     assert loss_fn.distance.temperature != pytest.approx(0.1, rel=1e-4)
-    assert not loss_fn.distance.temperature.requires_grad  # it is for records
+    assert not loss_fn.distance.temperature.requires_grad  # the property is for logging
 
 
 def test_state_and_bad_arguments():
@@ -124,9 +124,9 @@ def test_state_and_bad_arguments():
     restored.load_state_dict(LearnableTemperature(0.3).state_dict())
     assert restored().item() == pytest.approx(0.3)
     assert "low=0.01, high=1.0" in repr(restored)
-    with pytest.raises(ValueError, match=r"initial must be from low \(0.01\) to high \(1.0\), got 2"):
+    with pytest.raises(ValueError, match=r"initial must be in \[low, high\] = \[0.01, 1.0\], got 2"):
         LearnableTemperature(2)
     with pytest.raises(ValueError, match="low must be above 0"):
         LearnableTemperature(0.1, low=0)
-    with pytest.raises(TypeError, match=r"got a Parameter; train it with schedule=LearnableTemperature"):
+    with pytest.raises(TypeError, match=r"got a Parameter; to train it, use schedule=LearnableTemperature"):
         TemperatureScheduledSimilarity(temperature=torch.nn.Parameter(torch.tensor(0.1)))

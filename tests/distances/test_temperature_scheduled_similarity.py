@@ -102,7 +102,7 @@ def test_types(batch, dtype):
         (
             {"overlap_scale": -0.5},
             ValueError,
-            "overlap_scale must be >= 0, got -0.5: if the temperature falls with overlap",
+            "overlap_scale must be >= 0, got -0.5: if the temperature falls with the Jaccard",
         ),
         ({"overlap_scale": float("nan")}, ValueError, "overlap_scale must be"),
         ({"rarity_scale": 1.1}, ValueError, "rarity_scale must be in \\[0, 1\\], got 1.1"),
@@ -111,7 +111,11 @@ def test_types(batch, dtype):
         ({"min_temperature": -1}, ValueError, "min_temperature must be"),
         ({"schedule": 0.1}, TypeError, "schedule must be a temperature schedule, got float"),
         ({"distance": torch.nn.Identity()}, TypeError, "distance must be a pytorch_metric_learning distance"),
-        ({"distance": TemperatureScheduledSimilarity()}, TypeError, "the temperatures would multiply"),
+        (
+            {"distance": TemperatureScheduledSimilarity()},
+            TypeError,
+            "both temperatures would apply; pass the distance inside",
+        ),
         ({"label_statistics": torch.ones(3)}, TypeError, "label_statistics must be a LabelStatistics"),
     ],
 )

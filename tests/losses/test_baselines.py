@@ -1,4 +1,4 @@
-"""Each baseline against a loop over its paper's formula; on one-hot labels they are PML's SupConLoss."""
+"""Each baseline equals a loop over the formula of its paper, and PML's SupConLoss on one-hot labels."""
 
 import pytest
 import torch
@@ -32,7 +32,7 @@ def test_equals_a_loop_over_its_formula_in_value_and_gradient(loss_class, with_r
 
 @pytest.mark.parametrize("loss_class", FORMULAS)
 def test_one_hot_labels_give_pml_supcon_loss(loss_class, generator):
-    classes = torch.arange(24) % 4  # MulSupCon and the others differ where an anchor has no positive: none here
+    classes = torch.arange(24) % 4  # every anchor has a positive, otherwise the baselines differ
     embeddings = torch.randn(24, 6, dtype=torch.float64, generator=generator, requires_grad=True)
     loss = loss_class(temperature=0.2)(embeddings, torch.nn.functional.one_hot(classes, 4))
     expected = pml_losses.SupConLoss(temperature=0.2)(embeddings, classes)
@@ -53,7 +53,7 @@ def test_takes_a_distance_and_mined_pairs(loss_class, generator):
 
 
 @pytest.mark.parametrize("loss_class", FORMULAS)
-def test_nothing_to_pull_together_is_a_differentiable_zero(loss_class):
+def test_without_positives_loss_and_gradient_are_zero(loss_class):
     embeddings = torch.randn(3, 2, requires_grad=True)
     loss = loss_class()(embeddings, torch.eye(3))
     loss.backward()

@@ -1,4 +1,4 @@
-"""A training step that holds the loss, under torch.compile."""
+"""torch.compile of a training step with the loss."""
 
 import pytest
 import torch
@@ -14,8 +14,8 @@ IN_ONE_GRAPH = {
     "supcon any": lambda: losses.SupConAnyLoss(label_statistics=LabelStatistics.from_labels(LABELS)),
     "mulsupcon": lambda: losses.MulSupConLoss(label_statistics=LabelStatistics.from_labels(LABELS)),
 }
-# Integer labels are checked value by value, frequencies of the batch are a new module, and the gradient of a learnable
-# temperature is computed in the forward pass: all three leave the graph.
+# These cases break the graph: the check of integer labels reads their values, frequencies of the batch create a module,
+# and the forward pass computes the gradient of a learnable temperature.
 IN_SEVERAL = {
     "frequencies of the batch": (losses.MACLLoss, torch.bool),
     "integers": (lambda: losses.MACLLoss(5), torch.long),

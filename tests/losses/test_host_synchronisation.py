@@ -1,6 +1,7 @@
-"""A training step on a GPU never waits for it: run on fake CUDA tensors, which have no values that could be read.
+"""A training step does not wait for the GPU.
 
-``torch.cuda.set_sync_debug_mode`` would show the same on a real device, and does where there is one.
+Fake CUDA tensors have no values, so reading one raises. With a real GPU, a test also uses
+``torch.cuda.set_sync_debug_mode``.
 """
 
 import pytest
@@ -33,7 +34,7 @@ LOSSES = {
 
 
 def fakes_cuda():
-    """Whether this release of torch makes fake CUDA tensors where there is no driver; old ones do not."""
+    """Return whether this torch creates fake CUDA tensors without a driver; old releases do not."""
     try:
         with FakeTensorMode():
             return torch.empty(1, device="cuda").add(1).is_cuda
@@ -54,7 +55,7 @@ def batch(num_rows, dtype):
 @pytest.mark.parametrize("name", LOSSES)
 def test_a_step_reads_nothing_back(name, dtype, monkeypatch):
     monkeypatch.setattr(deferred_check, "SYNCHRONOUS_CHECKS", 0)
-    # What is read here lies in the memory of the host, but fake tensors cannot be read at all.
+    # The check reads host memory only, but fake tensors on the host have no values either.
     monkeypatch.setattr(deferred_check.DeferredCheck, "_is_set", lambda self, on_host: False)
     with FakeTensorMode(allow_non_fake_inputs=True):
         loss_fn = LOSSES[name]().to("cuda")
@@ -68,7 +69,7 @@ def test_a_step_reads_nothing_back(name, dtype, monkeypatch):
 
 
 class Crossings(TorchDispatchMode):
-    """Counts copies of tensors, other than single numbers, between the devices."""
+    """Count copies of tensors between devices, except single numbers."""
 
     def __init__(self):
         super().__init__()
@@ -86,7 +87,7 @@ class Crossings(TorchDispatchMode):
 @pytest.mark.parametrize("name", LOSSES)
 @pytest.mark.parametrize("in_memory", [False, True])
 def test_a_step_copies_nothing_to_another_device(name, in_memory, monkeypatch):
-    """Label frequencies of a batch, too, are made where the labels are; a memory knows its position without asking."""
+    """This includes label frequencies of the batch and the position of a memory."""
     monkeypatch.setattr(deferred_check, "SYNCHRONOUS_CHECKS", 0)
     monkeypatch.setattr(deferred_check.DeferredCheck, "_is_set", lambda self, on_host: False)
     with FakeTensorMode(allow_non_fake_inputs=True):
@@ -94,7 +95,7 @@ def test_a_step_copies_nothing_to_another_device(name, in_memory, monkeypatch):
         if in_memory:
             loss_fn = losses.MultiLabelCrossBatchMemory(loss_fn, 4, 17, 20)
         loss_fn.to("cuda")
-        loss_fn(*batch(8, torch.bool))  # a memory moves to the type of the embeddings once
+        loss_fn(*batch(8, torch.bool))  # the first call converts the memory to the dtype of the embeddings
         with Crossings() as crossings:
             loss_fn(*batch(8, torch.bool))
         assert crossings.copies == 0
@@ -115,7 +116,7 @@ def test_a_step_waits_for_no_gpu(name):
     loss_fn = LOSSES[name]().cuda()
     embeddings = torch.randn(8, 4, device="cuda", requires_grad=True)
     labels = (torch.rand(8, 17, device="cuda") < 0.3).long()
-    for _ in range(deferred_check.SYNCHRONOUS_CHECKS + 1):  # also allocates and loads what is needed once
+    for _ in range(deferred_check.SYNCHRONOUS_CHECKS + 1):  # warm up: allocate, load kernels, pass the first checks
         loss_fn(embeddings, labels).backward()
     torch.cuda.synchronize()
     torch.cuda.set_sync_debug_mode("error")

@@ -36,7 +36,7 @@ def random_labels(num_rows, num_classes, density, generator):
 
 
 def random_case(seed):
-    """A batch, references or none, mined pairs or none, and options, all from one seed."""
+    """Draw a batch, optional references, optional pairs and options from one seed."""
     choose = random.Random(seed)
     generator = torch.Generator().manual_seed(seed)
     num_rows, num_classes, size = choose.randint(1, 9), choose.randint(1, 6), choose.randint(2, 5)
@@ -60,7 +60,7 @@ def random_case(seed):
         case["counts_labels"] = random_labels(20, num_classes, 0.4, generator)
     if choose.random() < 0.4:
         num_references = num_rows if case["ref_emb"] is None else len(case["ref_emb"])
-        # Pairs of any rows, so that some of the positives share no label.
+        # Pairs of random rows: some positives share no label.
         is_positive = torch.rand(num_rows, num_references, generator=generator) < 0.3
         is_negative = ~is_positive & (torch.rand(num_rows, num_references, generator=generator) < 0.5)
         pairs = (*is_positive.nonzero(as_tuple=True), *is_negative.nonzero(as_tuple=True))
@@ -74,7 +74,7 @@ def random_case(seed):
 @pytest.mark.parametrize("engine", ["fused", "reference"])
 @pytest.mark.parametrize("block", range(8))
 def test_equals_naive_float64_loop_in_value_and_gradient(block, engine, device, monkeypatch):
-    monkeypatch.setattr(pairs, "BLOCK_ELEMENTS", 20)  # two to twenty rows in a block
+    monkeypatch.setattr(pairs, "BLOCK_ELEMENTS", 20)  # blocks of 2 to 20 rows
     monkeypatch.setattr(pairs, "BLOCK_ROWS", 1)
     for seed in range(40 * block, 40 * (block + 1)):
         case, weights, temperatures, (positive_threshold, negative_threshold) = random_case(seed)
@@ -116,7 +116,7 @@ def test_equals_naive_float64_loop_in_value_and_gradient(block, engine, device, 
             torch.testing.assert_close(found, wanted, rtol=1e-10, atol=1e-11, msg=lambda m, s=seed: f"case {s}: {m}")
 
 
-def test_the_random_cases_cover_what_they_are_for():
+def test_the_random_cases_include_each_kind_of_input():
     cases = [random_case(seed)[0] for seed in range(320)]
     assert sum(case["ref_emb"] is not None for case in cases) > 100
     assert sum(case["indices_tuple"] is not None and len(case["indices_tuple"]) == 3 for case in cases) > 30
@@ -127,7 +127,7 @@ def test_the_random_cases_cover_what_they_are_for():
 
 
 def plain_loss(temperature=0.1, **kwargs):
-    """MACL with everything off but the contrast."""
+    """MACL with equal weights and one temperature."""
     return MACLLoss(
         distance=TemperatureScheduledSimilarity(temperature=temperature, overlap_scale=0, rarity_scale=0),
         reducer=FrequencyWeightedReducer(power=0),
@@ -166,6 +166,33 @@ def test_a_pml_distance_becomes_the_similarity_under_the_temperature():
     loss_fn = MACLLoss(distance=pml_distances.LpDistance(p=1))
     assert isinstance(loss_fn.distance, TemperatureScheduledSimilarity)
     assert isinstance(loss_fn.distance.distance, pml_distances.LpDistance)
+
+
+def test_temperature_is_short_for_the_distance(batch):
+    embeddings, labels = batch
+    statistics = LabelStatistics.from_labels(labels)
+    short = MACLLoss(label_statistics=statistics, temperature=0.2)
+    explicit = MACLLoss(label_statistics=statistics, distance=TemperatureScheduledSimilarity(0.2))
+    assert torch.equal(short(embeddings, labels), explicit(embeddings, labels))
+    assert not torch.equal(short(embeddings, labels), MACLLoss(label_statistics=statistics)(embeddings, labels))
+    assert short.state_dict().keys() == explicit.state_dict().keys()
+    assert short.distance.overlap_scale == explicit.distance.overlap_scale == 1
+    assert MACLLoss(temperature=0.3, distance=None).distance.temperature.item() == 0.3
+
+
+def test_without_a_temperature_defaults_and_state_are_unchanged():
+    loss_fn = MACLLoss(5)
+    assert loss_fn.distance.temperature.item() == 0.1
+    assert list(loss_fn.state_dict()) == list(MACLLoss(5, distance=TemperatureScheduledSimilarity()).state_dict())
+    names = {"label_statistics.num_samples", "label_statistics.counts", "label_statistics.cooccurrence"}
+    assert set(loss_fn.state_dict()) == names
+
+
+@pytest.mark.parametrize("distance", [TemperatureScheduledSimilarity(0.1), pml_distances.LpDistance()])
+def test_temperature_and_distance_together_are_an_error(distance):
+    message = rf"temperature and distance must not both be given, got 0.2 and {type(distance).__name__}; set the"
+    with pytest.raises(ValueError, match=message):
+        MACLLoss(temperature=0.2, distance=distance)
 
 
 @pytest.fixture
@@ -256,7 +283,7 @@ def test_mined_pairs_and_triplets_give_the_loss_of_the_batch(batch):
 
 
 class TestStatistics:
-    def test_given_ones_are_used_as_they_are(self, batch):
+    def test_given_statistics_do_not_change(self, batch):
         embeddings, labels = batch
         statistics = LabelStatistics.from_labels(torch.eye(5, dtype=torch.bool))
         loss_fn = MACLLoss(label_statistics=statistics)
@@ -293,7 +320,9 @@ class TestStatistics:
         torch.testing.assert_close(loss_fn(embeddings, labels), expected)
 
     def test_of_different_sizes_are_refused(self):
-        with pytest.raises(ValueError, match="must agree, got 4 and statistics of \\[3\\]"):
+        with pytest.raises(
+            ValueError, match="must agree, got num_classes=4 and label_statistics of \\[3\\] classes; use"
+        ):
             MACLLoss(num_classes=4, label_statistics=LabelStatistics(3))
         with pytest.raises(ValueError, match="must agree"):
             MACLLoss(num_classes=4, reducer=FrequencyWeightedReducer(LabelStatistics(3)))
@@ -415,6 +444,8 @@ def test_bad_calls_are_refused_and_change_nothing(name):
         ({"label_statistics": torch.ones(3)}, TypeError, "label_statistics must be a LabelStatistics"),
         ({"reducer": torch.nn.Identity()}, TypeError, "reducer must be"),
         ({"distance": torch.nn.Identity()}, TypeError, "distance must be"),
+        ({"temperature": 0}, ValueError, "temperature must be above 0, got 0"),
+        ({"temperature": torch.nn.Parameter(torch.ones(()))}, TypeError, "got a Parameter; to train it"),
     ],
 )
 def test_bad_constructor_arguments(kwargs, error, message):
@@ -449,7 +480,9 @@ class TestEngine:
             torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5 * other.abs().max().item())
 
     def test_equal_label_sets_of_any_size_are_exact_matches(self):
-        labels = torch.tril(torch.ones(60, 60)).repeat(2, 1)  # two of each size; n * (1 / n) is not always 1
+        labels = torch.tril(torch.ones(60, 60)).repeat(
+            2, 1
+        )  # two sets of each size n; in floating point, n * (1 / n) can differ from 1
         embeddings = torch.randn(120, 4)
         losses = [MACLLoss(positive_threshold=1, engine=e)(embeddings, labels) for e in ("fused", "reference")]
         torch.testing.assert_close(*losses)
@@ -495,7 +528,7 @@ class TestEngine:
             ({"distance": pml_distances.CosineSimilarity(power=2)}, "a power of the similarity"),
         ],
     )
-    def test_what_it_cannot_do_takes_the_reference(self, batch, options, reason, caplog):
+    def test_unsupported_parts_use_the_reference_engine(self, batch, options, reason, caplog):
         with pytest.raises(ValueError, match=f'engine="fused" is not possible with {reason}'):
             MACLLoss(**options, engine="fused")(*batch)
         expected = MACLLoss(**options, engine="reference")(*batch)
@@ -505,10 +538,10 @@ class TestEngine:
             loss_fn(*batch)
         assert loss_fn.fallback == reason
         assert [record.getMessage() for record in caplog.records] == [
-            f"MACLLoss: the reference engine runs because of {reason}"
+            f"MACLLoss uses the reference engine because of {reason}"
         ]
 
-    def test_a_regularizer_goes_with_it(self, batch):
+    def test_both_engines_add_the_regularizer(self, batch):
         options = {"embedding_regularizer": LpRegularizer(), "embedding_reg_weight": 0.3}
         losses = [MACLLoss(**options, engine=engine)(*batch) for engine in ("fused", "reference")]
         torch.testing.assert_close(*losses)

@@ -28,7 +28,7 @@ from pml_macl.losses import (
 from pml_macl.miners import LabelOverlapMiner
 from pml_macl.reducers import FrequencyWeightedReducer
 
-BATCH_SIZES = (5, 8, 3, 11, 1, 7, 11, 6, 10)  # a queue of 11 wraps around in the middle of batches, and fills exactly
+BATCH_SIZES = (5, 8, 3, 11, 1, 7, 11, 6, 10)  # a queue of 11 rows wraps around within batches, and at their end
 BASELINES = (
     JaccardSupConLoss,
     MulSupConLoss,
@@ -40,7 +40,7 @@ BASELINES = (
 
 
 class OneHotLoss(BaseMetricLossFunction):
-    """A loss of one class a row that takes the classes one-hot."""
+    """Convert one-hot labels to classes for a loss that needs one class per row."""
 
     def __init__(self, loss):
         super().__init__()
@@ -75,7 +75,7 @@ def gradient(loss, embeddings):
 
 def assert_same_step(ours, theirs, embeddings, classes, **kwargs):
     first, second = embeddings.clone().requires_grad_(), embeddings.clone().requires_grad_()
-    torch.manual_seed(len(embeddings))  # PML draws triplets at random
+    torch.manual_seed(len(embeddings))  # PML samples triplets at random
     loss = ours(first, one_hot(classes), **kwargs)
     torch.manual_seed(len(embeddings))
     expected = theirs(second, classes, **kwargs)
@@ -106,7 +106,7 @@ def test_equals_pml_on_one_hot_labels(loss, miner, generator):
     make_loss, make_miner = LOSSES[loss], MINERS[miner]
     theirs = CrossBatchMemory(make_loss(), 6, 11, miner=make_miner and make_miner())
     ours = MultiLabelCrossBatchMemory(OneHotLoss(make_loss()), 6, 4, 11, miner=make_miner and OneHotMiner(make_miner()))
-    # Not batches of one row, whose own copy PML does not leave out.
+    # No batches of one row: PML does not ignore its own copy.
     for embeddings, classes in steps(generator, sizes=[size for size in BATCH_SIZES if size > 1]):
         assert_same_step(ours, theirs, embeddings, classes)
     assert ours.has_been_filled
@@ -136,7 +136,7 @@ def test_macl_without_its_parts_equals_pml_supcon_in_its_memory(generator):
 
 
 class ListMemory:
-    """The oracle: a list of (embedding, label set), the oldest first, and the naive loss."""
+    """Oracle: a list of (embedding, label set), oldest first, with the naive loss."""
 
     def __init__(self, size, **settings):
         self.size = size
@@ -210,7 +210,7 @@ def test_the_miner_gives_what_its_thresholds_in_the_loss_give(generator):
         assert torch.equal(mined(embeddings, labels), plain(embeddings, labels))
 
 
-def test_no_row_meets_its_own_copy():
+def test_no_row_is_paired_with_its_own_copy():
     recorded = []
 
     class Recorder(MACLLoss):
@@ -218,7 +218,7 @@ def test_no_row_meets_its_own_copy():
             recorded.append((embeddings.detach(), ref_emb, indices_tuple))
             return super().forward(embeddings, labels, indices_tuple, ref_emb, ref_labels)
 
-    labels = torch.tensor([[1, 0], [1, 1], [0, 0], [0, 1], [0, 0]])  # also rows that overlap with nothing
+    labels = torch.tensor([[1, 0], [1, 1], [0, 0], [0, 1], [0, 0]])  # two rows share no label with any other
     for miner in (None, LabelOverlapMiner(), LabelOverlapMiner(output="triplets")):
         memory = MultiLabelCrossBatchMemory(Recorder(), 3, 2, 7, miner=miner)
         for _ in range(4):
@@ -234,7 +234,7 @@ def test_no_row_meets_its_own_copy():
 @pytest.mark.parametrize("output", ["pairs", "triplets"])
 @pytest.mark.parametrize("memory_output", ["pairs", "triplets"])
 def test_indices_of_the_batch_are_taken_in_addition(output, memory_output, generator):
-    """They refer to the copies in the queue: with all old rows gone, this is the loss on the detached batch."""
+    """The indices refer to the copies in the queue. Without older rows, the loss is that of the detached batch."""
     embeddings = torch.randn(6, 5, dtype=torch.float64, generator=generator)
     labels = torch.rand(6, 3, generator=generator) < 0.5
     inner = LabelOverlapMiner(output=output)(embeddings, labels)
@@ -246,7 +246,7 @@ def test_indices_of_the_batch_are_taken_in_addition(output, memory_output, gener
             return (torch.zeros(0, dtype=torch.long),) * (4 if memory_output == "pairs" else 3)
 
     memory = MultiLabelCrossBatchMemory(MACLLoss(), 5, 3, 6, miner=NothingMiner())
-    memory.add_to_memory(torch.randn(4, 5), torch.ones(4, 3))  # the batch will stand in places 4, 5, 0, 1, 2, 3
+    memory.add_to_memory(torch.randn(4, 5), torch.ones(4, 3))  # the batch will be at positions 4, 5, 0, 1, 2, 3
     first, second = embeddings.clone().requires_grad_(), embeddings.clone().requires_grad_()
     loss = memory(first, labels, inner)
     expected = MACLLoss()(second, labels, expected_inner, embeddings, labels)
@@ -255,7 +255,7 @@ def test_indices_of_the_batch_are_taken_in_addition(output, memory_output, gener
 
 
 def test_indices_of_the_batch_equal_pml_where_pml_looks_at_the_right_rows(generator):
-    """PML takes them as rows of the queue, which is right where the batch stands at its beginning."""
+    """PML reads them as rows of the queue, which is correct if the batch is at its beginning."""
     theirs = CrossBatchMemory(pml_losses.ContrastiveLoss(), 6, 8)
     ours = MultiLabelCrossBatchMemory(OneHotLoss(pml_losses.ContrastiveLoss()), 6, 4, 8)
     for embeddings, classes in steps(generator, sizes=(8, 8, 8)):
@@ -265,7 +265,7 @@ def test_indices_of_the_batch_equal_pml_where_pml_looks_at_the_right_rows(genera
 
 @pytest.mark.parametrize("loss", BASELINES)
 def test_baselines(loss, generator):
-    """Against a queue that holds strangers and the batch, without own copies: the formula of the paper."""
+    """Equal the formula of the paper, with a queue that holds other rows and the batch, without own copies."""
     labels, old_labels = (torch.rand(n, 4, generator=generator) < 0.5 for n in (6, 5))
     embeddings, old = (torch.randn(n, 3, dtype=torch.float64, generator=generator) for n in (6, 5))
     memory = MultiLabelCrossBatchMemory(loss(temperature=0.3), 3, 4, 11)
@@ -288,7 +288,7 @@ def test_the_first_batch_in_an_empty_memory_is_the_loss_alone(loss, engine, gene
     first, second = embeddings.clone().requires_grad_(), embeddings.clone().requires_grad_()
     value = memory(first, labels)
     torch.testing.assert_close(value, loss(engine=engine)(embeddings, labels), rtol=1e-12, atol=0)
-    # Nothing flows into the memory: the gradient is that of the rows as anchors.
+    # The memory receives no gradient, so only the anchors contribute.
     if loss is MACLLoss:
         pairs = LabelOverlapMiner()(embeddings, labels)
         expected = naive_macl(second, labels, embeddings, labels, pairs)
@@ -375,7 +375,7 @@ def test_reset_queue_starts_anew(generator):
     ],
 )
 def test_two_steps_can_be_differentiated_together(loss, generator):
-    """Although the second step overwrites the queue that the first one looked at."""
+    """The second step overwrites the queue that the first step used."""
     memory = MultiLabelCrossBatchMemory(loss, 6, 4, 11)
     (first, first_classes), (second, second_classes) = steps(generator, sizes=(6, 6))
     first.requires_grad_()
@@ -408,7 +408,7 @@ def test_nothing_to_compare_gives_a_differentiable_zero(loss, case, generator):
 def test_the_dictionary_of_a_loss_passes_through():
     memory = MultiLabelCrossBatchMemory(SupConAnyLoss(reducer=DoNothingReducer()), 3, 2, 4)
     losses = memory(torch.randn(4, 3), torch.ones(4, 2))
-    assert len(losses["loss"]["losses"]) == 12  # each row with the copies of the three others
+    assert len(losses["loss"]["losses"]) == 12  # each row and the copies of the three others
 
 
 def good_call():
@@ -424,12 +424,12 @@ BAD_CALLS = {
     "counts": (ValueError, "only 0 and 1, got 2", {"labels": torch.full((4, 2), 2)}),
     "too large a batch": (
         ValueError,
-        "at most memory_size .5., got 6; use smaller",
+        "at most memory_size .5. rows, got 6; use smaller",
         {"embeddings": torch.randn(6, 3), "labels": torch.ones(6, 2)},
     ),
     "too large a masked batch": (
         ValueError,
-        "at most memory_size .5., got 6",
+        "at most memory_size .5. rows, got 6",
         {"embeddings": torch.randn(9, 3), "labels": torch.ones(9, 2), "enqueue_mask": torch.arange(9) < 6},
     ),
     "mask of integers": (ValueError, "enqueue_mask must be torch.bool", {"enqueue_mask": torch.tensor([1, 0, 1, 0])}),
@@ -437,7 +437,7 @@ BAD_CALLS = {
     "mask as list": (TypeError, "enqueue_mask must be a torch.Tensor, got list", {"enqueue_mask": [True] * 4}),
     "mask and indices": (
         ValueError,
-        "indices_tuple cannot be combined with enqueue_mask",
+        "indices_tuple and enqueue_mask must not both be given",
         {"enqueue_mask": torch.ones(4).bool(), "indices_tuple": (torch.tensor([0]),) * 4},
     ),
     "indices beyond the batch": (
@@ -494,11 +494,15 @@ def test_a_loss_or_miner_that_fails_leaves_the_queue_as_it_was(culprit):
         ({"num_classes": -1}, ValueError, "num_classes must be at least 1, got -1"),
         ({"memory_size": 2.5}, TypeError, "memory_size must be an integer, got 2.5"),
         ({"memory_size": True}, TypeError, "memory_size must be an integer"),
-        ({"loss": torch.nn.CrossEntropyLoss()}, TypeError, "loss must be a BaseMetricLossFunction, got CrossEntropy"),
-        ({"loss": pml_losses.ContrastiveLoss()}, ValueError, "ContrastiveLoss takes one class per row; wrap it in a"),
+        (
+            {"loss": torch.nn.CrossEntropyLoss()},
+            TypeError,
+            "loss must be an instance of BaseMetricLoss",
+        ),
+        ({"loss": pml_losses.ContrastiveLoss()}, ValueError, "ContrastiveLoss requires one class per row; wrap it in "),
         ({"loss": MACLLoss}, TypeError, "loss must be"),
-        ({"miner": pml_miners.MultiSimilarityMiner()}, ValueError, "wrap it in a MultiLabelMinerWrapper"),
-        ({"miner": MACLLoss()}, TypeError, "miner must be a BaseMiner, got MACLLoss"),
+        ({"miner": pml_miners.MultiSimilarityMiner()}, ValueError, "wrap it in MultiLabelMinerWrapper"),
+        ({"miner": MACLLoss()}, TypeError, "miner must be an instance of BaseMiner, got MACLLoss"),
     ],
 )
 def test_bad_constructor_arguments(change, error, message):

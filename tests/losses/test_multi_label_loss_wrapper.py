@@ -1,4 +1,4 @@
-"""PML's losses on label sets: the same value and gradient as with pairs and triplets found by Python sets."""
+"""Wrapped PML losses have the value and gradient that pairs and triplets from Python sets give."""
 
 import copy
 import inspect
@@ -28,7 +28,7 @@ from pml_macl.reducers import FrequencyWeightedReducer
 
 
 def make_batch(seed, with_references=False, num_rows=14, num_classes=5):
-    """A float64 batch with rows without labels, and references or none."""
+    """Create a float64 batch, some rows without labels, with or without references."""
     generator = torch.Generator().manual_seed(seed)
     sizes = (num_rows, num_rows + 3) if with_references else (num_rows,)
     batch = []
@@ -44,7 +44,7 @@ def as_sets(labels):
 
 
 def naive_positives_negatives(labels, ref_labels, threshold):
-    """Sets of positives and negatives of each anchor; what is no positive is a negative."""
+    """Return the sets of positives and negatives per anchor; every other row is one or the other."""
     rows = as_sets(labels)
     ref_rows = rows if ref_labels is None else as_sets(ref_labels)
     return naive_pairs(rows, ref_rows, threshold, 1.0, exclude_self=ref_labels is None)
@@ -60,7 +60,7 @@ def naive_indices(labels, ref_labels, threshold, kind):
 
 
 def by_naive(kind):
-    """The loss given naive pairs or triplets, without labels."""
+    """Compute the loss from naive pairs or triplets, without labels."""
 
     def oracle(make, embeddings, labels, ref_emb, ref_labels, threshold, mined=None):
         indices = naive_indices(labels, ref_labels, threshold, kind) if mined is None else mined
@@ -88,7 +88,7 @@ def naive_angular(make, embeddings, labels, ref_emb, ref_labels, threshold, mine
 
 
 def mined_weights(mined, num_rows):
-    """How often each row stands in the pairs, 1 for the most frequent; all 1 without pairs."""
+    """Count how often each row is in the pairs, relative to the most frequent row; 1 for all without pairs."""
     if mined is None:
         return [1.0] * num_rows
     counts = [sum(index.tolist().count(i) for index in mined) for i in range(num_rows)]
@@ -145,7 +145,7 @@ def naive_ranked_list(make, embeddings, labels, ref_emb, ref_labels, threshold, 
 
 
 class OwnTripletLoss(pml_losses.TripletMarginLoss):
-    """A subclass that a user wrote."""
+    """A user's subclass of a PML loss."""
 
     def compute_loss(self, *args):
         loss_dict = super().compute_loss(*args)
@@ -154,7 +154,7 @@ class OwnTripletLoss(pml_losses.TripletMarginLoss):
 
 
 class OwnLoss(pml_losses.BaseMetricLossFunction):
-    """A loss that a user wrote on PML's base class."""
+    """A user's loss on PML's base class."""
 
     def compute_loss(self, embeddings, labels, indices_tuple, ref_emb, ref_labels):
         if indices_tuple is None:
@@ -182,7 +182,7 @@ def uncommon_supcon():
 
 
 PAIRS, TRIPLETS = by_naive("pairs"), by_naive("triplets")
-# Of each loss that works: how to make it, its oracle, and whether PML lets it take references.
+# For each loss that works: constructor, oracle, and whether PML accepts references.
 WORKING = {
     "AngularLoss": [(pml_losses.AngularLoss, naive_angular, True)],
     "BaseMetricLossFunction": [(OwnLoss, PAIRS, True)],
@@ -315,14 +315,14 @@ def test_pairs_of_a_miner_are_taken_as_they_are(make, oracle, takes_references, 
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_needs_one_class_a_row_is_refused_by_name_and_reason(name):
+def test_losses_that_need_one_class_per_row_are_refused_by_name_and_reason(name):
     with pytest.raises(ValueError, match=f"{name}.*") as error:
         MultiLabelLossWrapper(REFUSED[name]())
     assert PML_LOSSES[name].remark in str(error.value)
 
 
 def test_pnp_loss_would_count_positives_as_negatives():
-    """Why it is refused: the ranking is perfect, and row 0, which has no negatives, is charged for 1 and 2."""
+    """The reason for rejecting it: row 0 has no negatives, but PNPLoss counts its positives 1 and 2 against it."""
     sets = LabelSets(torch.tensor([[1, 1], [1, 0], [0, 1]]))
     embeddings = torch.tensor([[1.0, 0.0], [1.0, 1.0], [1.0, -1.0]])
     assert pml_losses.PNPLoss()(embeddings, sets) == pytest.approx(1 / 9)
@@ -336,11 +336,11 @@ def test_pnp_loss_would_count_positives_as_negatives():
             ValueError,
             "OwnProxyLoss cannot work .* inherits from ProxyNCALoss, which learns",
         ),
-        (lambda: pml_losses.TripletMarginLoss(swap=True), ValueError, r"TripletMarginLoss\(swap=True\) cannot work"),
-        (lambda: pml_losses.MarginLoss(num_classes=3), ValueError, r"MarginLoss\(num_classes=3\) cannot work"),
-        (MACLLoss, ValueError, "MACLLoss cannot be wrapped: it overrides forward"),
-        (lambda: MultiLabelLossWrapper(pml_losses.NCALoss()), ValueError, "cannot be wrapped: it overrides forward"),
-        (lambda: pml_losses.NCALoss, TypeError, "got type; construct it first"),
+        (lambda: pml_losses.TripletMarginLoss(swap=True), ValueError, r"TripletMarginLoss\(swap=True\) does not work"),
+        (lambda: pml_losses.MarginLoss(num_classes=3), ValueError, r"MarginLoss\(num_classes=3\) does not work"),
+        (MACLLoss, ValueError, "loss must not override forward, .*, but MACLLoss does"),
+        (lambda: MultiLabelLossWrapper(pml_losses.NCALoss()), ValueError, "but MultiLabelLossWrapper does"),
+        (lambda: pml_losses.NCALoss, TypeError, "got type; pass an instance"),
         (lambda: torch.nn.MSELoss(), TypeError, "got MSELoss"),
         (pml_miners.HDCMiner, TypeError, "got HDCMiner"),
         (lambda: None, TypeError, "got NoneType"),
@@ -363,7 +363,11 @@ def test_a_class_that_pml_adds_later_is_refused():
         ({"threshold": 1.5}, ValueError, r"threshold must be in \[0, 1\], got 1.5"),
         ({"threshold": None}, TypeError, "threshold must be a number, got NoneType"),
         ({"reducer": torch.nn.Identity()}, TypeError, "reducer must be"),
-        ({"reducer": pml_reducers.ClassWeightedReducer(torch.ones(3))}, ValueError, "ClassWeightedReducer is not"),
+        (
+            {"reducer": pml_reducers.ClassWeightedReducer(torch.ones(3))},
+            ValueError,
+            "but ClassWeightedReducer needs one class per row",
+        ),
         ({"distance": LpDistance()}, TypeError, "distance belongs to the wrapped loss"),
         ({"embedding_regularizer": LpRegularizer()}, TypeError, "embedding_regularizer belongs to the wrapped loss"),
     ],
@@ -373,9 +377,9 @@ def test_bad_arguments(kwargs, error, message):
         MultiLabelLossWrapper(pml_losses.ContrastiveLoss(), **kwargs)
 
 
-def test_a_reducer_of_the_wrapped_loss_is_judged_too():
+def test_the_reducer_of_the_wrapped_loss_is_checked_too():
     inner = pml_losses.ContrastiveLoss(reducer=pml_reducers.ClassWeightedReducer(torch.ones(3)))
-    with pytest.raises(ValueError, match="ClassWeightedReducer is not supported"):
+    with pytest.raises(ValueError, match="reducer must work on label sets, but ClassWeightedReducer"):
         MultiLabelLossWrapper(inner)
 
 
@@ -473,7 +477,7 @@ def fwr(**kwargs):
 
 
 class TestFrequencyWeightedReducer:
-    """It sees the multi-hot labels of both sides, and its statistics stay one."""
+    """The reducer receives the multi-hot labels of both sides and keeps its statistics object."""
 
     @pytest.mark.parametrize("where", ["in the wrapped loss", "in the wrapper"])
     @pytest.mark.parametrize("with_references", [False, True])
@@ -639,7 +643,7 @@ def test_inside_the_distributed_loss_wrapper_of_one_process():
 
 
 class TensorBytes(TorchDispatchMode):
-    """Remembers the largest tensor that any operation made."""
+    """Record the size of the largest tensor that any operation created."""
 
     largest = 0
 
@@ -695,7 +699,7 @@ def trainer_arguments(device, models=None, loss_names=("metric_loss",), miner_na
 
 
 class TestTrainers:
-    """``label_hierarchy_level="all"`` hands int64 multi-hot labels on."""
+    """With ``label_hierarchy_level="all"``, PML's trainers pass int64 multi-hot labels."""
 
     def assert_trained(self, trainer, *loss_names):
         before = trainer.models["trunk"].weight.detach().clone()
@@ -746,7 +750,7 @@ class TestTrainers:
         self.assert_trained(trainer, "metric_loss")
 
     def test_two_stream_metric_loss_makes_wrong_pairs_without_a_miner(self):
-        """Of 2-D labels PML's triplets have a fourth index, the class, and pass for pairs (a1, p, a2, n)."""
+        """On 2-D labels, PML's triplets have a fourth index, the class, so they look like pairs (a1, p, a2, n)."""
         labels = images_and_labels(4)[1].long()
         assert len(lmu.get_all_triplets_indices(labels, labels.clone())) == 4
 
@@ -765,7 +769,7 @@ class TestTrainers:
         self.assert_trained(self.deep_adversarial(device, metric_alone_epochs=1), "metric_loss")
 
     def test_deep_adversarial_metric_learning_makes_triplets_of_classes_itself(self, device):
-        """The trainer, not the loss, takes each label for one class in its adversarial epochs: it stops."""
+        """In its adversarial epochs the trainer itself treats each label as one class and raises an error."""
         trainer = self.deep_adversarial(device, metric_alone_epochs=0)
         with pytest.raises((TypeError, ValueError)):
             trainer.train(num_epochs=1)

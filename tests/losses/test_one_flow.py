@@ -1,4 +1,4 @@
-"""What a training step does once, what it does not do at all, and how parts of your own take part in it."""
+"""What a training step computes once, what it never computes, and how user-defined parts work in it."""
 
 import copy
 from collections import Counter
@@ -36,7 +36,7 @@ def batch(generator):
 
 
 class Operations(TorchDispatchMode):
-    """Counts operations, and those whose result is float64."""
+    """Count operations, and operations with a float64 result."""
 
     def __init__(self):
         super().__init__()
@@ -80,13 +80,13 @@ def test_label_values_are_checked_once(loss_class, in_memory, batch):
     before = operations.counts["aten.eq.Scalar"]
     with Operations() as operations:
         loss_fn(embeddings, labels.long())
-    assert operations.counts["aten.eq.Scalar"] - before == 2  # which are 1, and which are 0
+    assert operations.counts["aten.eq.Scalar"] - before == 2  # one comparison with 1 and one with 0
 
 
 @pytest.mark.parametrize("loss_class", ALL_LOSSES)
 @pytest.mark.parametrize("engine", ["fused", "reference"])
 def test_float32_embeddings_need_no_float64(loss_class, engine, batch):
-    """Some devices have none."""
+    """Some devices do not support float64."""
     embeddings, labels = batch
     loss_fn = loss_class(engine=engine)
     with Operations() as operations:
@@ -136,7 +136,7 @@ class ByReference(TemperatureScheduledSimilarity):
 
 class WarmerWithOverlap(TemperatureScheduledSimilarity):
     def pair_temperatures(self, block):
-        overlap = block.jaccard  # held while the base class computes
+        overlap = block.jaccard  # still needed while the base class computes
         return super().pair_temperatures(block) * (1 + overlap)
 
 
@@ -190,7 +190,7 @@ def test_temperatures_leave_the_overlaps_that_others_hold_alone(batch):
     plain = TemperatureScheduledSimilarity().pair_temperatures(block)
     assert torch.equal(overlap, before)
     torch.testing.assert_close(WarmerWithOverlap().pair_temperatures(pairs.Pairs(labels)[:]), plain * (1 + before))
-    # In the engine, too: with one label per image overlap is 1 or 0, so the expected loss has twice the scale.
+    # The same in the engine. With one label per image, J is 0 or 1, so the expected loss has twice the scale.
     one_hot = torch.nn.functional.one_hot(torch.arange(12) % 4, 4)
     found = MACLLoss(distance=WarmerWithOverlap(overlap_scale=1.0))(batch[0], one_hot)
     expected = MACLLoss(distance=TemperatureScheduledSimilarity(overlap_scale=3.0))(batch[0], one_hot)
@@ -293,9 +293,13 @@ def test_schedules_advance_by_hand_if_asked_to(batch):
 
 @pytest.mark.parametrize(
     ("loss_class", "name"),
-    [(losses.MultiSupConLoss, "positive_threshold"), (losses.SupConExactLoss, "positive_threshold")],
+    [
+        (losses.MultiSupConLoss, "positive_threshold"),
+        (losses.SupConExactLoss, "positive_threshold"),
+        (MultiLabelContrastiveLoss, "temperature"),
+    ],
 )
-def test_a_second_name_for_a_setting_is_refused(loss_class, name):
+def test_arguments_of_other_losses_are_rejected_by_name(loss_class, name):
     with pytest.raises(TypeError, match=f"{loss_class.__name__} takes no {name}"):
         loss_class(**{name: 0.6})
 
@@ -318,7 +322,7 @@ def test_bad_own(own, ref_emb, message, batch):
 @pytest.mark.parametrize("loss_class", ALL_LOSSES)
 @pytest.mark.parametrize("engine", ["fused", "reference"])
 def test_own_copies_among_the_references_are_left_out(loss_class, engine, batch, generator):
-    """The batch in another order as its own references is the loss alone."""
+    """With the batch in another order as references, the loss is that of the batch alone."""
     embeddings, labels = batch
     order = torch.randperm(12, generator=generator)
     loss_fn = loss_class(engine=engine)

@@ -51,7 +51,7 @@ def test_all_pairs_equal_a_loop(case, thresholds):
 
 
 def naive_choice(candidates, similarity, strategy, limit, chosen_positives=None):
-    """What a strategy must choose among the candidates of one anchor; None where chance decides."""
+    """Return what a strategy must select for one anchor; None if the choice is random."""
     if strategy == "all":
         return candidates
     limit = 1 if limit is None else limit

@@ -1,4 +1,4 @@
-"""PML's miners on label sets: the pairs and triplets that loops over Python sets find."""
+"""Wrapped PML miners find the pairs and triplets that loops over Python sets find."""
 
 import inspect
 import itertools
@@ -17,7 +17,7 @@ from pml_macl.miners import LabelOverlapMiner, MultiLabelMinerWrapper
 
 
 class Batch:
-    """A float64 batch with rows without labels, its positives and negatives by Python sets, and its distances."""
+    """A float64 batch, some rows without labels, with its positives, negatives and distances from naive code."""
 
     def __init__(self, seed, with_references, threshold):
         generator = torch.Generator().manual_seed(seed)
@@ -49,7 +49,7 @@ class Batch:
 
 
 def angular(batch):
-    """PML measures the angle between the embeddings as given, not normalised."""
+    """PML measures the angle between the embeddings without normalising them."""
     rows, others = batch.given[0], batch.given[-2]
 
     def angle(i, p, n):
@@ -128,7 +128,7 @@ def batch_hard(batch):
 
 
 class OwnMiner(pml_miners.BaseMiner):
-    """A miner that a user wrote: all pairs, by comparing labels."""
+    """A user's miner that compares labels and returns all pairs."""
 
     def mine(self, embeddings, labels, ref_emb, ref_labels):
         equal = labels.unsqueeze(1) == ref_labels.unsqueeze(0)
@@ -151,7 +151,7 @@ STRATEGIES = [
     for pair in itertools.product(("hard", "semihard", "easy", "all"), repeat=2)
     if pair not in {("semihard", "semihard"), ("all", "semihard"), ("semihard", "all")}
 ]
-# Of each miner that works: how to make it and its oracle; None where chance chooses among the correct pairs.
+# For each miner that works: constructor and oracle; None if the miner selects correct pairs at random.
 WORKING = {
     "AngularMiner": [(pml_miners.AngularMiner, angular)],
     "BaseMiner": [(OwnMiner, all_pairs)],
@@ -211,7 +211,7 @@ def test_equals_a_loop(make, oracle, with_references, threshold, device):
             continue
         assert len(found[0]) == len(positives)
         assert len(found[2]) == len(negatives)
-        if oracle is hardest_half:  # (i, j) is as hard as (j, i), and either may be the last one kept
+        if oracle is hardest_half:  # (i, j) and (j, i) are equally hard, and the miner may keep either
             chosen = [sorted(batch.distance[i][j] for i, j in side) for side in (positives, negatives)]
             expected = [sorted(batch.distance[i][j] for i, j in side) for side in oracle(batch)]
             assert all(x == pytest.approx(y) for x, y in zip(chosen, expected, strict=True))
@@ -225,7 +225,9 @@ def test_label_types_and_moved_labels(make, oracle, device):
     expected = None
     for dtype in (torch.bool, torch.int64, torch.float32):
         torch.manual_seed(0)
-        found = MultiLabelMinerWrapper(make())(embeddings.to(device), labels.to(dtype))  # PML's trainers leave labels
+        found = MultiLabelMinerWrapper(make())(
+            embeddings.to(device), labels.to(dtype)
+        )  # PML's trainers do not move labels to the device
         expected = expected or found
         assert all(torch.equal(x, y) for x, y in zip(found, expected, strict=True))
 
@@ -270,7 +272,7 @@ def test_settings_of_the_wrapped_miner_are_used():
     batch = Batch(2, False, 0.0)
     miner = MultiLabelMinerWrapper(pml_miners.BatchHardMiner(distance=CosineSimilarity()))
     assert isinstance(miner.distance, CosineSimilarity)
-    assert as_pairs(miner(*batch.given)) == batch_hard(batch)  # the order of cosines is that of distances
+    assert as_pairs(miner(*batch.given)) == batch_hard(batch)  # cosines rank pairs as distances do
 
 
 def test_collected_stats():
@@ -308,9 +310,9 @@ class OwnDistanceWeightedMiner(pml_miners.DistanceWeightedMiner):
             ValueError,
             "OwnDistance.* inherits from DistanceWeightedMiner, which picks rows by",
         ),
-        (lambda: pml_miners.BatchHardMiner, TypeError, "got type; construct it first"),
+        (lambda: pml_miners.BatchHardMiner, TypeError, "got type; pass an instance"),
         (pml_losses.NCALoss, TypeError, "miner must be a pytorch_metric_learning miner, got NCALoss"),
-        (LabelOverlapMiner, ValueError, "LabelOverlapMiner cannot be wrapped: it overrides forward"),
+        (LabelOverlapMiner, ValueError, "miner must not override forward, .*, but LabelOverlapMiner does"),
     ],
 )
 def test_miners_that_are_refused(make, error, message):
@@ -333,7 +335,7 @@ def test_bad_arguments_and_calls():
 
 
 class UniqueLabels(pml_miners.BaseMiner):
-    """A miner that a user wrote without knowing of overlapping label sets."""
+    """A user's miner that needs one class per row."""
 
     def mine(self, embeddings, labels, ref_emb, ref_labels):
         return tuple(torch.where(labels == label)[0] for label in torch.unique(labels)[:3])

@@ -129,7 +129,7 @@ CLASSES = torch.tensor([0, 0, 0, 0, 1, 1, 2, 2])
     ],
 )
 def test_in_pml_losses_equal_frequencies_give_the_mean_over_anchors(make, generator):
-    """Where all classes are equally frequent only the order of the means differs from PML's MeanReducer."""
+    """With equally frequent classes, the result is PML's MeanReducer, except for the order of the means."""
     embeddings = torch.randn(6, 4, generator=generator, requires_grad=True)
     classes = torch.tensor([0, 0, 1, 1, 2, 2])
     loss = make(reducer=FrequencyWeightedReducer(anchor_power=1.0))(embeddings, classes)
@@ -174,7 +174,7 @@ REDUCERS = {
     ],
 )
 def test_in_an_unwrapped_pml_loss_with_references(make, num_references, name, generator):
-    """PML passes no ref_labels; the wrapper does."""
+    """PML passes no ref_labels, so the reducer infers them; the wrapper passes them."""
     embeddings, ref_emb = (torch.randn(n, 4, dtype=torch.float64, generator=generator) for n in (8, num_references))
     ref_classes = torch.arange(num_references) % 3
     train = torch.nn.functional.one_hot(torch.tensor([0, 0, 0, 0, 1, 1, 2]), 3)
@@ -188,18 +188,20 @@ def test_in_an_unwrapped_pml_loss_with_references(make, num_references, name, ge
 
 def test_references_whose_labels_cannot_be_known_are_refused(generator):
     embeddings, ref_emb = torch.randn(3, 2, generator=generator), torch.randn(5, 2, generator=generator)
-    pairs = tuple(torch.tensor(x) for x in ([0, 1], [4, 4], [2], [0]))  # one positive of two classes
+    pairs = tuple(torch.tensor(x) for x in ([0, 1], [4, 4], [2], [0]))  # reference 4 is a positive of two classes
     loss_fn = pml_losses.ContrastiveLoss(reducer=FrequencyWeightedReducer())
-    with pytest.raises(ValueError, match=r"ref_emb needs ref_labels.*wrap the loss in MultiLabelLossWrapper"):
+    with pytest.raises(ValueError, match=r"ref_labels are needed to weight pairs of ref_emb.*wrap the loss in Multi"):
         loss_fn(embeddings, torch.arange(3), pairs, ref_emb)
     labels = torch.eye(3, dtype=torch.bool)
-    with pytest.raises(ValueError, match=r"ref_emb was given to a loss that passes no ref_labels.*got 3 labels and"):
+    with pytest.raises(ValueError, match=r"ref_labels must reach the reducer.*got 3 labels and a pair with ref"):
         reduce(FrequencyWeightedReducer(), torch.ones(1), (torch.tensor([0]), torch.tensor([4])), "pos_pair", labels)
 
 
-def test_without_labels_it_says_what_it_needs(generator):
+def test_missing_labels_are_an_error(generator):
     pairs = tuple(torch.tensor(x) for x in ([0, 1], [1, 0], [0, 1], [2, 2]))
-    with pytest.raises(ValueError, match="labels are needed to weigh losses by label frequency, got None"):
+    with pytest.raises(
+        ValueError, match="FrequencyWeightedReducer needs labels to compute weights, got None; pass labels"
+    ):
         pml_losses.ContrastiveLoss(reducer=FrequencyWeightedReducer())(torch.randn(3, 2), indices_tuple=pairs)
 
 
