@@ -1,0 +1,271 @@
+"""A faiss index whose entries have ids and label sets."""
+
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pytorch_metric_learning.utils.inference import FaissKNN, convert_to_gpu_index
+from torch import Tensor
+
+from pml_macl.inference.faiss_import import import_faiss
+
+FORMAT = 1
+MAX_K_ON_GPU = 2048
+FILES = ("index.faiss", "keys.npy", "labels.npy", "index.json")
+
+
+class LabelledIndex:
+    """What a :class:`~pml_macl.inference.MultiLabelInferenceModel` searches: vectors, ids and label sets.
+
+    Each entry has a **key**, a number that faiss returns. Keys ascend in the order in which entries are added and are
+    never given out twice, so that the position of an entry in ``ids`` and ``labels`` is found by bisection.
+
+    Args:
+        knn_func: PML's ``FaissKNN``; its ``index_init_fn`` makes the index, and its ``index`` holds it.
+
+    Attributes:
+        ids: the ids, all integers or all strings.
+        keys: (n,) the keys, ascending.
+        labels: (n, C) boolean label sets, or None.
+    """
+
+    def __init__(self, knn_func: FaissKNN) -> None:
+        self.knn_func = knn_func
+        self.reset()
+
+    def reset(self) -> None:
+        """Remove all entries."""
+        self._set(None, [], np.empty(0, np.int64), None, 0)
+
+    def take(self, other: "LabelledIndex") -> None:
+        """Replace all entries by those of another index."""
+        self._set(other.knn_func.index, other.ids, other.keys, other.labels, other.next_key)
+
+    def _set(self, index: Any, ids: list[Any], keys: NDArray[np.int64], labels: Tensor | None, next_key: int) -> None:
+        self.knn_func.index = index
+        self.ids, self.keys, self.labels, self.next_key = ids, keys, labels, next_key
+        self._key_of = dict(zip(ids, keys.tolist(), strict=True))
+        self._on_gpu: Any = None
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def check_new(self, num_entries: int | None, labels: Tensor | None, ids: Sequence[Any] | None) -> list[Any] | None:
+        """Raise unless entries with these labels and ids can be added; returns the ids as integers or strings."""
+        if len(self) and (labels is None) != (self.labels is None):
+            has = "no labels" if self.labels is None else "labels"
+            raise ValueError(f"labels must be given for all images or for none; the images in the index have {has}")
+        if len(self) and labels is not None and self.labels is not None and labels.shape[1] != self.labels.shape[1]:
+            raise ValueError(f"labels must have {self.labels.shape[1]} columns as in the index, got {labels.shape[1]}")
+        if ids is None:
+            if len(self) and isinstance(self.ids[0], str):
+                raise ValueError("ids must be given, since the images that are indexed already have strings for ids")
+            return None
+        new = [as_id(value) for value in (ids.tolist() if isinstance(ids, (Tensor, np.ndarray)) else ids)]
+        if num_entries is not None and len(new) != num_entries:
+            raise ValueError(f"ids must hold one id per image ({num_entries}), got {len(new)}")
+        kinds = {type(value) for value in new + self.ids[:1]}
+        if len(kinds) > 1:
+            raise TypeError("ids must be all integers or all strings, as those of the index; got both")
+        known = [value for value in new if value in self._key_of]
+        if known or len(set(new)) < len(new):
+            what = f"{known[0]!r} is in the index already; remove it first" if known else "an id occurs twice"
+            raise ValueError(f"ids must be unique; {what}")
+        return new
+
+    def add(self, vectors: NDArray[np.float32], labels: Tensor | None, ids: Sequence[Any] | None) -> list[Any]:
+        """Add vectors with their label sets and ids; returns the ids."""
+        new_ids = self.check_new(len(vectors), labels, ids)
+        if not len(vectors):
+            return []
+        keys = np.arange(self.next_key, self.next_key + len(vectors))
+        if new_ids is None:
+            new_ids = keys.tolist()
+            if not self._key_of.keys().isdisjoint(new_ids):
+                raise ValueError("ids must be given: the running number that would be next is in the index already")
+        index = self.knn_func.index
+        if index is None:
+            index = make_index(self.knn_func.index_init_fn(vectors.shape[1]), vectors)
+        if vectors.shape[1] != index.d:
+            raise ValueError(f"embeddings must have the size {index.d} as in the index, got {vectors.shape[1]}")
+        index.add_with_ids(vectors, keys)
+        if labels is not None:
+            labels = labels.cpu() if self.labels is None else torch.cat([self.labels, labels.cpu()])
+        self.knn_func.index, self.labels, self._on_gpu = index, labels, None
+        self.ids += new_ids
+        self._key_of.update(zip(new_ids, keys.tolist(), strict=True))
+        self.keys = np.concatenate([self.keys, keys])
+        self.next_key += len(vectors)
+        return new_ids
+
+    def keys_of(self, ids: Sequence[Any], name: str) -> NDArray[np.int64]:
+        """Keys of entries; ValueError names the first id that is not in the index."""
+        values = [as_id(value) for value in (ids.tolist() if isinstance(ids, (Tensor, np.ndarray)) else ids)]
+        unknown = [value for value in values if value not in self._key_of]
+        if unknown:
+            raise ValueError(f"{name} must hold ids of the index, got {unknown[0]!r}")
+        return np.array([self._key_of[value] for value in values], np.int64)
+
+    def remove(self, ids: Sequence[Any]) -> None:
+        """Remove entries by id."""
+        removed = self.keys_of(ids, "ids")
+        index = self.knn_func.index
+        try:
+            if len(removed):
+                index.remove_ids(removed)
+        except RuntimeError as error:
+            raise ValueError(
+                f"faiss cannot remove vectors from {type(inner_index(index)).__name__}; use a flat or an IVF index"
+            ) from error
+        kept = ~np.isin(self.keys, removed)
+        positions = np.flatnonzero(kept)
+        labels = None if self.labels is None else self.labels[torch.from_numpy(positions)]
+        self._set(index, [self.ids[i] for i in positions.tolist()], self.keys[kept], labels, self.next_key)
+
+    def search(
+        self,
+        vectors: NDArray[np.float32],
+        k: int,
+        allowed: Tensor | None = None,
+        own: NDArray[np.int64] | None = None,
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """The nearest entries of each vector.
+
+        Args:
+            vectors: (Q, D) queries.
+            k: number of entries to find.
+            allowed: (n,) boolean: the entries to choose from, or None for all.
+            own: (Q,) key of the entry that each query leaves out, or None.
+
+        Returns:
+            (Q, k) distances and positions in ``ids`` and ``labels``, nearest first. Where fewer than k entries are
+            found, the row ends with positions of -1.
+        """
+        index = self.knn_func.index
+        if not len(self) or index is None:
+            raise ValueError("the index is empty; call index() with the images to search")
+        if index.ntotal != len(self):
+            raise ValueError(
+                f"the faiss index holds {index.ntotal} vectors and not the {len(self)} that were indexed; "
+                "change it with index(), remove() and load() only"
+            )
+        if vectors.shape[1] != index.d:
+            raise ValueError(f"queries must have the embedding size of the index, {index.d}, got {vectors.shape[1]}")
+        wanted = k + (own is not None)
+        if allowed is None:
+            distances, keys = self._fastest(index, wanted).search(vectors, min(wanted, len(self)))
+        else:
+            selected = self.keys[allowed.numpy()]
+            # faiss.contrib.torch_utils, which PML imports, replaces search() by one without parameters.
+            search = getattr(index, "search_numpy", index.search)
+            distances, keys = search(
+                vectors, max(min(wanted, len(selected)), 1), params=only(index, selected, self.next_key)
+            )
+        if own is not None:
+            distances, keys = without(distances, keys, own, k)
+        return distances, np.where(keys < 0, -1, np.searchsorted(self.keys, keys))
+
+    def _fastest(self, index: Any, k: int) -> Any:
+        """The index on the GPUs if there are any; filters and very long result lists need the one on the CPU."""
+        if k > MAX_K_ON_GPU or not import_faiss().get_num_gpus():
+            return index
+        if self._on_gpu is None:
+            self._on_gpu = convert_to_gpu_index(index, self.knn_func.gpus)
+        return self._on_gpu
+
+    def save(self, folder: Path, classes: list[str] | None) -> None:
+        """Write the index, ids, label sets and class names; replaces an index that the folder holds."""
+        if self.knn_func.index is None:
+            raise ValueError("the index is empty; call index() before save()")
+        if folder.exists() and (not folder.is_dir() or {path.name for path in folder.iterdir()} - set(FILES)):
+            raise ValueError(f"folder {folder} holds something other than an index; choose another or a new one")
+        # A reader sees the old index or the new one, also if writing is interrupted.
+        new, old = folder.with_name(f"{folder.name}.new"), folder.with_name(f"{folder.name}.old")
+        for leftover in (new, old):
+            shutil.rmtree(leftover, ignore_errors=True)
+        new.mkdir(parents=True)
+        import_faiss().write_index(self.knn_func.index, os.fspath(new / "index.faiss"))
+        np.save(new / "keys.npy", self.keys)
+        if self.labels is not None:
+            np.save(new / "labels.npy", self.labels.numpy())
+        content = {"format": FORMAT, "classes": classes, "next_key": self.next_key, "ids": self.ids}
+        (new / "index.json").write_text(json.dumps(content), encoding="utf-8")
+        if folder.exists():
+            folder.rename(old)
+        new.rename(folder)
+        shutil.rmtree(old, ignore_errors=True)
+
+    def load(self, folder: Path) -> list[str] | None:
+        """Read what :meth:`save` wrote; returns the class names."""
+        try:
+            content = json.loads((folder / "index.json").read_text(encoding="utf-8"))
+            if content["format"] != FORMAT:
+                raise ValueError(f"format {content['format']!r} is not known to this version")
+            index = import_faiss().read_index(os.fspath(folder / "index.faiss"))
+            keys = np.load(folder / "keys.npy", allow_pickle=False)
+            labels_file = folder / "labels.npy"
+            labels = torch.from_numpy(np.load(labels_file, allow_pickle=False)) if labels_file.exists() else None
+            ids, classes, next_key = content["ids"], content["classes"], content["next_key"]
+        except (OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
+            reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
+            raise ValueError(f"folder {folder} does not hold an index that save() wrote: {reason}") from error
+        sizes = {index.ntotal, len(ids), len(keys)} | ({len(labels)} if labels is not None else set())
+        if len(sizes) > 1:
+            raise ValueError(
+                f"folder {folder} holds files of different indexes, of {sorted(sizes)} entries; save again"
+            )
+        self._set(index, ids, keys, labels, next_key)
+        return None if classes is None else list(classes)
+
+
+def as_id(value: Any) -> int | str:
+    """An id as an integer or a string; a path becomes a string."""
+    if isinstance(value, bool) or not isinstance(value, (str, int, np.integer, os.PathLike)):
+        raise TypeError(f"ids must hold integers, strings or paths, got {value!r}")
+    return int(value) if isinstance(value, (int, np.integer)) else os.fspath(value)
+
+
+def make_index(index: Any, vectors: NDArray[np.float32]) -> Any:
+    """Train a new faiss index if it needs that, and let it take keys."""
+    faiss = import_faiss()
+    if not index.is_trained:
+        index.train(vectors)
+    takes_keys = faiss.try_extract_index_ivf(index) is not None or isinstance(index, faiss.IndexIDMap)
+    return index if takes_keys else faiss.IndexIDMap2(index)
+
+
+def inner_index(index: Any) -> Any:
+    """The faiss index that holds the vectors."""
+    faiss = import_faiss()
+    return faiss.downcast_index(index.index if isinstance(index, faiss.IndexIDMap) else index)
+
+
+def only(index: Any, keys: NDArray[np.int64], num_keys: int) -> Any:
+    """Search parameters of faiss for the entries with these keys, with the index's own settings otherwise."""
+    faiss = import_faiss()
+    chosen = np.zeros(num_keys, bool)
+    chosen[keys] = True
+    selector = faiss.IDSelectorBitmap(np.packbits(chosen, bitorder="little"))
+    inner = inner_index(index)
+    if isinstance(inner, faiss.IndexIVF):
+        return faiss.SearchParametersIVF(sel=selector, nprobe=inner.nprobe, max_codes=inner.max_codes)
+    if isinstance(inner, faiss.IndexHNSW):
+        return faiss.SearchParametersHNSW(sel=selector, efSearch=inner.hnsw.efSearch)
+    return faiss.SearchParameters(sel=selector)
+
+
+def without(
+    distances: NDArray[np.float32], keys: NDArray[np.int64], own: NDArray[np.int64], k: int
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Remove each query's own key from its row, or its last entry if the row is longer than k without it."""
+    is_own = keys == own[:, None]
+    order = np.argsort(is_own, axis=1, kind="stable")  # its own last, the others as they were
+    distances, keys = np.take_along_axis(distances, order, 1), np.take_along_axis(keys, order, 1)
+    keys[np.take_along_axis(is_own, order, 1)] = -1
+    return distances[:, :k], keys[:, :k]
