@@ -1,4 +1,4 @@
-"""What the package promises: the objects that the modules list in ``__all__``."""
+"""The public classes and functions of the package: everything that a module lists in ``__all__``."""
 
 import importlib
 import pkgutil
@@ -7,14 +7,14 @@ import pml_macl
 
 
 def public_objects():
-    """The classes and functions by the name under which they are public."""
+    """Return each public object by one name: that of its folder, if ``pml_macl`` lists the object too."""
     modules = [pml_macl]
     for info in pkgutil.walk_packages(pml_macl.__path__, "pml_macl."):
         modules.append(importlib.import_module(info.name))
-    found = {}
+    names = {}
     for module in modules:
         for name in getattr(module, "__all__", ()):
             thing = getattr(module, name)
             if callable(thing):
-                found[f"{module.__name__}.{name}"] = thing
-    return found
+                names[thing] = f"{module.__name__}.{name}"
+    return {name: thing for thing, name in names.items()}
