@@ -1,4 +1,4 @@
-"""Checks of arguments at the public boundary; inner functions trust what has passed here."""
+"""Checks of the arguments of public classes and functions. Internal functions rely on them and check nothing."""
 
 import math
 import os
@@ -22,22 +22,22 @@ def check_batch(
     num_classes: int | None = None,
     deferred: DeferredCheck | None = None,
 ) -> tuple[Tensor, Tensor | None]:
-    """Validate a batch of embeddings and label sets, and its references if there are any.
+    """Validate a batch of embeddings and label sets, and its references if given.
 
     Args:
         embeddings: (N, D) floating-point embeddings of the anchors.
         labels: (N, C) multi-hot label sets.
         ref_emb: (M, D) embeddings of the references, or None.
-        ref_labels: (M, C) multi-hot label sets; given exactly where ``ref_emb`` is.
+        ref_labels: (M, C) multi-hot label sets of the references; required with ``ref_emb``, otherwise None.
         num_classes: the C that the labels must have; None accepts any.
-        deferred: checks label values without waiting for a GPU; None waits.
+        deferred: checks the label values without waiting for the GPU; None waits.
 
     Returns:
-        ``labels`` and ``ref_labels`` as booleans on the devices of their embeddings.
+        ``labels`` and ``ref_labels`` as booleans on the device of ``embeddings``; None for missing references.
 
     Raises:
-        TypeError: something is not a tensor.
-        ValueError: a shape, type or value does not fit.
+        TypeError: an argument is not a tensor.
+        ValueError: a shape, dtype, device or value is wrong.
     """
     check_embeddings(embeddings)
     checked = check_labels(labels, len(embeddings), num_classes, deferred=deferred).to(embeddings.device)
@@ -49,7 +49,8 @@ def check_batch(
     check_embeddings(ref_emb, embeddings.shape[1], name="ref_emb")
     if ref_emb.device != embeddings.device:
         raise ValueError(
-            f"ref_emb must be on the device of embeddings, {embeddings.device}, got {ref_emb.device}; move it with to()"
+            f"ref_emb must be on the device of embeddings ({embeddings.device}), got {ref_emb.device}; "
+            "move it with to()"
         )
     ref_checked = check_labels(ref_labels, len(ref_emb), checked.shape[1], "ref_labels", deferred)
     return checked, ref_checked.to(embeddings.device)
@@ -73,10 +74,10 @@ def check_embeddings(embeddings: Tensor, embedding_size: int | None = None, name
 
 
 def in_float32(embeddings: Tensor) -> Tensor:
-    """Half precision as float32, the rest as it is.
+    """Convert half precision to float32 and leave other types unchanged.
 
-    Similarities would lose half of their digits; float16 cannot tell the 1e-12 from 0 by which PML divides rows of
-    zeros, nor can torch measure all distances in bfloat16.
+    Half precision has three problems: similarities lose half of their digits, the 1e-12 that PML uses to normalise
+    rows of zeros is 0 in float16, and torch has no bfloat16 version of some distances.
     """
     return embeddings.to(torch.promote_types(embeddings.dtype, torch.float32))
 
@@ -87,17 +88,17 @@ def check_indices_tuple(
     num_references: int,
     deferred: DeferredCheck | None = None,
 ) -> None:
-    """Raise unless these are pairs (a1, p, a2, n) or triplets (a, p, n) of rows that exist.
+    """Raise unless ``indices_tuple`` is None, or holds pairs (a1, p, a2, n) or triplets (a, p, n) of existing rows.
 
     Args:
-        indices_tuple: a miner's output, or None for no choice of pairs.
+        indices_tuple: the output of a miner; None if no miner selected pairs.
         num_rows: number of anchors.
         num_references: number of rows that positives and negatives are taken from.
-        deferred: checks the indices without waiting for a GPU; None waits.
+        deferred: checks the indices without waiting for the GPU; None waits.
 
     Raises:
-        TypeError: the tuple, or a part of it, is of another type.
-        ValueError: its length, its shapes or an index do not fit.
+        TypeError: it is not a tuple of integer tensors.
+        ValueError: it has a wrong number of tensors, a wrong shape, or an index out of range.
     """
     if indices_tuple is None:
         return
@@ -105,7 +106,7 @@ def check_indices_tuple(
         found = type(indices_tuple).__name__
         if isinstance(indices_tuple, (tuple, list)):
             found += f" of {', '.join(type(x).__name__ for x in indices_tuple)}"
-        raise TypeError(f"indices_tuple must be a tuple of tensors, as miners return it, got {found}")
+        raise TypeError(f"indices_tuple must be a tuple of tensors, such as a miner returns, got {found}")
     groups: tuple[tuple[Tensor, ...], ...]
     anchors: tuple[Tensor, ...]
     if len(indices_tuple) == 4:
@@ -131,23 +132,28 @@ def _check_index(index: Tensor, limit: int, deferred: DeferredCheck | None) -> N
     if not index.numel():
         return
     if index.is_floating_point() or index.dtype is torch.bool:
-        raise TypeError(f"indices_tuple must hold integers, got {index.dtype}")
-    must = f"indices_tuple must hold rows from 0 to {limit - 1}"
+        raise TypeError(f"indices_tuple must hold integers, got {index.dtype}; convert it with long()")
+    must = f"indices_tuple must hold row numbers from 0 to {limit - 1}"
     if deferred is not None and index.device.type != "cpu":
         deferred(((index < 0) | (index >= limit)).any(), must)
     elif int(index.min()) < 0 or int(index.max()) >= limit:
-        raise ValueError(f"{must}, got {int(index.min())} to {int(index.max())}")
+        raise ValueError(f"{must}, got {int(index.min())} to {int(index.max())}; pass indices of the current batch")
 
 
 def check_instance(name: str, value: Any, kind: type, description: str) -> None:
     """Raise unless ``value`` is None or an instance of ``kind``."""
-    if value is not None and not isinstance(value, kind):
-        raise TypeError(f"{name} must be {description}, got {type(value).__name__}; construct one")
+    if value is None or isinstance(value, kind):
+        return
+    if isinstance(value, type) and issubclass(value, kind):
+        found = f"the class {value.__name__} itself; pass an instance, such as {value.__name__}()"
+    else:
+        found = f"{type(value).__name__}; pass an instance of {kind.__name__}"
+    raise TypeError(f"{name} must be {description}, got {found}")
 
 
 def check_integer(name: str, value: int, low: int = 1) -> None:
-    """Raise unless ``value`` is an integer of at least ``low``; True and False are none."""
-    if isinstance(value, bool) or not isinstance(value, int):
+    """Raise unless ``value`` is a Python or numpy integer of at least ``low``; booleans are not integers."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
         raise TypeError(f"{name} must be an integer, got {value!r}")
     if value < low:
         raise ValueError(f"{name} must be at least {low}, got {value}")
@@ -161,8 +167,7 @@ def check_bool(name: str, value: bool) -> None:
 
 def check_range(name: str, value: float, low: float, high: float = math.inf) -> None:
     """Raise unless ``value`` is a finite number in [low, high]."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"{name} must be a number, got {type(value).__name__}")
+    _check_number(name, value)
     if not (math.isfinite(value) and low <= value <= high):
         expected = f"in [{low}, {high}]" if math.isfinite(high) else f">= {low} and finite"
         raise ValueError(f"{name} must be {expected}, got {value}")
@@ -170,9 +175,14 @@ def check_range(name: str, value: float, low: float, high: float = math.inf) -> 
 
 def check_positive(name: str, value: float) -> None:
     """Raise unless ``value`` is a finite number above 0."""
-    check_range(name, value, 0)
-    if value == 0:
-        raise ValueError(f"{name} must be above 0, got {value}")
+    _check_number(name, value)
+    if not (math.isfinite(value) and value > 0):
+        raise ValueError(f"{name} must be finite and above 0, got {value}")
+
+
+def _check_number(name: str, value: float) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
+        raise TypeError(f"{name} must be a number, got {type(value).__name__}")
 
 
 def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
@@ -182,41 +192,41 @@ def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
 
 
 def check_callable(name: str, value: Any, description: str = "callable") -> None:
-    """Raise unless ``value`` is None or can be called."""
+    """Raise unless ``value`` is None or callable."""
     if value is not None and not callable(value):
         raise TypeError(f"{name} must be {description} or None, got {value!r}")
 
 
 def check_k(k: int | str | None) -> None:
-    """Raise unless ``k`` is a number of nearest neighbours as PML's accuracy calculator takes it."""
+    """Raise unless PML's accuracy calculator accepts ``k``: None, a positive integer or "max_bin_count"."""
     is_positive_integer = isinstance(k, int) and not isinstance(k, bool) and k >= 1
     if k is not None and k != "max_bin_count" and not is_positive_integer:
         raise ValueError(f"k must be None, a positive integer or 'max_bin_count', got {k!r}")
 
 
 def check_ranks(name: str, tensor: Tensor) -> None:
-    """Raise unless the tensor has the shape (queries, k)."""
+    """Raise unless ``tensor`` has the shape (queries, k)."""
     if tensor.ndim != 2:
         raise ValueError(f"{name} must have the shape (queries, k), got {tuple(tensor.shape)}")
 
 
 def check_same_shape(name: str, tensor: Tensor, other_name: str, other: Tensor) -> None:
-    """Raise unless ``tensor`` is (queries, k) and ``other`` has its shape."""
+    """Raise unless ``tensor`` has the shape (queries, k) and ``other`` has the same shape."""
     check_ranks(name, tensor)
     if tensor.shape != other.shape:
         raise ValueError(f"{other_name} must have the shape of {name}, {tuple(tensor.shape)}, got {tuple(other.shape)}")
 
 
 def check_per_query(name: str, tensor: Tensor, num_queries: int) -> None:
-    """Raise unless the tensor holds one value per query."""
+    """Raise unless ``tensor`` holds one value per query."""
     if tuple(tensor.shape) != (num_queries,):
         raise ValueError(f"{name} must have one value per query, shape ({num_queries},), got {tuple(tensor.shape)}")
 
 
 def check_path(name: str, value: Any) -> None:
-    """Raise unless ``value`` is a path, as a string or as an ``os.PathLike``."""
+    """Raise unless ``value`` is a path: a string or an ``os.PathLike``."""
     if not isinstance(value, (str, os.PathLike)):
-        raise TypeError(f"{name} must be a path, got {value!r}")
+        raise TypeError(f"{name} must be a path (a string or os.PathLike), got {value!r}")
 
 
 def check_string_or_none(name: str, value: Any) -> None:
@@ -226,7 +236,7 @@ def check_string_or_none(name: str, value: Any) -> None:
 
 
 def check_values(name: str, values: NDArray[np.float64], low: float, high: float = math.inf) -> None:
-    """Raise unless every element of an array lies in [low, high]; NaN does not."""
+    """Raise unless every element of the array is in [low, high]; NaN raises too."""
     wrong = values[~((values >= low) & (values <= high))]
     if wrong.size:
         expected = f"in [{low:g}, {high:g}]" if math.isfinite(high) else f">= {low:g}"

@@ -1,7 +1,7 @@
-"""Which losses, miners and trainers of pytorch-metric-learning 2.9 work on multi-hot labels, and why the others cannot.
+"""The losses, miners and trainers of pytorch-metric-learning 2.9 that work on multi-hot labels.
 
-The wrappers refuse classes by this table. The tests run every class in it, and ``docs/parts/pml_parts.md`` is
-generated from it.
+For the other classes, the tables give the reason why they cannot work. The wrappers refuse these classes. The tests run
+every class in the tables, and ``docs/generate_pml_parts.py`` writes ``docs/parts/pml_parts.md`` from them.
 """
 
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from torch import nn
 
 
 class PMLPart(NamedTuple):
-    """Whether a class of PML works on multi-hot labels, and a remark: what to know about it, or why it is refused."""
+    """Whether a class of PML works on multi-hot labels, and a remark: a limit to know, or why it is refused."""
 
     works: bool
     remark: str = ""
@@ -127,16 +127,16 @@ PML_TRAINERS: Mapping[str, PMLPart] = {
 
 
 def check_pml_part(part: nn.Module, parts: Mapping[str, PMLPart]) -> None:
-    """Raise unless a loss or miner works on multi-hot labels.
+    """Raise unless a loss or miner of PML works on multi-hot labels.
 
-    Your subclasses are treated like their PML base class.
+    A subclass that PML does not contain is treated like its PML base class.
 
     Args:
         part: the loss or miner to wrap.
         parts: ``PML_LOSSES`` or ``PML_MINERS``.
 
     Raises:
-        ValueError: the table refuses the class or one of its base classes, or does not know this class of PML.
+        ValueError: the table refuses the class or one of its base classes, or PML's class is not in the table.
     """
     name = type(part).__name__
     folders = ("pytorch_metric_learning.losses.", "pytorch_metric_learning.miners.")
@@ -147,6 +147,6 @@ def check_pml_part(part: nn.Module, parts: Mapping[str, PMLPart]) -> None:
             raise ValueError(f"{name} cannot work on multi-hot labels: it {inherits}{parts[cls.__name__].remark}")
     if classes and classes[0].__name__ not in parts:
         raise ValueError(
-            f"{classes[0].__name__} was not tested on multi-hot labels; the tested classes are those of PML 2.9, see "
-            "docs/parts/pml_parts.md"
+            f"{name} cannot be wrapped: the class {classes[0].__name__} of pytorch-metric-learning was not tested on "
+            "multi-hot labels; use a class that docs/parts/pml_parts.md lists (those of version 2.9)"
         )

@@ -1,4 +1,4 @@
-"""A property that is computed when it is first asked for."""
+"""A property that is computed on first access and then stored."""
 
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
@@ -6,8 +6,11 @@ from typing import Any, Generic, TypeVar
 Value = TypeVar("Value")
 
 
-class computed_once(Generic[Value]):  # used like property and functools.cached_property
-    """``functools.cached_property`` without the lock that it has before Python 3.12: torch.compile cannot trace locks.
+class computed_once(Generic[Value]):  # in lower case, like property and functools.cached_property
+    """A property that is computed on first access and then stored in the instance.
+
+    It works like ``functools.cached_property``, but without the lock that Python before 3.12 uses there, because
+    torch.compile cannot trace locks.
 
     Example:
         >>> class Square:
@@ -28,5 +31,5 @@ class computed_once(Generic[Value]):  # used like property and functools.cached_
 
     def __get__(self, instance: Any, owner: type) -> Value:
         value = self.compute(instance)
-        setattr(instance, self.name, value)  # found before the descriptor from now on
+        setattr(instance, self.name, value)  # Python finds the instance attribute before this descriptor
         return value

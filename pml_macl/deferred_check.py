@@ -1,20 +1,21 @@
-"""Conditions on tensors that a training step can check without waiting for the GPU."""
+"""Checks of tensor values that do not make a training step wait for the GPU."""
 
 import torch
 from torch import Tensor
 
-# How many conditions are awaited before the others are looked at late: enough to meet a data set of the wrong kind.
+# The first checks wait for the GPU; later ones do not. 16 checks cover the first batches, which already contain most
+# mistakes in a data set.
 SYNCHRONOUS_CHECKS = 16
 
 
 class DeferredCheck:
-    """Raises ``ValueError`` if a condition on tensors fails: at once on a CPU, later on a GPU.
+    """Raises ``ValueError`` if a check of tensor values fails: immediately on a CPU, possibly later on a GPU.
 
-    To read a value, the host must wait until the GPU has computed it. The first conditions are awaited, because wrong
-    labels are usually wrong from the first batch on. Of every later condition a copy travels to the host while training
-    goes on, and the next call that finds a failure there raises. Nothing on the GPU is aborted.
+    Reading a value from the GPU makes the host wait. The first checks wait, because wrong labels are usually wrong
+    from the first batch on. Each later check copies its result to the host without waiting, and the next call that
+    finds a failure there raises the error. No operation on the GPU is aborted.
 
-    A copy of the object starts anew.
+    A copy of the object (``copy``, ``pickle``) starts without recorded checks.
     """
 
     def __init__(self) -> None:
@@ -22,15 +23,15 @@ class DeferredCheck:
         self._flags: dict[str, tuple[Tensor, Tensor]] = {}
 
     def __call__(self, failed: Tensor, message: str, detail: str = "") -> None:
-        """Check a condition.
+        """Raise if the check failed, or, on a GPU, if an earlier check with the same message failed.
 
         Args:
-            failed: () boolean, True where the condition does not hold.
-            message: what must hold; also the key under which late failures are remembered.
-            detail: what was found and how to fix it, for a failure that is raised at once.
+            failed: () boolean, True if the check failed.
+            message: what was expected. It also identifies the check in later calls.
+            detail: what was found or how to fix it; added to the message if this call raises for its own check.
 
         Raises:
-            ValueError: this condition failed, or an earlier one with the same message.
+            ValueError: this check failed, or an earlier one with the same message.
         """
         if failed.device.type == "cpu" or self.num_checks < SYNCHRONOUS_CHECKS:
             self.num_checks += 1
@@ -40,7 +41,7 @@ class DeferredCheck:
             self.look_later(failed, message)
 
     def look_later(self, failed: Tensor, message: str) -> None:
-        """Remember a condition without waiting for it, and raise if an earlier one is known to have failed."""
+        """Record a check without waiting for its result, and raise if the host knows that an earlier one failed."""
         if message not in self._flags:
             can_pin = failed.is_cuda and torch.cuda.is_available()
             on_host = torch.zeros((), dtype=torch.bool, pin_memory=can_pin)
@@ -48,12 +49,14 @@ class DeferredCheck:
         on_device, on_host = self._flags[message]
         if self._is_set(on_host):
             del self._flags[message]
-            raise ValueError(f"{message}; an earlier batch did not; check the labels and pairs of the whole data set")
+            raise ValueError(
+                f"{message}, but those of an earlier batch do not; check the labels and pairs of the whole data set"
+            )
         on_device |= failed
         on_host.copy_(on_device, non_blocking=True)
 
     def _is_set(self, on_host: Tensor) -> bool:
-        """Read host memory, which waits for nothing; a copy that is still under way is seen by a later call."""
+        """Read the host memory without waiting; a copy that has not arrived yet is found by a later call."""
         return bool(on_host)
 
     def __reduce__(self) -> tuple[type["DeferredCheck"], tuple[()]]:

@@ -1,4 +1,4 @@
-"""The engine: the weighted contrastive loss of all positive pairs and its gradient, one block of anchors at a time."""
+"""The fused engine: computes the weighted contrastive loss and its gradient, one block of anchors at a time."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,15 +14,15 @@ OfBlock = Callable[[PairBlock], Tensor]
 
 @dataclass(frozen=True)
 class Terms:
-    """What the parts say of the pairs.
+    """What the distance and the reducer contribute to the loss: temperatures and weights.
 
     Attributes:
-        temperatures: gives the temperatures of a block, of a shape that broadcasts to (n, M).
-        weights: gives the weights of a block, >= 0, of a shape that broadcasts to (n, M).
+        temperatures: returns the temperatures of a block, in a shape that broadcasts to (n, M).
+        weights: returns the weights of a block, >= 0, in a shape that broadcasts to (n, M).
         anchor_weights: (N,) weights of the anchors, >= 0.
-        divide_by_count: divide an anchor's weights by the number of its positives instead of by their sum.
+        divide_by_count: divide the weights of an anchor by the number of its positives instead of by their sum.
         parameters: learnable tensors that ``temperatures`` depends on.
-        observe: called with each block and its temperatures, to collect statistics.
+        observe: called with each block and its temperatures, to record statistics; None records none.
     """
 
     temperatures: OfBlock
@@ -34,32 +34,36 @@ class Terms:
 
 
 def contrastive_loss(query: Tensor, reference: Tensor | None, pairs: Pairs, terms: Terms) -> Tensor:
-    r"""Weighted mean of the losses of all positive pairs, with an analytic gradient.
+    r"""Compute the weighted mean of the losses of all positive pairs, with an analytic gradient.
 
     .. math::
         L = \frac{1}{\sum_i a_i} \sum_i a_i \sum_{p \in P(i)} \frac{w_{ip}}{\sum_{q \in P(i)} w_{iq}}
             \Bigl[-\log \frac{\exp(s_{ip} / \tau_{ip})}{\sum_{k \in P(i) \cup N(i)} \exp(s_{ik} / \tau_{ik})}\Bigr],
         \quad s_{ij} = q_i \cdot r_j
 
-    Value and gradient equal those of :func:`~pml_macl.functional.positive_pair_losses` and
-    :func:`~pml_macl.functional.weighted_anchor_mean`, but no (N, M) matrix is kept for the backward pass. There is no
-    second derivative.
+    Here :math:`a_i` are the anchor weights, :math:`w_{ip}` the pair weights, :math:`\tau_{ij}` the temperatures, and
+    P(i) and N(i) the positives and negatives of anchor i. Value and gradient equal those of
+    :func:`~pml_macl.functional.positive_pair_losses` followed by :func:`~pml_macl.functional.weighted_anchor_mean`,
+    but this function keeps no (N, M) matrix for the backward pass. It has no second derivative.
 
     Args:
         query: (N, D) embeddings of the anchors, float32 or float64.
-        reference: (M, D) embeddings of the references; None is ``query``.
-        pairs: label sets, positives and negatives.
-        terms: temperatures and weights.
+        reference: (M, D) embeddings of the references; None uses ``query``.
+        pairs: the label sets, positives and negatives.
+        terms: the temperatures and weights.
 
     Returns:
-        () loss; 0 where no anchor has a weight.
+        () loss; 0 if no anchor has a positive weight.
+
+    Raises:
+        RuntimeError: in ``backward`` with ``create_graph=True``.
     """
     loss: Tensor = _ContrastiveLoss.apply(query, reference, pairs, terms, *terms.parameters)
     return loss
 
 
 class _ContrastiveLoss(torch.autograd.Function):
-    """Computes the gradient in the forward pass, where all that it needs is at hand."""
+    """Computes the gradient in the forward pass, where each block has everything that the gradient needs."""
 
     @staticmethod
     def forward(
@@ -82,9 +86,11 @@ class _ContrastiveLoss(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
-        # torch's once_differentiable would let a constant grad_output pass and give wrong second derivatives.
+        # torch's once_differentiable does not raise for a constant grad_output; second derivatives would be wrong.
         if torch.is_grad_enabled():
-            raise RuntimeError('the fused engine has no second derivatives; use engine="reference" with create_graph')
+            raise RuntimeError(
+                'the fused engine has no second derivatives, got create_graph=True; set engine="reference" in the loss'
+            )
         gradients = [None if gradient is None else gradient * grad_output for gradient in ctx.saved_tensors]
         return *gradients[:2], None, None, *gradients[2:]
 
@@ -97,7 +103,7 @@ def _add_block(
     terms: Terms,
     gradients: list[Tensor | None],
 ) -> tuple[Tensor, Tensor]:
-    """Weighted losses of n anchors, (n,), and the (n,) weights; their gradients are added to ``gradients``."""
+    """Return the (n, 1) weighted losses and weights of n anchors, and add their gradients to ``gradients``."""
     weights, totals, temperatures, ignored, own = _terms_of_block(pairs[rows], terms)
     row_weights = weights.sum(dim=1, keepdim=True)
     totals = row_weights if totals is None else totals
@@ -106,7 +112,8 @@ def _add_block(
 
     divisors = temperatures.detach()
     others = query if reference is None else reference
-    per_pair = divisors.ndim > 0 and divisors.shape[-1] > 1  # else a temperature per anchor divides fewer numbers
+    # With one temperature per anchor, dividing the embeddings takes fewer operations than dividing the logits.
+    per_pair = divisors.ndim > 0 and divisors.shape[-1] > 1
     logits = (query[rows] @ others.T).div_(divisors) if per_pair else (query[rows] / divisors) @ others.T
     weighted = torch.linalg.vecdot(weights, logits)[:, None]
     slopes = logits / divisors if temperatures.requires_grad else None
@@ -115,7 +122,7 @@ def _add_block(
     denominators = likelihoods.sum(dim=1, keepdim=True)
     losses = scale * (row_weights * (denominators.log() + largest) - weighted)
 
-    # The negative gradient in the logits, but for the factor `scale`.
+    # The negative gradient with respect to the logits, without the factor `scale`.
     descent = weights.addcmul_(likelihoods, row_weights / denominators, value=-1)
     if slopes is not None:
         _add_gradients_of_parameters(temperatures, slopes.mul_(descent).mul_(scale), terms.parameters, gradients)
@@ -130,11 +137,16 @@ def _add_block(
 def _terms_of_block(
     block: PairBlock, terms: Terms
 ) -> tuple[Tensor, Tensor | None, Tensor, Tensor | None, Tensor | None]:
-    """Weights, 0 off the positives; the number of positives if it divides; temperatures; ignored and own pairs."""
+    """Evaluate the terms of a block.
+
+    Returns:
+        The (n, M) weights, 0 except for positive pairs; the (n, 1) numbers of positives, or None unless
+        ``terms.divide_by_count``; the temperatures; the ignored pairs and the own pairs, or None.
+    """
     weights = block.of_positives(terms.weights(block))
     counts = block.of_positives(1.0).sum(dim=1, keepdim=True) if terms.divide_by_count else None
     ignored, own = block.ignored, block.own
-    block.is_last_use = True  # temperatures may take the place of the Jaccard similarities
+    block.is_last_use = True  # the temperatures may overwrite the Jaccard similarities
     with torch.set_grad_enabled(bool(terms.parameters)):
         temperatures = terms.temperatures(block)
     if terms.observe is not None:
@@ -143,7 +155,7 @@ def _terms_of_block(
 
 
 def _exclude(logits: Tensor, ignored: Tensor | None, own: Tensor | None) -> Tensor:
-    """Give the excluded pairs logits so small that their likelihood is 0; -inf would make an empty row NaN."""
+    """Make the logits of excluded pairs so small that their likelihood is 0; -inf would turn an empty row into NaN."""
     smallest = torch.finfo(logits.dtype).min
     if ignored is not None:
         logits.add_(ignored.view(torch.uint8).to(logits.dtype), alpha=smallest / 2)
@@ -158,10 +170,10 @@ def _add_gradients(
     scale: Tensor,
     gradients: list[Tensor | None],
 ) -> None:
-    """Add the gradients in the embeddings: ``descent`` times ``scale`` is the negative gradient in the similarities."""
+    """Add the gradients of the embeddings; ``descent * scale`` is the negative gradient of the similarities."""
     of_query, of_reference = gradients[:2]
     if reference is None and of_query is not None and len(descent) == len(query):
-        # One block holds each row both as anchor and as reference, so one product gives both parts of its gradient.
+        # The block contains every row as an anchor and as a reference; one product gives both parts of the gradient.
         descent = descent.mul_(scale)
         of_query.addmm_(descent + descent.T, query, alpha=-1)
         return
@@ -175,7 +187,7 @@ def _add_gradients(
 def _add_gradients_of_parameters(
     temperatures: Tensor, slopes: Tensor, parameters: Sequence[Tensor], gradients: list[Tensor | None]
 ) -> None:
-    """Add the gradients in what the temperatures are made of; ``slopes`` is the (n, M) gradient in the temperatures."""
+    """Add the gradients of the parameters; ``slopes`` is the (n, M) gradient of the temperatures."""
     found = torch.autograd.grad(
         temperatures, parameters, slopes.sum_to_size(temperatures.shape), allow_unused=True, materialize_grads=True
     )

@@ -1,4 +1,4 @@
-"""Label sets laid out by label, and sums over the labels that anchors and references share."""
+"""Label sets stored by label, and sums over the labels that anchors and references share."""
 
 import torch
 from torch import Tensor
@@ -9,14 +9,14 @@ from pml_macl.tuning import DENSE_LABEL_PAIRS, DENSE_LABELS
 
 
 class LabelTable:
-    """Label sets as columns of numbers, one row per label or per pair of labels; each table is made when it is needed.
+    """Tables of label sets with one row per label or per pair of labels; each table is computed on first access.
 
     Args:
         labels: (N, C) boolean label sets.
         dtype: floating-point type of the numbers.
 
     Attributes:
-        by_label: (C, N) bytes, since torch turns bytes into floats much faster than booleans.
+        by_label: (C, N) bytes, because torch converts bytes to floats much faster than booleans.
     """
 
     def __init__(self, labels: Tensor, dtype: torch.dtype) -> None:
@@ -34,47 +34,49 @@ class LabelTable:
 
     @computed_once
     def label_columns(self) -> Tensor:
-        """(C, N) 1 where the row carries the label."""
+        """(C, N) table: 1 if the image has the label, otherwise 0."""
         return self.by_label.to(self.dtype)
 
     @computed_once
     def pair_columns(self) -> Tensor:
-        """(C (C + 1) / 2, N) 1 where the row carries both labels l <= m, in the order of :attr:`pairs`."""
+        """(C (C + 1) / 2, N) table: 1 if the image has both labels l <= m, otherwise 0; rows as in :attr:`pairs`."""
         first, second = self.pairs
         both = self.by_label.index_select(0, first).bitwise_and_(self.by_label.index_select(0, second))
         return both.to(self.dtype)
 
     @computed_once
     def pairs(self) -> Tensor:
-        """(2, C (C + 1) / 2) all pairs of labels l <= m."""
+        """(2, C (C + 1) / 2) indices of all pairs of labels l <= m."""
         return torch.triu_indices(self.num_classes, self.num_classes, device=self.labels.device)
 
     @computed_once
     def sizes(self) -> Tensor:
-        """(N,) number of labels of each row."""
+        """(N,) number of labels of each image."""
         return self.labels.sum(dim=1, dtype=self.dtype)
 
 
 def sum_over_shared(anchors: LabelTable, references: LabelTable, rows: slice, values: Tensor | None = None) -> Tensor:
-    r"""Sum of values over what some anchors share with each reference.
+    r"""Sum the values of the labels, or of the pairs of labels, that n anchors share with each reference.
 
     .. math:: \sum_{l \in S_{ij}} v_l \quad \text{or} \quad \sum_{l \le m \in S_{ij}} v_{lm}
 
-    Up to ``DENSE_LABELS`` classes (``DENSE_LABEL_PAIRS`` for pairs of labels) it is a matrix product. With more classes
-    the label sets are sparse, and adding up the few table rows of each anchor is faster; how many there are has to be
-    read from the device.
+    :math:`S_{ij}` are the labels that anchor i and reference j share. Up to ``DENSE_LABELS`` classes
+    (``DENSE_LABEL_PAIRS`` for pairs of labels), one matrix product computes all sums. With more classes, label sets are
+    sparse, and adding the few table rows of each anchor is faster. That makes the host wait for the GPU, because it
+    must know the number of labels.
 
     Args:
         anchors: label sets of N anchors.
         references: label sets of M references, over the same classes.
         rows: the n anchors to compute.
-        values: (C,) one value per label, or (C, C) symmetric, one value per pair of labels; None counts labels.
+        values: (C,) one value per label, or a symmetric (C, C) matrix with one value per pair of labels; None counts
+            the shared labels.
 
     Returns:
-        (n, M) sums in the type of the tables.
+        (n, M) sums in the dtype of the tables.
     """
     by_pair = values is not None and values.ndim == 2
-    with torch.autocast(anchors.labels.device.type, enabled=False):  # it would round the values to half precision
+    with torch.autocast(anchors.labels.device.type, enabled=False):  # autocast would round the values to half precision
         if anchors.num_classes > (DENSE_LABEL_PAIRS if by_pair else DENSE_LABELS):
             return _add_up_rows(anchors.labels[rows], references, values)
         if values is None:
@@ -86,15 +88,19 @@ def sum_over_shared(anchors: LabelTable, references: LabelTable, rows: slice, va
 
 
 def sum_over_shared_labels(labels: Tensor, ref_labels: Tensor, values: Tensor) -> Tensor:
-    """Sum of values over what each anchor shares with each reference; see :func:`sum_over_shared` for the formula.
+    r"""Sum the values of the labels, or of the pairs of labels, that each anchor shares with each reference.
+
+    .. math:: \sum_{l \in S_{ij}} v_l \quad \text{or} \quad \sum_{l \le m \in S_{ij}} v_{lm}
+
+    :math:`S_{ij}` are the labels that anchor i and reference j share.
 
     Args:
         labels: (N, C) boolean label sets of the anchors.
         ref_labels: (M, C) boolean label sets of the references.
-        values: (C,) one value per label, or (C, C) symmetric, one value per pair of labels.
+        values: (C,) one value per label, or a symmetric (C, C) matrix with one value per pair of labels.
 
     Returns:
-        (N, M) sums in the type of ``values``.
+        (N, M) sums in the dtype of ``values``.
 
     Example:
         >>> labels, ref_labels = torch.tensor([[True, True, False]]), torch.tensor([[True, True, True]])
@@ -108,14 +114,14 @@ def sum_over_shared_labels(labels: Tensor, ref_labels: Tensor, values: Tensor) -
 
 
 def _add_up_rows(labels: Tensor, references: LabelTable, values: Tensor | None) -> Tensor:
-    """The sums of :func:`sum_over_shared`: one table row is added for each label, or label pair, of an anchor."""
+    """Compute the sums of :func:`sum_over_shared` by adding one table row per label or pair of labels of an anchor."""
     anchors, classes = labels.nonzero(as_tuple=True)
     counts = labels.sum(dim=1)
     if values is None or values.ndim == 1:
         factors = values[classes] if values is not None else None
         return _sum_rows(references.label_columns, classes, counts, factors)
     first, second, counts = _pairs_of_rows(anchors, classes, counts)
-    # The table has a row for each pair of labels that some anchor carries.
+    # The table has one row for each pair of labels that at least one anchor has.
     num_classes = len(values)
     codes, position = torch.unique(first * num_classes + second, return_inverse=True)
     carry = references.by_label.index_select(0, codes // num_classes)
@@ -124,10 +130,16 @@ def _add_up_rows(labels: Tensor, references: LabelTable, values: Tensor | None) 
 
 
 def _pairs_of_rows(anchors: Tensor, classes: Tensor, counts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Turn the K labels of all rows into the pairs l <= m of each row, in row order, and their number per row."""
+    """Return the pairs of labels l <= m of each row, in row order, and the number of pairs per row.
+
+    Args:
+        anchors: (K,) row of each label, sorted.
+        classes: (K,) the labels.
+        counts: number of labels per row.
+    """
     starts = counts.cumsum(0) - counts
-    position = torch.arange(len(classes), device=classes.device) - starts[anchors]  # of the label in its row
-    # The label at position p of a row is the second of p + 1 pairs, with each label up to itself.
+    position = torch.arange(len(classes), device=classes.device) - starts[anchors]  # of each label in its row
+    # The label at position p of its row is the second label of p + 1 pairs: one per label up to itself.
     repeats = position + 1
     second = torch.arange(len(classes), device=classes.device).repeat_interleave(repeats)
     number = torch.arange(len(second), device=classes.device) - (repeats.cumsum(0) - repeats)[second]
@@ -136,7 +148,7 @@ def _pairs_of_rows(anchors: Tensor, classes: Tensor, counts: Tensor) -> tuple[Te
 
 
 def _sum_rows(table: Tensor, indices: Tensor, counts: Tensor, factors: Tensor | None) -> Tensor:
-    """Sum of ``counts`` consecutive rows of the table, each times its factor."""
+    """Look up the table rows at ``indices``, multiply them by ``factors`` and sum each run of ``counts`` rows."""
     starts = counts.cumsum(0) - counts
     sums: Tensor = embedding_bag(indices, table, starts, mode="sum", per_sample_weights=factors)
     return sums

@@ -1,4 +1,6 @@
-"""The label contract: multi-hot label sets, how many labels two of them share, and their Jaccard similarity."""
+"""Multi-hot label sets: their check, the number of labels that two sets share, and their Jaccard similarity."""
+
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,20 +18,20 @@ def check_labels(
     """Validate multi-hot labels and return them as booleans.
 
     Args:
-        labels: (N, C) multi-hot label sets: ``torch.bool`` (used as it is), or integers or floats that hold
-            only 0 and 1, as PML's trainers and testers deliver them.
+        labels: (N, C) multi-hot label sets. ``torch.bool`` is returned unchanged. Integers and floats must hold only
+            0 and 1; PML's trainers pass int64 and its testers float labels.
         num_rows: the N that the labels must have; None accepts any.
         num_classes: the C that the labels must have; None accepts any.
-        name: name of the argument in messages.
-        deferred: checks the values without waiting for a GPU, in training steps; None waits. ``torch.bool`` needs no
-            check of its values.
+        name: name of the argument in error messages.
+        deferred: checks the values in a training step without waiting for the GPU; None waits. The values of
+            ``torch.bool`` labels need no check.
 
     Returns:
-        (N, C) ``torch.bool`` on the device of ``labels``; boolean input is returned itself.
+        (N, C) ``torch.bool`` on the device of ``labels``.
 
     Raises:
         TypeError: ``labels`` is not a tensor.
-        ValueError: a wrong number of dimensions, rows or classes, or a value other than 0 and 1.
+        ValueError: ``labels`` is sparse, has a wrong shape, or holds a value other than 0 and 1.
 
     Example:
         >>> check_labels(torch.tensor([[1, 0, 1]]))
@@ -38,13 +40,19 @@ def check_labels(
     if not isinstance(labels, Tensor):
         raise TypeError(
             f"{name} must be a multi-hot torch.Tensor of shape (rows, classes), got {type(labels).__name__}; "
-            "convert it with torch.as_tensor"
+            f"{_how_to_convert(labels)}"
         )
     if labels.layout is not torch.strided:
         raise ValueError(f"{name} must be a dense tensor, got {labels.layout}; convert it with to_dense()")
     if labels.ndim != 2:
-        hint = "; one-hot encode class indices with torch.nn.functional.one_hot" if labels.ndim == 1 else ""
-        raise ValueError(f"{name} must be multi-hot of shape (rows, classes), got {tuple(labels.shape)}{hint}")
+        hint = (
+            '; in PML\'s trainers and testers pass label_hierarchy_level="all"; '
+            "convert class indices with torch.nn.functional.one_hot"
+        )
+        raise ValueError(
+            f"{name} must be 2-D multi-hot, shape (rows, classes), got shape {tuple(labels.shape)}"
+            f"{hint if labels.ndim == 1 else ''}"
+        )
     if num_rows is not None and labels.shape[0] != num_rows:
         raise ValueError(f"{name} must have one row per embedding ({num_rows}), got {labels.shape[0]} rows")
     if num_classes is not None and labels.shape[1] != num_classes:
@@ -55,14 +63,40 @@ def check_labels(
     wrong = ~(present | (labels == 0))
     must = f"{name} must hold only 0 and 1"
     if deferred is not None and labels.device.type != "cpu":
-        deferred(wrong.any(), must)
+        deferred(wrong.any(), must, "; replace -1 and NaN by 0, and threshold scores or counts")
     elif wrong.any():
-        raise ValueError(f"{must}, got {labels[wrong][0].item()}; threshold scores or counts first")
+        value = labels[wrong][0].item()
+        raise ValueError(f"{must}, got {value}; {_how_to_replace(value)}")
     return present
 
 
+def _how_to_convert(labels: Any) -> str:
+    """Advice for labels that are not a tensor."""
+    if labels is None:
+        return "pass one row per image"
+    if hasattr(labels, "to_numpy"):
+        return "convert it with torch.as_tensor(labels.to_numpy())"
+    try:
+        torch.as_tensor(labels)
+    except (TypeError, ValueError, RuntimeError):
+        return (
+            "turn lists of names or class indices into multi-hot rows with scikit-learn: "
+            "torch.as_tensor(MultiLabelBinarizer().fit_transform(labels))"
+        )
+    return "convert it with torch.as_tensor"
+
+
+def _how_to_replace(value: float) -> str:
+    """Advice for a value that is neither 0 nor 1."""
+    if value != value:
+        return "NaN marks a missing value: fill it first, for example with labels.nan_to_num(0)"
+    if value == -1:
+        return "if -1 means absent in your table, pass labels > 0"
+    return "threshold scores or counts first, for example labels > 0.5"
+
+
 def shared_label_counts(labels: Tensor, ref_labels: Tensor | None = None) -> Tensor:
-    """Number of labels that each pair of rows shares.
+    """Count the labels that each pair of rows shares.
 
     Args:
         labels: (N, C) multi-hot label sets.
@@ -84,11 +118,11 @@ def shared_label_counts(labels: Tensor, ref_labels: Tensor | None = None) -> Ten
 
 
 def jaccard_similarity(labels: Tensor, ref_labels: Tensor | None = None, dtype: torch.dtype | None = None) -> Tensor:
-    r"""Jaccard similarity of each pair of label sets.
+    r"""Compute the Jaccard similarity of each pair of label sets.
 
     .. math:: J_{ij} = |Y_i \cap Y_j| / |Y_i \cup Y_j|
 
-    An empty label set shares nothing with anything: its similarity is 0, to another empty set too.
+    An empty label set has the similarity 0 to every set, including another empty one.
 
     Args:
         labels: (N, C) multi-hot label sets.
@@ -110,27 +144,27 @@ def jaccard_similarity(labels: Tensor, ref_labels: Tensor | None = None, dtype: 
 
 
 def label_overlap(labels: Tensor, ref_labels: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Shared label counts and Jaccard similarities of checked labels in one pass, both (N, M) in ``dtype``."""
+    """Return the (N, M) shared label counts and Jaccard similarities of checked labels, both in ``dtype``."""
     shared = count_product(labels, ref_labels.T).to(dtype)
     return shared, jaccard_from_counts(shared, labels.sum(dim=1, dtype=dtype), ref_labels.sum(dim=1, dtype=dtype))
 
 
 def jaccard_from_counts(shared: Tensor, sizes: Tensor, ref_sizes: Tensor) -> Tensor:
-    """(N, M) Jaccard similarities from (N, M) numbers of shared labels and the sizes, (N,) and (M,), of the sets."""
-    # An empty set shares nothing, so its size does not matter, but 0 / 0 would.
+    """Return the (N, M) Jaccard similarities, from (N, M) shared label counts and the (N,) and (M,) set sizes."""
+    # A size of 1 instead of 0 does not change the result, because an empty set shares nothing. It avoids 0 / 0.
     union = (sizes.clamp(min=1)[:, None] + ref_sizes).sub_(shared)
     return torch.div(shared, union, out=union)
 
 
 def count_product(left: Tensor, right: Tensor) -> Tensor:
-    """Product of two boolean matrices as float32 counts, exact up to 2**24 and whatever autocast is active."""
+    """Multiply two boolean matrices. The float32 counts are exact up to 2**24, under autocast too."""
     with torch.autocast(left.device.type, enabled=False):
-        # As bytes, which torch turns into floats far faster than booleans.
+        # torch converts bytes to floats far faster than booleans.
         return left.view(torch.uint8).float() @ right.view(torch.uint8).float()
 
 
 def label_dtype(embeddings: Tensor) -> torch.dtype:
-    """Type for weights and temperatures beside these embeddings: float64 for float64, else float32."""
+    """Return the type of weights and temperatures: float64 for float64 embeddings, otherwise float32."""
     return torch.float64 if embeddings.dtype is torch.float64 else torch.float32
 
 

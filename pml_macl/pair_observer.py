@@ -1,4 +1,4 @@
-"""What ``collect_stats`` records of the pairs of a batch."""
+"""The statistics of the pairs of a batch that ``collect_stats`` records."""
 
 from typing import NamedTuple
 
@@ -9,7 +9,7 @@ from pml_macl.pairs import PairBlock
 
 
 class PairStats(NamedTuple):
-    """Numbers of pairs, and their overlap and temperature."""
+    """Numbers of pairs, mean Jaccard similarity of the positives, and temperatures of all pairs."""
 
     num_positives: int = 0
     num_negatives: int = 0
@@ -21,7 +21,7 @@ class PairStats(NamedTuple):
 
 
 class PairObserver:
-    """Looks at the pairs of a batch block by block: call it with each block, then read :meth:`stats` once."""
+    """Collects the statistics of a batch: call the object with each block, then call :meth:`stats` once."""
 
     def __init__(self) -> None:
         self._counts: list[Tensor] = []
@@ -29,24 +29,24 @@ class PairObserver:
         self._temperatures: list[Tensor] = []
 
     def __call__(self, block: PairBlock, temperatures: Tensor) -> None:
-        """Look at one more block.
+        """Add a block.
 
         Args:
-            block: n anchors against M references.
-            temperatures: their temperatures, of a shape that broadcasts to (n, M).
+            block: the pairs of n anchors and M references.
+            temperatures: the temperatures of the block, in a shape that broadcasts to (n, M).
         """
         positives = block.positives.sum(dim=1)
         self._counts.append(torch.stack([positives.sum(), block.negatives.sum(), (positives == 0).sum()]))
         self._overlaps.append((block.jaccard * block.positives).sum())
-        # The mean is that of all pairs; blocks differ in their number of anchors.
+        # Blocks have different numbers of anchors, so the mean of each block is weighted by that number.
         mean = temperatures.mean() * len(positives)
         self._temperatures.append(torch.stack([temperatures.min(), mean, temperatures.max()]))
 
     def stats(self, num_anchors: int) -> PairStats:
-        """Read what was seen; the host waits for the device here.
+        """Return the statistics of all blocks; the host waits for the GPU here.
 
         Args:
-            num_anchors: number of anchors N; without references no block is seen.
+            num_anchors: number of anchors N. It is needed if there are no references and therefore no blocks.
         """
         if not self._counts:
             return PairStats(anchors_without_positives=num_anchors)

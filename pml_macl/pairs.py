@@ -1,4 +1,4 @@
-"""The pairs of a batch: everything that distances, reducers and losses ask about two label sets."""
+"""The pairs of a batch: what distances, reducers and losses need to know about the label sets of two images."""
 
 from collections.abc import Iterator, Sequence
 
@@ -15,32 +15,33 @@ from pml_macl.tuning import BLOCK_ELEMENTS, BLOCK_ROWS
 
 
 class Pairs:
-    """All pairs of N anchors and M references, served in blocks of anchors: ``pairs[0:32]`` is a :class:`PairBlock`.
+    """All pairs of N anchors and M references; a slice of anchors, such as ``pairs[0:32]``, is a :class:`PairBlock`.
 
-    A loss makes one object per batch and passes it to its distance and its reducer. Nothing is computed before a part
-    asks for it, and no (N, M) matrix is kept but the masks of ``indices_tuple``.
+    A loss creates one object per batch and passes it to its distance and its reducer. Each value is computed on first
+    access. The object stores no (N, M) matrix except the masks of ``indices_tuple``.
 
     Args:
         labels: (N, C) boolean label sets of the anchors, already checked.
-        ref_labels: (M, C) boolean label sets of the references; None compares the anchors with one another.
-        own: (N,) int64, which reference is the anchor itself, such as its copy in a memory; that pair is neither
-            positive nor negative. None: with ``ref_labels`` no reference is, without them each row is its own.
-        indices_tuple: pairs (a1, p, a2, n) or triplets (a, p, n) of a miner, which replace the thresholds. They decide
-            about own pairs too, unless ``own`` is given.
+        ref_labels: (M, C) boolean label sets of the references; None compares the anchors with each other.
+        own: (N,) int64, index of the reference that is the anchor itself, such as its copy in a memory. An anchor and
+            its own reference are neither a positive nor a negative pair. None: without ``ref_labels``, each anchor is
+            its own reference; with ``ref_labels``, no anchor has one.
+        indices_tuple: pairs (a1, p, a2, n) or triplets (a, p, n) of a miner. They replace the thresholds, and also the
+            rule about own references unless ``own`` is given.
         positive_threshold: smallest Jaccard similarity of a positive pair, in [0, 1]; 0 accepts any shared label.
         negative_threshold: largest Jaccard similarity of a negative pair, in [0, 1].
-        statistics: label frequencies; None counts ``labels`` if a part asks for frequencies.
+        statistics: label frequencies; None counts ``labels`` when frequencies are needed.
         dtype: floating-point type of weights and temperatures.
-        deferred: checks ``indices_tuple`` without waiting for a GPU; None waits.
+        deferred: checks ``indices_tuple`` without waiting for the GPU; None waits.
 
     Attributes:
-        labels: (N, C) as given.
-        own: (N,) as above, or None.
+        labels: (N, C) label sets of the anchors, as given.
+        own: (N,) index of each anchor's own reference, or None if there are none.
         given_statistics: ``statistics`` as given.
         dtype: as given.
 
     Raises:
-        ValueError: ``indices_tuple`` holds a pair both as a positive and as a negative.
+        ValueError: ``indices_tuple`` contains a pair both as a positive and as a negative.
 
     Example:
         >>> pairs = Pairs(torch.tensor([[True, True, False], [True, False, False], [False, False, True]]))
@@ -95,38 +96,38 @@ class Pairs:
         return PairBlock(self, slice(*rows.indices(len(self))))
 
     def row_blocks(self) -> Iterator[slice]:
-        """The anchors in blocks whose (n, M) matrices are small; none where there are no pairs."""
+        """Yield slices that split the anchors into blocks with small (n, M) matrices; yield none without pairs."""
         size = max(BLOCK_ROWS, BLOCK_ELEMENTS // max(1, self.num_references))
         for start in range(0, len(self) if self.num_references else 0, size):
             yield slice(start, min(start + size, len(self)))
 
     @computed_once
     def statistics(self) -> LabelStatistics:
-        """Label frequencies: those given, or those of the anchors."""
+        """Label frequencies: the given statistics, otherwise the counts of the anchors."""
         return self.given_statistics or LabelStatistics.from_checked_labels(self.labels)
 
     @computed_once
     def carriers(self) -> Tensor:
-        """(C,) how many references carry each label, without an anchor's own copy."""
+        """(C,) number of references with each label, without the anchor's own reference."""
         counts = self.reference_table.label_columns.sum(dim=1)
         return counts - 1 if self.includes_anchors else counts
 
 
 class PairBlock:
-    """n anchors against all M references; every property is computed when it is first asked for.
+    """The pairs of n anchors and all M references; each property is computed on first access.
 
-    Treat the matrices as read-only: they are shared by all parts that look at the block.
+    Do not change the matrices in place: the distance, the reducer and the loss share them.
 
     Args:
         pairs: the pairs of the batch.
-        rows: which anchors.
+        rows: slice of the anchors.
     """
 
     def __init__(self, pairs: Pairs, rows: slice) -> None:
         self.pairs = pairs
         self.rows = rows
-        self.is_last_use = False  # set by the engine: what asks now may overwrite the matrices of the block
-        self._sums: Tensor | None = None  # what sum_over_shared has returned last
+        self.is_last_use = False  # the engine sets it before the last use, which may overwrite the matrices
+        self._sums: Tensor | None = None  # the last result of sum_over_shared
 
     @property
     def labels(self) -> Tensor:
@@ -150,18 +151,18 @@ class PairBlock:
 
     @computed_once
     def jaccard(self) -> Tensor:
-        """(n, M) Jaccard similarity of the label sets; 0 for an empty set."""
+        """(n, M) Jaccard similarity of the label sets; 0 if either set is empty."""
         return jaccard_from_counts(self.shared, self.pairs.anchor_table.sizes[self.rows], self.ref_sizes)
 
     def take_jaccard(self) -> Tensor:
-        """(n, M) Jaccard similarity as a tensor that the caller may overwrite."""
+        """Return the (n, M) Jaccard similarity as a tensor that the caller may overwrite."""
         jaccard = self.jaccard
-        del self.jaccard  # whoever asks next gets it computed anew
+        del self.jaccard  # the next access computes it again
         return jaccard
 
     @computed_once
     def positives(self) -> Tensor:
-        """(n, M) boolean, True for a positive pair."""
+        """(n, M) booleans, True for a positive pair."""
         pairs = self.pairs
         if pairs.masks is not None:
             return self._without_own(pairs.masks[0][self.rows])
@@ -170,7 +171,7 @@ class PairBlock:
 
     @computed_once
     def negatives(self) -> Tensor:
-        """(n, M) boolean, True for a negative pair."""
+        """(n, M) booleans, True for a negative pair."""
         pairs = self.pairs
         if pairs.masks is not None:
             return self._without_own(pairs.masks[1][self.rows])
@@ -181,30 +182,30 @@ class PairBlock:
 
     @property
     def own(self) -> Tensor | None:
-        """(n, 1) int64, which reference is the anchor itself; None if there is no such reference."""
+        """(n, 1) int64, index of the reference that is the anchor itself; None if there are no such references."""
         return None if self.pairs.own is None else self.pairs.own[self.rows, None]
 
     @property
     def ignored(self) -> Tensor | None:
-        """(n, M) boolean, True for a pair that is neither positive nor negative; None if only :attr:`own` pairs are."""
+        """(n, M) booleans, True for a pair that is neither positive nor negative; None if only own pairs are."""
         no_gap = self.pairs.positive_threshold == 0 or self.pairs.negative_threshold == 1
         return None if self.pairs.masks is None and no_gap else ~(self.positives | self.negatives)
 
     def of_positives(self, weights: Tensor | float) -> Tensor:
-        """Weights of the positive pairs.
+        """Set the weights of all pairs that are not positive to 0.
 
         Args:
             weights: finite weights that broadcast to (n, M).
 
         Returns:
-            (n, M) the weights where the pair is positive, 0 elsewhere. Sums that :meth:`sum_over_shared` has returned
-            are changed in place, other weights are not.
+            (n, M) weights. If ``weights`` is the last result of :meth:`sum_over_shared`, it may be changed in place;
+            other weights are not changed.
         """
         pairs = self.pairs
         any_shared_label = pairs.masks is None and pairs.positive_threshold == 0
         if any_shared_label and weights is self._sums:
-            kept = weights  # 0 already where nothing is shared
-        # Products of numbers: on a CPU, where() and masked_fill() with an irregular mask are ten times as slow.
+            kept = weights  # already 0 where no label is shared
+        # Multiply by 0 and 1: on a CPU, where() and masked_fill() with an irregular mask are ten times slower.
         elif any_shared_label:
             kept = self.shared.clamp(max=1).mul_(weights)
         else:
@@ -212,13 +213,15 @@ class PairBlock:
         return kept if self.own is None else kept.scatter_(1, self.own, 0)
 
     def sum_over_shared(self, values: Tensor | None) -> Tensor:
-        r"""Sum of values over the labels, or the pairs of labels, that each pair shares.
+        r"""Sum the values of the labels, or of the pairs of labels, that anchor and reference share.
 
         .. math:: \sum_{l \in S_{ij}} v_l \quad \text{or} \quad \sum_{l \le m \in S_{ij}} v_{lm}
 
+        :math:`S_{ij}` are the labels that anchor i and reference j share.
+
         Args:
-            values: (C,) one value per label, or (C, C) symmetric, one value per pair of labels, in the dtype of the
-                pairs; None counts the labels.
+            values: (C,) one value per label, or a symmetric (C, C) matrix with one value per pair of labels, in the
+                dtype of the pairs; None counts the shared labels.
 
         Returns:
             (n, M) sums.
@@ -233,14 +236,14 @@ class PairBlock:
 
 
 def without_own(indices_tuple: tuple[Tensor, ...], own: Tensor) -> tuple[Tensor, ...]:
-    """Leave out pairs and triplets of an anchor with the reference that is its own copy.
+    """Remove the pairs and triplets that combine an anchor with its own reference.
 
     Args:
         indices_tuple: pairs (a1, p, a2, n) or triplets (a, p, n).
-        own: (N,) int64, which reference is the anchor itself.
+        own: (N,) int64, index of the reference that is the anchor itself.
 
     Returns:
-        The other pairs or triplets.
+        The remaining pairs or triplets.
     """
     if len(indices_tuple) == 3:
         a, p, n = indices_tuple

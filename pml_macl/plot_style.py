@@ -1,6 +1,6 @@
-"""Colours, line styles and empty figures that all plots of the package, the examples and the benchmarks share.
+"""Colours, line styles and empty figures for the plots of the package, the examples and the benchmarks.
 
-matplotlib is optional and only imported when a figure is made: ``pip install pml_macl[examples]``.
+matplotlib is optional (``pip install matplotlib``). It is imported when a figure is created.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe and Ito's palette: distinct for colour-blind readers.
+# Okabe and Ito's palette, which colour-blind readers can distinguish.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000")
 GREEN, RED, GREY, INK = "#009E73", "#D55E00", "#6B6B6B", "#1A1A1A"
 GRID: dict[str, Any] = {"color": "#D5D9DD", "linewidth": 0.7}
@@ -17,16 +17,16 @@ LINE_STYLES = ("-", "--", "-.", ":")
 
 
 def new_figure(width: float, height: float) -> "Figure":
-    """Make an empty figure of this size in inches, without a window."""
+    """Create an empty figure with this size in inches, without a window."""
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise ImportError("plots need matplotlib; install it with: pip install pml_macl[examples]") from error
+        raise ImportError("plots need matplotlib; install it with: pip install matplotlib") from error
     return Figure(figsize=(width, height), dpi=150, facecolor="white")
 
 
 def new_plot(width: float, height: float, title: str | None, columns: int = 1) -> "tuple[Figure, list[Axes]]":
-    """Make a figure with axes side by side, laid out when it is drawn."""
+    """Create a figure with axes side by side, which matplotlib lays out when it draws the figure."""
     figure = new_figure(width, height)
     figure.set_layout_engine("constrained")
     if title is not None:
@@ -40,7 +40,7 @@ def new_plot(width: float, height: float, title: str | None, columns: int = 1) -
 
 
 def add_legend(axes: "Axes") -> None:
-    """Add a legend above the axes, where it hides nothing; a single unnamed run gets none."""
+    """Add a legend above the axes, where it covers no curve; axes without named curves get no legend."""
     labels = axes.get_legend_handles_labels()[1]
     if any(labels):
         columns = 1 if max(map(len, labels)) > 30 else 2
@@ -48,7 +48,7 @@ def add_legend(axes: "Axes") -> None:
 
 
 def line_style(number: int) -> dict[str, Any]:
-    """Return colour, dashes and width of the curve with this number."""
+    """Return the colour, line style and width of a curve by its number."""
     return {
         "color": COLOURS[number % len(COLOURS)],
         "linestyle": LINE_STYLES[number % len(LINE_STYLES)],

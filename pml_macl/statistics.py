@@ -1,4 +1,4 @@
-"""Label frequencies and co-occurrences of a training set."""
+"""Label frequencies and co-occurrences of a data set."""
 
 import torch
 from torch import Tensor, nn
@@ -10,28 +10,30 @@ _ROWS_EXACT_IN_FLOAT32 = 2**24
 
 
 class LabelStatistics(nn.Module):
-    r"""How often each label, and each pair of labels, occurs.
+    r"""Counts the images with each label and with each pair of labels.
 
-    All state is in integer buffers: it moves with ``.to()``, is saved with ``state_dict`` and does not drift.
+    The counts are integer buffers. They move with ``.to()``, ``state_dict`` contains them, and they have no rounding
+    errors.
 
-    In distributed training each process sees its own images. With ``synchronize`` all processes hold the counts of all
-    images together: each ``update`` sums its counts over the processes (the default group of ``torch.distributed``, if
-    it is initialised), so all must call it equally often, with buffers on a device that the backend can reduce. Leave
-    it off where each process already gets the labels of all, as in PML's ``DistributedLossWrapper``.
+    In distributed training, each process counts its own images. With ``synchronize=True``, each ``update`` adds the
+    counts of all processes (of the default group of ``torch.distributed``, if it is initialised), so every process has
+    the counts of all images. All processes must then call ``update`` equally often, with the buffers on a device that
+    the backend can reduce. Keep ``synchronize=False`` if every process already receives the labels of all images, as
+    in PML's ``DistributedLossWrapper``.
 
     Args:
         num_classes: number of classes C, >= 1.
-        synchronize: sum the counts of each update over all processes. It can be set later too, as on the statistics
-            that a loss has made: ``loss.label_statistics.synchronize = True``.
-        device: where the counts are; None is torch's default device.
+        synchronize: sum the counts of each update over all processes. You can also set it later, for example on the
+            statistics that a loss has created: ``loss.label_statistics.synchronize = True``.
+        device: device of the counts; None uses torch's default device.
 
     Attributes:
-        num_samples: () int64, images counted so far.
-        counts: (C,) int64, images that carry the label, :math:`n_l`.
-        cooccurrence: (C, C) int64, images that carry both labels, :math:`n_{lm}` with :math:`n_{ll} = n_l`.
+        num_samples: () int64, number of images counted so far.
+        counts: (C,) int64, number of images with each label, :math:`n_l`.
+        cooccurrence: (C, C) int64, number of images with both labels, :math:`n_{lm}`; the diagonal is ``counts``.
 
     Raises:
-        TypeError: ``num_classes`` is not an integer or ``synchronize`` not a bool.
+        TypeError: ``num_classes`` is not an integer or ``synchronize`` is not a bool.
         ValueError: ``num_classes`` is below 1.
 
     Example:
@@ -50,7 +52,7 @@ class LabelStatistics(nn.Module):
         super().__init__()
         check_integer("num_classes", num_classes)
         check_bool("synchronize", synchronize)
-        self.num_classes = num_classes
+        self.num_classes = int(num_classes)
         self.synchronize = synchronize
         self.register_buffer("num_samples", torch.zeros((), dtype=torch.long, device=device))
         self.register_buffer("counts", torch.zeros(num_classes, dtype=torch.long, device=device))
@@ -58,12 +60,12 @@ class LabelStatistics(nn.Module):
 
     @classmethod
     def from_labels(cls, labels: Tensor, synchronize: bool = False) -> "LabelStatistics":
-        """Statistics of one set of labels, (N, C) multi-hot, on the device of the labels."""
+        """Count a whole set of (N, C) multi-hot labels; the statistics are on the device of the labels."""
         return cls.from_checked_labels(check_labels(labels), synchronize)
 
     @classmethod
     def from_checked_labels(cls, labels: Tensor, synchronize: bool = False) -> "LabelStatistics":
-        """Statistics of (N, C) boolean label sets that have been checked already."""
+        """Count (N, C) boolean label sets that :func:`~pml_macl.check_labels` has already checked."""
         statistics = cls(labels.shape[1], synchronize, labels.device)
         statistics._add(labels)
         return statistics
@@ -75,7 +77,7 @@ class LabelStatistics(nn.Module):
             labels: (N, C) multi-hot label sets.
 
         Raises:
-            TypeError, ValueError: as :func:`~pml_macl.labels.check_labels`; nothing is counted then.
+            TypeError, ValueError: as :func:`~pml_macl.labels.check_labels`; the counts then stay unchanged.
         """
         self._add(check_labels(labels, num_classes=self.num_classes))
 
@@ -93,29 +95,29 @@ class LabelStatistics(nn.Module):
         self.num_samples += num_samples
 
     def label_rarity(self, dtype: torch.dtype = torch.float64) -> Tensor:
-        r"""Log-rarity of each label, 0 for the most frequent and 1 for the rarest.
+        r"""Compute the logarithmic rarity of each label: 0 for the most frequent label and 1 for the rarest.
 
         .. math:: \log(n_{max} / n_l) / \log(n_{max} / n_{min})
 
-        A label that was never seen counts as seen once. Where all labels are equally frequent, all are 0.
+        A label without images counts as if it had one. If all labels are equally frequent, every rarity is 0.
 
         Args:
             dtype: floating-point type of the computation and of the result.
 
         Returns:
-            (C,) in [0, 1].
+            (C,) rarities in [0, 1].
         """
         rarity = self.inverse_frequency(dtype).log()
         rarest = rarity.max()
         return torch.where(rarest > 0, rarity / rarest, 0.0)
 
     def inverse_frequency(self, dtype: torch.dtype = torch.float64) -> Tensor:
-        r"""(C,) :math:`n_{max} / n_l` of each label; a label that was never seen counts as seen once."""
+        r"""Compute :math:`n_{max} / n_l` of each label, (C,); a label without images counts as if it had one."""
         counts = self.counts.clamp(min=1)
         return counts.max().to(dtype) / counts.to(dtype)
 
     def inverse_cooccurrence(self, dtype: torch.dtype = torch.float64) -> Tensor:
-        r"""(C, C) :math:`n_{max} / n_{lm}` of each pair of labels; an unseen pair counts as seen once."""
+        r"""Compute :math:`n_{max} / n_{lm}` of each pair of labels, (C, C); a pair without images counts as one."""
         return self.counts.max().clamp(min=1).to(dtype) / self.cooccurrence.clamp(min=1).to(dtype)
 
     def extra_repr(self) -> str:
@@ -123,13 +125,16 @@ class LabelStatistics(nn.Module):
 
 
 def check_statistics(label_statistics: LabelStatistics | None) -> None:
-    """Raise unless these are label statistics or None."""
+    """Raise unless ``label_statistics`` is a :class:`LabelStatistics` or None."""
     if label_statistics is not None and not isinstance(label_statistics, LabelStatistics):
-        raise TypeError(f"label_statistics must be a LabelStatistics, got {type(label_statistics).__name__}")
+        raise TypeError(
+            f"label_statistics must be a LabelStatistics, got {type(label_statistics).__name__}; create it with "
+            "LabelStatistics.from_labels(train_labels)"
+        )
 
 
 def _sum_over_processes(cooccurrence: Tensor, num_samples: Tensor) -> tuple[Tensor, Tensor]:
-    """Integer sums over the processes, the same on each; alone, the counts themselves."""
+    """Return the counts summed over all processes; without ``torch.distributed``, return them unchanged."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         counts = torch.cat([cooccurrence.flatten(), num_samples[None]])
         torch.distributed.all_reduce(counts)

@@ -1,8 +1,8 @@
 """Plots of multi-label retrieval: retrieved images, average precision per label, training curves, precision and recall.
 
 Each function takes tensors, arrays, lists or dictionaries and returns a new ``matplotlib.figure.Figure``. No function
-opens a window or changes matplotlib's global state. Save a figure with ``figure.savefig("name.png")``. matplotlib is
-optional: ``pip install pml_macl[examples]``. ``pml_macl.plot_style`` holds their style.
+opens a window or changes matplotlib's global state. Save a figure with ``figure.savefig("name.png")``. The functions
+need matplotlib (``pip install matplotlib``). ``pml_macl.plot_style`` contains the colours and line styles.
 """
 
 import textwrap
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Values = Tensor | ArrayLike
-Caption = list[tuple[str, str]]  # lines of text and their colours
+Caption = list[tuple[str, str]]  # (line of text, colour)
 
 GRID_NOTE = "Green: labels shared with the query. Red, dashed: no shared label. Grey: other labels."
 
@@ -37,14 +37,14 @@ def plot_retrieval_grid(
     classes: Sequence[str],
     title: str | None = None,
 ) -> "Figure":
-    """Plot queries, their nearest images, and the labels that each retrieved image shares with its query.
+    """Plot queries, the images retrieved for them, and the labels that each retrieved image shares with its query.
 
-    Each row shows a query with its labels, then its nearest images. A retrieved image that shares a label has a solid
-    green frame, with the shared labels in green. One that shares none has a dashed red frame. Labels that only the
-    retrieved image has are grey.
+    Each row shows a query and its labels, then the nearest images. A retrieved image that shares a label with the query
+    has a solid green frame and the shared labels in green. A retrieved image without a shared label has a dashed red
+    frame. Labels that only the retrieved image has are grey.
 
     Args:
-        query_images: Q images of shape (3, H, W) or (1, H, W), uint8 or floats in [0, 1]; sizes may differ.
+        query_images: Q images of shape (3, H, W) or (1, H, W), uint8 or floats in [0, 1]; their sizes may differ.
         query_labels: (Q, C) multi-hot label sets.
         retrieved_images: the k nearest images of each query, nearest first: a tensor (Q, k, 3, H, W), or Q sequences
             of k images.
@@ -57,8 +57,8 @@ def plot_retrieval_grid(
 
     Raises:
         ImportError: matplotlib is not installed.
-        TypeError: labels are not tensors, or an image has another type.
-        ValueError: a shape, length or value does not fit the description above.
+        TypeError: labels are not tensors, or an image holds neither uint8 nor floats.
+        ValueError: a shape, length or value differs from the description above.
 
     Example:
         >>> import torch
@@ -76,8 +76,9 @@ def plot_retrieval_grid(
     num_queries, columns = len(captions), len(captions[0])
     if [len(query_images), *map(len, retrieved_images)] != [num_queries] + [columns - 1] * num_queries:
         raise ValueError(
-            f"query_images and retrieved_images must hold one image per row of labels: {num_queries} queries "
-            f"with {columns - 1} retrieved images each"
+            f"query_images and retrieved_images must hold one image per row of labels ({num_queries} queries "
+            f"with {columns - 1} retrieved images each), got {len(query_images)} queries with "
+            f"{[*map(len, retrieved_images)]} retrieved images"
         )
     side, gap, line = 1.25, 0.17, 0.125  # inches
     width = columns * (side + gap) + 2 * gap
@@ -88,7 +89,7 @@ def plot_retrieval_grid(
     figure = new_figure(width, height)
 
     def write(left: float, top: float, text: str, **style: Any) -> None:
-        # a dollar sign in a label does not start a formula
+        # parse_math=False: a dollar sign in a label does not start a formula
         figure.text(left / width, top / height, text, va="top", parse_math=False, **style)
 
     if title is not None:
@@ -122,15 +123,16 @@ def plot_label_average_precision(
     classes: Sequence[str],
     title: str | None = None,
 ) -> "Figure":
-    """Plot the average precision of each label, the most frequent on top, with the means of head, middle and tail.
+    """Plot the average precision of each label, the most frequent label at the top, with the mean of each third.
 
-    :func:`~pml_macl.evaluation.label_mean_average_precision_by_frequency` computes the same thirds. A label without a
-    value (NaN) has no bar and is left out of the means.
+    The thirds are the head, middle and tail of
+    :func:`~pml_macl.evaluation.label_mean_average_precision_by_frequency`. A label without a value (NaN) has no bar and
+    does not enter the means.
 
     Args:
-        average_precision: (C,) values in [0, 1], NaN where undefined; or a dictionary of such values by the name of
-            the run, such as ``{"before": ..., "best": ...}``.
-        counts: (C,) number of images that carry each label.
+        average_precision: (C,) values in [0, 1], NaN where undefined; or a dictionary from the name of each run to its
+            values, such as ``{"before": ..., "best": ...}``.
+        counts: (C,) number of images with each label.
         classes: the C label names.
         title: title of the plot; None draws none.
 
@@ -149,7 +151,7 @@ def plot_label_average_precision(
         ['trees (900)', 'field (150)', 'dock (20)']
     """
     if len(classes) == 0:
-        raise ValueError("classes must name at least one label")
+        raise ValueError("classes must name at least one label, got an empty list")
     shape = (len(classes),)
     runs = as_runs(average_precision, "average_precision", shape)
     for name, values in runs.items():
@@ -158,9 +160,9 @@ def plot_label_average_precision(
     check_values("counts", frequency, 0)
     order = np.argsort(frequency, kind="stable")[::-1]
     has_value = np.any([~np.isnan(values) for values in runs.values()], axis=0)
-    # The function of the metric itself, so that plot and metric agree on head, middle and tail.
+    # The metric uses the same function, so the plot and the metric have the same head, middle and tail.
     third_of = frequency_thirds(torch.from_numpy(frequency), torch.from_numpy(has_value)).numpy()
-    # A label without a value belongs to the band of the more frequent label before it.
+    # A label without a value goes into the band of the next more frequent label.
     band_of = np.maximum.accumulate(np.where(third_of[order] < 0, 0, 2 - third_of[order]))
     thirds = {name: order[band_of == band] for band, name in enumerate(("head", "middle", "tail"))}
     thirds = {name: third for name, third in thirds.items() if len(third)}
@@ -203,12 +205,12 @@ def plot_training_curves(
 ) -> "Figure":
     """Plot losses over iterations (left) and metrics over epochs (right).
 
-    Thin lines show the losses, strong lines their running means over a twentieth of all iterations.
+    Thin lines show the losses. Thick lines show their running means over a twentieth of all iterations.
 
     Args:
-        losses: the values of each loss by its name, one value per iteration.
-        metrics: the values of each metric by its name, one value per epoch.
-        epochs: the epoch of each metric value; None counts from 0, the model before training.
+        losses: a dictionary from the name of each loss to its values, one value per iteration.
+        metrics: a dictionary from the name of each metric to its values, one value per epoch.
+        epochs: the epoch of each metric value; None counts from 0, which is the model before training.
         best_epoch: epoch to mark with a vertical line; None marks none.
         title: title of the plot; None draws none.
 
@@ -218,7 +220,7 @@ def plot_training_curves(
     Raises:
         ImportError: matplotlib is not installed.
         TypeError: ``losses`` or ``metrics`` is not a dictionary of lists of numbers.
-        ValueError: there is nothing to draw, or a metric has another number of values than there are epochs.
+        ValueError: a dictionary or a list is empty, or a metric does not have one value per epoch.
 
     Example:
         >>> figure = plot_training_curves({"loss": [5.1, 4.2, 3.9, 3.8]}, {"ndcg": [0.7, 0.8, 0.9]}, best_epoch=2)
@@ -262,13 +264,13 @@ def plot_precision_recall_over_ranks(
     num_relevant: Values,
     title: str | None = None,
 ) -> "Figure":
-    """Plot mean precision (left) and mean recall (right) of the first 1, 2, ..., k retrieved images.
+    """Plot the mean precision (left) and the mean recall (right) of the first 1, 2, ..., k retrieved images.
 
-    Queries without a relevant reference are left out, as in the metrics.
+    As in the metrics, the means exclude queries without a relevant reference.
 
     Args:
-        relevance: (queries, k) whether the image at each rank is relevant: booleans, or the numbers 0 and 1; or a
-            dictionary of such arrays by the name of the run.
+        relevance: (queries, k) relevance of the image at each rank, as booleans or as 0 and 1; or a dictionary from
+            the name of each run to such an array.
         num_relevant: (queries,) number of relevant references of each query, including those beyond rank k.
         title: title of the plot; None draws none.
 
@@ -278,8 +280,8 @@ def plot_precision_recall_over_ranks(
     Raises:
         ImportError: matplotlib is not installed.
         TypeError: an argument is not an array of numbers.
-        ValueError: shapes differ, a value is not 0 or 1, a query has more relevant images among the retrieved than in
-            total, or no query has any.
+        ValueError: the shapes differ, a value of ``relevance`` is not 0 or 1, a query has more relevant images in
+            ``relevance`` than ``num_relevant``, or no query has a relevant reference.
 
     Example:
         >>> figure = plot_precision_recall_over_ranks([[1, 0, 1], [0, 1, 0]], [2, 4])
@@ -293,12 +295,20 @@ def plot_precision_recall_over_ranks(
     figure, (left, right) = new_plot(11, 3.9, title, columns=2)
     longest = max(ranked.shape[1] for ranked in runs.values())
     for number, (name, ranked) in enumerate(runs.items()):
-        if not np.isin(ranked, (0, 1)).all() or not ranked.shape[1]:
-            raise ValueError("relevance must hold only 0 and 1 and at least one rank; pass gains as gains > 0")
-        if not (ranked.sum(axis=1) <= totals).all():
-            raise ValueError("num_relevant must be at least the number of relevant images among the retrieved")
+        wrong = ranked[~np.isin(ranked, (0, 1))]
+        if wrong.size:
+            raise ValueError(f"relevance must hold only 0 and 1, got {wrong[0]:g}; pass gains as gains > 0")
+        if not ranked.shape[1]:
+            raise ValueError("relevance must hold at least one rank, got none")
+        is_too_small = ~(ranked.sum(axis=1) <= totals)
+        if is_too_small.any():
+            query = int(is_too_small.argmax())
+            raise ValueError(
+                f"num_relevant must be at least the number of relevant images in relevance, got {totals[query]:g} for "
+                f"query {query} with {ranked[query].sum():g} of them; count all relevant references"
+            )
         if not (totals > 0).any():
-            raise ValueError("num_relevant must be above 0 for at least one query")
+            raise ValueError("num_relevant must be above 0 for at least one query, got only 0")
         found = ranked[totals > 0].cumsum(axis=1)
         ranks = np.arange(1, found.shape[1] + 1)
         style = line_style(number) | ({"marker": "o", "markersize": 3} if len(ranks) <= 30 else {})
@@ -325,10 +335,13 @@ def readable(name: str) -> str:
 
 
 def grid_captions(query_labels: Tensor, retrieved_labels: Tensor, classes: Sequence[str]) -> list[list[Caption]]:
-    """One row of captions per query: its labels, then those of each retrieved image, shared labels first."""
+    """Return one row of captions per query: its labels, then those of each retrieved image, shared labels first."""
     query_labels = check_labels(query_labels, num_classes=len(classes), name="query_labels").cpu()
     if not isinstance(retrieved_labels, Tensor):
-        raise TypeError(f"retrieved_labels must be a torch.Tensor, got {type(retrieved_labels).__name__}")
+        raise TypeError(
+            f"retrieved_labels must be a torch.Tensor, got {type(retrieved_labels).__name__}; "
+            "convert it with torch.as_tensor"
+        )
     shape = retrieved_labels.shape
     if len(shape) != 3 or shape[0] != len(query_labels) or 0 in shape:
         raise ValueError(
@@ -354,7 +367,7 @@ def grid_captions(query_labels: Tensor, retrieved_labels: Tensor, classes: Seque
 
 
 def as_array(values: Values, name: str, shape: tuple[int | None, ...]) -> NDArray[np.float64]:
-    """Convert to a float64 array and check its shape; None in ``shape`` means any length."""
+    """Convert the values to a float64 array and check its shape; None in ``shape`` accepts any length."""
     if isinstance(values, Tensor):
         values = values.detach().cpu().double().numpy()
     try:
@@ -370,15 +383,15 @@ def as_array(values: Values, name: str, shape: tuple[int | None, ...]) -> NDArra
 def as_runs(
     values: Mapping[str, Values] | Values, name: str, shape: tuple[int | None, ...]
 ) -> dict[str, NDArray[np.float64]]:
-    """Convert to arrays by the name of their run; the name of a single array is empty."""
+    """Convert the values to a dictionary from run to array; a single array gets the empty name."""
     runs = values if isinstance(values, Mapping) else {"": values}
     if not 0 < len(runs) <= len(COLOURS):
-        raise ValueError(f"{name} must hold 1 to {len(COLOURS)} runs, got {len(runs)}")
+        raise ValueError(f"{name} must hold 1 to {len(COLOURS)} runs, got {len(runs)}; plot more runs separately")
     return {str(run): as_array(run_values, f"{name}{run and f'[{run!r}]'}", shape) for run, run_values in runs.items()}
 
 
 def as_curves(values: Mapping[str, Sequence[float]], name: str) -> dict[str, NDArray[np.float64]]:
-    """Convert to non-empty arrays by the name of their curve."""
+    """Convert the values to a dictionary from curve to array; no array may be empty."""
     if not isinstance(values, Mapping):
         raise TypeError(f"{name} must map names to lists of numbers, got {type(values).__name__}")
     curves = {str(curve): as_array(numbers, f"{name}[{curve!r}]", (None,)) for curve, numbers in values.items()}
@@ -391,11 +404,14 @@ def as_picture(image: Values) -> NDArray[Any]:
     """Convert a (3, H, W) or (1, H, W) image to an (H, W, 3) array that matplotlib can draw."""
     array = image.detach().cpu().numpy() if isinstance(image, Tensor) else np.asarray(image)
     if array.dtype != np.uint8 and array.dtype.kind != "f":
-        raise TypeError(f"an image must hold uint8 or floats, got {array.dtype}")
+        raise TypeError(f"an image must hold uint8 or floats, got {array.dtype}; convert it to uint8")
     if array.ndim != 3 or array.shape[0] not in (1, 3) or not array.size:
-        raise ValueError(f"an image must have the shape (3, height, width) or (1, height, width), got {array.shape}")
+        raise ValueError(
+            f"an image must have the shape (3, height, width) or (1, height, width), got {array.shape}; "
+            "channels come first"
+        )
     if array.dtype != np.uint8 and not (array.min() >= 0 and array.max() <= 1):
         raise ValueError(
-            f"a float image must lie in [0, 1], got {array.min():g} to {array.max():g}; undo its normalization first"
+            f"a float image must be in [0, 1], got {array.min():g} to {array.max():g}; undo its normalisation first"
         )
     return np.broadcast_to(array, (3, *array.shape[1:])).transpose(1, 2, 0)

@@ -16,7 +16,7 @@ def test_on_a_cpu_it_raises_at_once():
 
 
 def test_a_late_failure_is_raised_by_the_next_call_and_then_forgotten(device):
-    """What a GPU gets after the first calls; on a CPU the copy is there at once."""
+    """A GPU uses look_later after the first checks; on a CPU the copy of the result arrives immediately."""
     check = DeferredCheck()
     good, bad = (torch.tensor(failed, device=device) for failed in (False, True))
     check.look_later(good, "labels must be 0 or 1")
@@ -24,7 +24,9 @@ def test_a_late_failure_is_raised_by_the_next_call_and_then_forgotten(device):
     check.look_later(good, "indices must fit")  # another condition
     if device.type == "cuda":
         torch.cuda.synchronize()
-    with pytest.raises(ValueError, match="labels must be 0 or 1; an earlier batch did not"):
+    with pytest.raises(
+        ValueError, match="labels must be 0 or 1, but those of an earlier batch do not; check the labels and pairs"
+    ):
         check.look_later(good, "labels must be 0 or 1")
     check.look_later(good, "labels must be 0 or 1")
     check.look_later(good, "labels must be 0 or 1")

@@ -127,10 +127,10 @@ BAD_CALLS = {
     "embeddings: sparse": BadCall(
         lambda w: w.loss(w.x.to_sparse(), w.y), ValueError, ("embeddings", "sparse_coo", "to_dense()")
     ),
-    "labels: None": BadCall(lambda w: w.loss(w.x, None), TypeError, ("labels", "got NoneType", "torch.as_tensor")),
+    "labels: None": BadCall(lambda w: w.loss(w.x, None), TypeError, ("labels", "got NoneType", "one row per image")),
     "labels: array": BadCall(lambda w: w.loss(w.x, w.y.numpy()), TypeError, ("labels", "ndarray", "torch.as_tensor")),
     "labels: class numbers": BadCall(
-        lambda w: w.loss(w.x, w.y[:, 0]), ValueError, ("labels", "(6,)", "torch.nn.functional.one_hot")
+        lambda w: w.loss(w.x, w.y[:, 0]), ValueError, ("labels", "(6,)", 'label_hierarchy_level="all"', "one_hot")
     ),
     "labels: 3-D": BadCall(lambda w: w.miner(w.x, w.y[None]), ValueError, ("labels", "(rows, classes)", "(1, 6, 3)")),
     "labels: sparse": BadCall(
@@ -141,9 +141,13 @@ BAD_CALLS = {
         lambda w: w.loss(w.x, w.y[:, :2]), ValueError, ("labels", "one column per class (3)", "2 columns")
     ),
     "labels: two": BadCall(lambda w: w.wrapper(w.x, 2 * w.y), ValueError, ("labels", "0 and 1", "got 2", "threshold")),
-    "labels: minus one": BadCall(lambda w: w.wrapped_miner(w.x, -w.y), ValueError, ("labels", "0 and 1", "got -1")),
+    "labels: minus one": BadCall(
+        lambda w: w.wrapped_miner(w.x, -w.y), ValueError, ("labels", "got -1", "pass labels > 0")
+    ),
     "labels: half": BadCall(lambda w: w.similarity(w.x, None, w.y / 2), ValueError, ("labels", "0 and 1", "got 0.5")),
-    "labels: NaN": BadCall(lambda w: w.memory(w.x, w.y * torch.nan), ValueError, ("labels", "0 and 1", "got nan")),
+    "labels: NaN": BadCall(
+        lambda w: w.memory(w.x, w.y * torch.nan), ValueError, ("labels", "0 and 1", "got nan", "fill it")
+    ),
     "references: without labels": BadCall(
         lambda w: w.loss(w.x, w.y, None, w.x), ValueError, ("ref_emb", "without ref_labels", "give both or neither")
     ),
@@ -222,7 +226,7 @@ BAD_CALLS = {
         lambda w: MACLLoss(reducer=pml_reducers.DivisorReducer()), ValueError, ("DivisorReducer", "no divisor", "use")
     ),
     "distance: text": BadCall(
-        lambda w: MACLLoss(distance="cosine"), TypeError, ("distance", "got str", "construct one")
+        lambda w: MACLLoss(distance="cosine"), TypeError, ("distance", "got str", "pass an instance of BaseDistance")
     ),
     "temperature and distance": BadCall(
         lambda w: MACLLoss(temperature=0.1, distance=w.similarity),
@@ -319,7 +323,9 @@ BAD_CALLS = {
     ),
     "output": BadCall(lambda w: LabelOverlapMiner(output="all"), ValueError, ("output", "'triplets'", "got 'all'")),
     "distance of a miner": BadCall(
-        lambda w: LabelOverlapMiner(distance="l2"), TypeError, ("distance", "got str", "construct one")
+        lambda w: LabelOverlapMiner(distance="l2"),
+        TypeError,
+        ("distance", "got str", "pass an instance of BaseDistance"),
     ),
     "wrapped miner: type": BadCall(lambda w: MultiLabelMinerWrapper("hard"), TypeError, ("miner", "got str")),
     "wrapped miner: classes": BadCall(
@@ -354,7 +360,9 @@ BAD_CALLS = {
     ),
     "statistics: columns": BadCall(lambda w: w.statistics.update(w.y[:, :2]), ValueError, ("labels", "(3)", "got 2")),
     "statistics: counts": BadCall(lambda w: w.statistics.update(3 * w.y), ValueError, ("labels", "0 and 1", "got 3")),
-    "label sets: classes": BadCall(lambda w: LabelSets(w.y).unique(), TypeError, ("unique", "no classes", "multi_hot")),
+    "label sets: classes": BadCall(
+        lambda w: LabelSets(w.y).unique(), TypeError, ("unique", "not classes", "multi_hot()")
+    ),
     "label sets: number": BadCall(lambda w: LabelSets(w.y) == 1, TypeError, ("LabelSets", "got int", "class numbers")),
     "similarity of labels: columns": BadCall(
         lambda w: jaccard_similarity(w.y, w.y[:, :2]), ValueError, ("ref_labels", "(3)", "got 2 columns")

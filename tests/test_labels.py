@@ -1,7 +1,11 @@
+import numpy as np
 import pytest
 import torch
+from pytorch_metric_learning.testers import GlobalEmbeddingSpaceTester
+from pytorch_metric_learning.trainers import MetricLossOnly
+from torch.utils.data import TensorDataset
 
-from pml_macl import check_labels, jaccard_similarity, shared_label_counts
+from pml_macl import MACLLoss, MultiLabelAccuracyCalculator, check_labels, jaccard_similarity, shared_label_counts
 
 
 def random_labels(num_rows, num_classes, generator):
@@ -28,7 +32,7 @@ def test_one_set_is_compared_with_itself(generator):
 
 
 def test_counts_are_exact_under_autocast():
-    labels = torch.ones(2, 2049, dtype=torch.bool)  # 2049 is no bfloat16 or float16 number
+    labels = torch.ones(2, 2049, dtype=torch.bool)  # bfloat16 and float16 cannot represent 2049
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert shared_label_counts(labels).tolist() == [[2049, 2049], [2049, 2049]]
         assert jaccard_similarity(labels, ~labels).tolist() == [[0.0, 0.0], [0.0, 0.0]]
@@ -45,22 +49,32 @@ def test_booleans_are_returned_as_they_are():
     assert check_labels(labels, 2, 3) is labels
 
 
+class Table:
+    """Stands in for a pandas DataFrame."""
+
+    def to_numpy(self):
+        return np.eye(3)
+
+
 @pytest.mark.parametrize(
     ("labels", "error", "message"),
     [
-        ([[0, 1]], TypeError, "got list; convert it with torch.as_tensor"),
-        (
-            torch.tensor([0, 1]),
-            ValueError,
-            "got \\(2,\\); one-hot encode class indices with torch.nn.functional.one_hot",
-        ),
-        (torch.zeros(1, 2, 3), ValueError, "got \\(1, 2, 3\\)"),
+        ([[0, 1]], TypeError, "got list; convert it with torch.as_tensor$"),
+        (np.eye(3), TypeError, "got ndarray; convert it with torch.as_tensor$"),
+        ([["ship", "water"], ["ship"]], TypeError, r"got list; turn lists of .*MultiLabelBinarizer\(\).fit_transform"),
+        ([[0, 2], [1]], TypeError, r"got list; turn lists of .*MultiLabelBinarizer\(\).fit_transform"),
+        (np.array(["ship"]), TypeError, r"got ndarray; turn lists of .*MultiLabelBinarizer\(\).fit_transform"),
+        (Table(), TypeError, r"got Table; convert it with torch.as_tensor\(labels.to_numpy\(\)\)"),
+        (None, TypeError, "got NoneType; pass one row per image"),
+        (torch.tensor([0, 1]), ValueError, r"2-D multi-hot, shape \(rows, classes\), got shape \(2,\); .*one_hot"),
+        (torch.zeros(1, 2, 3), ValueError, r"got shape \(1, 2, 3\)$"),
         (torch.zeros(2, 3), ValueError, "one row per embedding \\(4\\), got 2 rows"),
         (torch.zeros(4, 2), ValueError, "one column per class \\(3\\), got 2 columns"),
-        (torch.full((4, 3), 2), ValueError, "only 0 and 1, got 2"),
-        (torch.full((4, 3), -1), ValueError, "only 0 and 1, got -1"),
-        (torch.full((4, 3), 0.5), ValueError, "only 0 and 1, got 0.5"),
-        (torch.full((4, 3), torch.nan), ValueError, "only 0 and 1, got nan"),
+        (torch.full((4, 3), 2), ValueError, "only 0 and 1, got 2; threshold scores or counts first"),
+        (torch.full((4, 3), -1), ValueError, "only 0 and 1, got -1; if -1 means absent in your table, pass labels > 0"),
+        (torch.full((4, 3), -1.0), ValueError, "only 0 and 1, got -1.0; if -1 means absent"),
+        (torch.full((4, 3), 0.5), ValueError, "only 0 and 1, got 0.5; threshold scores or counts first"),
+        (torch.full((4, 3), torch.nan), ValueError, r"got nan; NaN marks a missing value: .*labels.nan_to_num\(0\)"),
     ],
 )
 def test_other_input_is_refused(labels, error, message):
@@ -73,3 +87,43 @@ def test_reference_labels_are_checked_too():
         shared_label_counts(torch.zeros(2, 3), torch.zeros(2, 4))
     with pytest.raises(ValueError, match="ref_labels must hold only 0 and 1"):
         jaccard_similarity(torch.zeros(2, 3), torch.full((2, 3), 7))
+
+
+def test_the_advice_of_the_messages_works():
+    binarizer = pytest.importorskip("sklearn.preprocessing").MultiLabelBinarizer
+    for rows in ([["ship", "water"], ["ship"]], [[0, 2], [0]]):
+        assert check_labels(torch.as_tensor(binarizer().fit_transform(rows))).tolist() == [[True, True], [True, False]]
+    assert check_labels(torch.tensor([[-1, 1]]) > 0).tolist() == [[False, True]]
+    assert check_labels(torch.tensor([[torch.nan, 1]]).nan_to_num(0)).tolist() == [[False, True]]
+    assert check_labels(torch.as_tensor(Table().to_numpy())).equal(torch.eye(3, dtype=torch.bool))
+
+
+@pytest.fixture
+def dataset(generator):
+    return TensorDataset(torch.randn(8, 6, generator=generator), torch.ones(8, 3, dtype=torch.long))
+
+
+HIERARCHY = r'must be 2-D multi-hot, .*got shape \(8,\); .*trainers and testers pass label_hierarchy_level="all"'
+
+
+def test_a_trainer_of_pml_without_the_label_hierarchy_level_gets_the_advice(dataset):
+    trunk = torch.nn.Linear(6, 4)
+    trainer = MetricLossOnly(
+        {"trunk": trunk},
+        {"trunk_optimizer": torch.optim.SGD(trunk.parameters(), lr=0.1)},
+        8,
+        {"metric_loss": MACLLoss()},
+        dataset,
+        dataloader_num_workers=0,
+        data_device="cpu",
+    )
+    with pytest.raises(ValueError, match=f"labels {HIERARCHY}"):
+        trainer.train(num_epochs=1)
+
+
+def test_a_tester_of_pml_without_the_label_hierarchy_level_gets_the_advice(dataset):
+    tester = GlobalEmbeddingSpaceTester(
+        accuracy_calculator=MultiLabelAccuracyCalculator(), dataloader_num_workers=0, data_device=torch.device("cpu")
+    )
+    with pytest.raises(ValueError, match=f"query_labels {HIERARCHY}"):
+        tester.test({"val": dataset}, 0, torch.nn.Identity())

@@ -44,7 +44,7 @@ def plot_grid(images, **changes):
 
 
 def drawn(figure):
-    """The figure's pixels; drawing it must not warn (pytest would show it) or fail."""
+    """Draw the figure and return its pixels; pytest turns a warning into an error."""
     file = io.BytesIO()
     figure.savefig(file, format="png", dpi=60)
     return np.asarray(Image.open(file).convert("RGB"))
@@ -139,7 +139,11 @@ def test_grid_with_labels_that_look_like_formulas(images):
         ({"retrieved_labels": [[[1]]]}, TypeError, r"retrieved_labels must be a torch.Tensor, got list"),
         ({"retrieved_labels": RETRIEVED_LABELS[0]}, ValueError, r"must have the shape \(queries, k, classes\)"),
         ({"retrieved_labels": RETRIEVED_LABELS[:, :0]}, ValueError, r"k >= 1, got \(2, 0, 3\)"),
-        ({"retrieved_labels": RETRIEVED_LABELS[:, :1]}, ValueError, "2 queries with 1 retrieved images each"),
+        (
+            {"retrieved_labels": RETRIEVED_LABELS[:, :1]},
+            ValueError,
+            r"2 queries with 1 .* each\), got 2 queries with \[2, 2\] retrieved",
+        ),
         ({"retrieved_labels": RETRIEVED_LABELS * 0.5}, ValueError, "retrieved_labels must hold only 0 and 1, got 0.5"),
         (
             {"query_images": torch.zeros(3, 3, 8, 8)},
@@ -149,8 +153,8 @@ def test_grid_with_labels_that_look_like_formulas(images):
         ({"query_images": torch.zeros(2, 8, 8)}, ValueError, r"an image must have the shape .*, got \(8, 8\)"),
         ({"query_images": torch.zeros(2, 8, 8, 3)}, ValueError, r"an image must have the shape .*, got \(8, 8, 3\)"),
         ({"query_images": torch.zeros(2, 3, 0, 8)}, ValueError, r"an image must have the shape .*, got \(3, 0, 8\)"),
-        ({"query_images": torch.full((2, 3, 8, 8), -2.0)}, ValueError, "got -2 to -2; undo its normalization first"),
-        ({"query_images": torch.full((2, 3, 8, 8), torch.nan)}, ValueError, "a float image must lie in"),
+        ({"query_images": torch.full((2, 3, 8, 8), -2.0)}, ValueError, "got -2 to -2; undo its normalisation first"),
+        ({"query_images": torch.full((2, 3, 8, 8), torch.nan)}, ValueError, "a float image must be in"),
         ({"query_images": torch.zeros(2, 3, 8, 8).long()}, TypeError, "an image must hold uint8 or floats, got int64"),
     ],
 )
@@ -289,7 +293,7 @@ def test_precision_and_recall_equal_a_naive_loop(generator):
     drawn(figure)
 
 
-def test_runs_may_have_different_numbers_of_ranks():
+def test_runs_can_have_different_numbers_of_ranks():
     relevance = torch.ones(2, 200)
     figure = plot_precision_recall_over_ranks({"long": relevance, "short": relevance[:, :5]}, [200, 300], title="Title")
     assert figure.axes[0].get_xscale() == "log"
@@ -303,11 +307,12 @@ def test_runs_may_have_different_numbers_of_ranks():
         ([[1, 0]], [1, 1], ValueError, r"relevance must have the shape \(2, any\), got \(1, 2\)"),
         ([1, 0], [1, 1], ValueError, r"relevance must have the shape \(2, any\), got \(2,\)"),
         ([[1, 0]], 1, ValueError, r"num_relevant must have the shape \(any\), got \(\)"),
-        ([[2, 0]], [2], ValueError, "relevance must hold only 0 and 1"),
-        ([[float("nan"), 0]], [2], ValueError, "relevance must hold only 0 and 1"),
-        ([[]], [2], ValueError, "at least one rank"),
-        ([[1, 1]], [1], ValueError, "num_relevant must be at least the number of relevant images"),
-        ([[0, 0]], [0], ValueError, "num_relevant must be above 0 for at least one query"),
+        ([[2, 0]], [2], ValueError, "relevance must hold only 0 and 1, got 2; pass gains as gains > 0"),
+        ([[float("nan"), 0]], [2], ValueError, "relevance must hold only 0 and 1, got nan"),
+        ([[]], [2], ValueError, "at least one rank, got none"),
+        ([[1, 0], [1, 1]], [1, 1], ValueError, "num_relevant must be at least .*, got 1 for query 1 with 2 of them"),
+        ([[0, 0]], [float("nan")], ValueError, "num_relevant must be at least .*, got nan for query 0 with 0"),
+        ([[0, 0]], [0], ValueError, "num_relevant must be above 0 for at least one query, got only 0"),
         ({}, [1], ValueError, "relevance must hold 1 to 8 runs, got 0"),
         ([["a"]], [1], TypeError, "relevance must be an array of numbers"),
     ],
@@ -342,7 +347,7 @@ sys.modules["matplotlib.figure"] = None
 try:
     plot_training_curves({"loss": [1]}, {"ndcg": [1]})
 except ImportError as error:
-    assert "pip install pml_macl[examples]" in str(error)
+    assert "pip install matplotlib" in str(error)
 else:
     raise SystemExit("no error")
 """

@@ -1,4 +1,4 @@
-"""The formulas of the parts, on plain tensors and without state or PML."""
+"""The formulas of the losses, distances and reducers as functions of tensors, without state and without PML."""
 
 from pml_macl.functional.contrastive import positive_pair_losses, weighted_anchor_mean
 from pml_macl.functional.pair_masks import masks_from_indices, positive_negative_masks

@@ -1,23 +1,24 @@
-"""The engine: supervised contrastive losses of positive pairs, and their weighted mean."""
+"""Supervised contrastive losses of positive pairs, and their weighted mean."""
 
 import torch
 from torch import Tensor
 
 
 def positive_pair_losses(logits: Tensor, positives: Tensor, negatives: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    r"""Negative log-likelihood of each positive among all positives and negatives of its anchor.
+    r"""Compute the negative log-likelihood of each positive among all positives and negatives of its anchor.
 
     .. math:: \ell_{ip} = -\log \frac{\exp(x_{ip})}{\sum_{k \in P(i) \cup N(i)} \exp(x_{ik})}
 
-    Khosla et al., Supervised Contrastive Learning, arXiv 2004.11362, equation 2 (before the mean).
+    P(i) are the positives of anchor i and N(i) its negatives. The formula is equation 2 of Khosla et al., Supervised
+    Contrastive Learning, arXiv 2004.11362, before the mean over the positives.
 
     Args:
-        logits: (N, M) similarities divided by temperatures; half precision is computed in float32.
-        positives: (N, M) boolean mask P.
-        negatives: (N, M) boolean mask N.
+        logits: (N, M) similarities divided by temperatures. Half precision is computed in float32.
+        positives: (N, M) booleans, True for the positives.
+        negatives: (N, M) booleans, True for the negatives.
 
     Returns:
-        Losses of the K positive pairs, (K,), and their anchors and positives, (K,) each, in row order.
+        The (K,) losses of the K positive pairs, their (K,) anchors and their (K,) positives, in row order.
 
     Example:
         >>> logits = torch.tensor([[0.0, 0.0, 9.0]])
@@ -26,7 +27,7 @@ def positive_pair_losses(logits: Tensor, positives: Tensor, negatives: Tensor) -
     """
     if logits.dtype in (torch.float16, torch.bfloat16):
         logits = logits.float()
-    # The smallest number rather than -inf: a row without candidates would have NaN gradients.
+    # With -inf instead of the smallest number, a row without candidates would have NaN gradients.
     candidates = logits.masked_fill(~(positives | negatives), torch.finfo(logits.dtype).min)
     anchors, indices = positives.nonzero(as_tuple=True)
     return -candidates.log_softmax(dim=1)[anchors, indices], anchors, indices
@@ -35,22 +36,22 @@ def positive_pair_losses(logits: Tensor, positives: Tensor, negatives: Tensor) -
 def weighted_anchor_mean(
     losses: Tensor, anchors: Tensor, weights: Tensor, anchor_weights: Tensor, divide_by_count: bool = False
 ) -> Tensor:
-    r"""Weighted mean over each anchor's losses, then over the anchors.
+    r"""Compute the weighted mean of the losses of each anchor, then the weighted mean of the anchors.
 
     .. math::
         L = \sum_i a_i \sum_{p \in P(i)} \frac{w_{ip}}{\sum_{q \in P(i)} w_{iq}} \ell_{ip} \Big/ \sum_i a_i
 
-    over the anchors whose weights sum to more than 0.
+    The sums over i include the anchors whose pair weights sum to more than 0.
 
     Args:
-        losses: (K,) losses.
+        losses: (K,) losses :math:`\ell_{ip}` of the positive pairs.
         anchors: (K,) anchor of each loss, in [0, N).
-        weights: (K,) weights, >= 0.
-        anchor_weights: (N,) weights of the anchors, >= 0.
-        divide_by_count: divide the weights by :math:`|P(i)|` instead of by their sum.
+        weights: (K,) weights :math:`w_{ip}` of the pairs, >= 0.
+        anchor_weights: (N,) weights :math:`a_i` of the anchors, >= 0.
+        divide_by_count: divide the weights of an anchor by :math:`|P(i)|` instead of by their sum.
 
     Returns:
-        () weighted mean; 0 where there is nothing to weigh.
+        () weighted mean; 0 if no anchor has a positive weight.
 
     Example:
         >>> losses, anchors = torch.tensor([1.0, 4.0, 2.0]), torch.tensor([0, 0, 2])

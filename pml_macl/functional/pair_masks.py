@@ -1,4 +1,4 @@
-"""Which pairs are positive and which are negative."""
+"""Masks of the positive and of the negative pairs."""
 
 from collections.abc import Sequence
 
@@ -15,27 +15,27 @@ def positive_negative_masks(
     negative_threshold: float = 0.0,
     exclude_self: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    r"""Positives and negatives of each anchor by label overlap.
+    r"""Find the positives and negatives of each anchor by their shared labels.
 
     .. math::
         P(i) = \{j : |S_{ij}| \ge 1, J_{ij} \ge \text{positive_threshold}\}, \quad
         N(i) = \{j \notin P(i) : J_{ij} \le \text{negative_threshold}\}
 
-    Pairs between the two thresholds are ignored: they are in neither mask.
+    Pairs between the two thresholds are in neither mask and are ignored.
 
     Args:
         shared: (N, M) number of shared labels.
-        jaccard: (N, M) Jaccard similarity; may be None if ``positive_threshold`` is 0, where all pairs that share no
-            label are negatives.
-        positive_threshold: smallest Jaccard similarity of a positive pair, in [0, 1].
+        jaccard: (N, M) Jaccard similarity. It may be None if ``positive_threshold`` is 0; then all pairs without a
+            shared label are negatives.
+        positive_threshold: smallest Jaccard similarity of a positive pair, in [0, 1]; 0 accepts any shared label.
         negative_threshold: largest Jaccard similarity of a negative pair, in [0, 1].
-        exclude_self: the references are the anchors themselves, so the diagonal is in neither mask.
+        exclude_self: leave the diagonal out of both masks, because the references are the anchors themselves.
 
     Returns:
-        Two (N, M) boolean masks: positives, negatives.
+        Two (N, M) boolean masks: positives and negatives.
 
     Raises:
-        ValueError: ``jaccard`` is missing.
+        ValueError: ``positive_threshold`` is above 0 and ``jaccard`` is None.
 
     Example:
         >>> shared, jaccard = torch.tensor([[1, 2, 0]]), torch.tensor([[0.2, 1.0, 0.0]])
@@ -51,18 +51,18 @@ def positive_negative_masks(
 
 
 def positive_mask(shared: Tensor, jaccard: Tensor | None, positive_threshold: float) -> Tensor:
-    """The first of the two masks of :func:`positive_negative_masks`."""
+    """Return the mask of the positives, as in :func:`positive_negative_masks`."""
     if positive_threshold == 0:
         return shared >= 1
     if jaccard is None:
-        raise ValueError("jaccard must be given for a positive_threshold above 0, got None")
-    return jaccard >= positive_threshold  # above 0, so the pair shares a label
+        raise ValueError("jaccard must be given for a positive_threshold above 0, got None; pass jaccard_similarity()")
+    return jaccard >= positive_threshold  # the threshold is above 0, so the pair shares a label
 
 
 def negative_mask(
     positives: Tensor, jaccard: Tensor | None, positive_threshold: float, negative_threshold: float
 ) -> Tensor:
-    """The second of the two masks of :func:`positive_negative_masks`."""
+    """Return the mask of the negatives, as in :func:`positive_negative_masks`."""
     if positive_threshold == 0 or negative_threshold == 1 or jaccard is None:
         return ~positives
     return ~positives & (jaccard <= negative_threshold)
@@ -75,24 +75,24 @@ def masks_from_indices(
     device: torch.device,
     deferred: DeferredCheck | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Positives and negatives that a miner has chosen.
+    """Convert the pairs or triplets of a miner to masks.
 
     Args:
-        indices_tuple: pairs (a1, p, a2, n) or triplets (a, p, n); a pair counts once however often it occurs.
-        num_rows: N, number of anchors.
-        num_references: M, number of references.
-        device: where the masks are made.
-        deferred: checks the masks without waiting for a GPU; None waits.
+        indices_tuple: pairs (a1, p, a2, n) or triplets (a, p, n). Repeated pairs count once.
+        num_rows: number of anchors N.
+        num_references: number of references M.
+        device: device of the masks.
+        deferred: checks the masks without waiting for the GPU; None waits.
 
     Returns:
-        Two (N, M) boolean masks: positives, negatives.
+        Two (N, M) boolean masks: positives and negatives.
 
     Raises:
-        ValueError: a pair is given both as a positive and as a negative.
+        ValueError: a pair is both a positive and a negative.
     """
     anchors, positives, *rest = (index.to(device).long() for index in indices_tuple)
     neg_anchors, negatives = rest if len(rest) == 2 else (anchors, rest[0])
-    if device.type != "cpu":  # indices may not have been checked yet, and a GPU would abort the process
+    if device.type != "cpu":  # the check of the indices may be deferred, and an invalid index would abort the process
         anchors, neg_anchors = (index.clamp(0, num_rows - 1) for index in (anchors, neg_anchors))
         positives, negatives = (index.clamp(0, num_references - 1) for index in (positives, negatives))
     positive_mask = torch.zeros(num_rows, num_references, dtype=torch.bool, device=device)
@@ -101,5 +101,5 @@ def masks_from_indices(
     negative_mask[neg_anchors, negatives] = True
     contradict = (positive_mask & negative_mask).any()
     check = DeferredCheck() if deferred is None else deferred
-    check(contradict, "indices_tuple must hold each pair as a positive or as a negative, not as both")
+    check(contradict, "indices_tuple must hold each pair either as a positive or as a negative, not as both")
     return positive_mask, negative_mask

@@ -1,4 +1,4 @@
-"""Dynamic temperature scaling (DTS)."""
+"""Dynamic temperature scaling (DTS): the temperature of each pair."""
 
 import torch
 from torch import Tensor
@@ -13,24 +13,24 @@ def pairwise_temperatures(
     min_temperature: float,
     overwrite: bool = False,
 ) -> Tensor:
-    r"""Temperature of each pair, from its label overlap and the rarity of the anchor's labels.
+    r"""Compute the temperature of each pair from its Jaccard similarity and the rarity of the anchor's labels.
 
     .. math::
         \tau_{ij} = \max\bigl(\tau (1 + \text{overlap_scale} J_{ij}) (1 - \text{rarity_scale} r_i), \tau_{min}\bigr)
 
-    The formula is this package's; the paper (arXiv 2512.16294) names the two dependencies.
+    The paper (arXiv 2512.16294) names the two dependencies.
 
     Args:
-        jaccard: (N, M) Jaccard similarity.
-        anchor_rarity: (N,) mean rarity of the anchor's labels, in [0, 1].
-        temperature: :math:`\tau`, a number or a () tensor.
-        overlap_scale: growth of the temperature from no overlap to equal label sets.
-        rarity_scale: fall of the temperature from the most frequent to the rarest labels.
-        min_temperature: smallest temperature of a pair.
+        jaccard: (N, M) Jaccard similarity :math:`J_{ij}`.
+        anchor_rarity: (N,) mean rarity :math:`r_i` of the anchor's labels, in [0, 1].
+        temperature: base temperature :math:`\tau`, a number or a () tensor.
+        overlap_scale: relative increase of the temperature from J = 0 to J = 1.
+        rarity_scale: relative decrease of the temperature from r = 0 (most frequent labels) to r = 1 (rarest labels).
+        min_temperature: smallest temperature of a pair, :math:`\tau_{min}`.
         overwrite: write the temperatures into ``jaccard``, unless ``temperature`` needs a gradient.
 
     Returns:
-        (N, M) temperatures in the type of ``jaccard``.
+        (N, M) temperatures in the dtype of ``jaccard``.
 
     Example:
         >>> pairwise_temperatures(torch.tensor([[0.0, 0.5, 1.0]]), torch.tensor([1.0]), 0.1, 1.0, 0.3, 0.01)

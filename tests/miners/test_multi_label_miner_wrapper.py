@@ -342,5 +342,5 @@ class UniqueLabels(pml_miners.BaseMiner):
 
 
 def test_a_miner_of_your_own_that_needs_classes_fails_loudly():
-    with pytest.raises(TypeError, match="unique has no meaning on LabelSets"):
+    with pytest.raises(TypeError, match="LabelSets do not support this use of unique"):
         MultiLabelMinerWrapper(UniqueLabels())(torch.randn(6, 4), torch.ones(6, 2))
