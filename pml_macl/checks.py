@@ -177,7 +177,7 @@ def check_positive(name: str, value: float) -> None:
     """Raise unless ``value`` is a finite number above 0."""
     _check_number(name, value)
     if not (math.isfinite(value) and value > 0):
-        raise ValueError(f"{name} must be finite and above 0, got {value}")
+        raise ValueError(f"{name} must be above 0 and finite, got {value}")
 
 
 def _check_number(name: str, value: float) -> None:
@@ -226,7 +226,7 @@ def check_per_query(name: str, tensor: Tensor, num_queries: int) -> None:
 def check_path(name: str, value: Any) -> None:
     """Raise unless ``value`` is a path: a string or an ``os.PathLike``."""
     if not isinstance(value, (str, os.PathLike)):
-        raise TypeError(f"{name} must be a path (a string or os.PathLike), got {value!r}")
+        raise TypeError(f"{name} must be a path, got {value!r}")
 
 
 def check_string_or_none(name: str, value: Any) -> None:

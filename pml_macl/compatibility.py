@@ -147,6 +147,6 @@ def check_pml_part(part: nn.Module, parts: Mapping[str, PMLPart]) -> None:
             raise ValueError(f"{name} cannot work on multi-hot labels: it {inherits}{parts[cls.__name__].remark}")
     if classes and classes[0].__name__ not in parts:
         raise ValueError(
-            f"{name} cannot be wrapped: the class {classes[0].__name__} of pytorch-metric-learning was not tested on "
-            "multi-hot labels; use a class that docs/parts/pml_parts.md lists (those of version 2.9)"
+            f"{classes[0].__name__} was not tested on multi-hot labels; use a class of pytorch-metric-learning 2.9 "
+            "that docs/parts/pml_parts.md lists"
         )

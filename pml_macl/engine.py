@@ -89,7 +89,7 @@ class _ContrastiveLoss(torch.autograd.Function):
         # torch's once_differentiable does not raise for a constant grad_output; second derivatives would be wrong.
         if torch.is_grad_enabled():
             raise RuntimeError(
-                'the fused engine has no second derivatives, got create_graph=True; set engine="reference" in the loss'
+                'the fused engine has no second derivatives, got create_graph=True; use engine="reference" in the loss'
             )
         gradients = [None if gradient is None else gradient * grad_output for gradient in ctx.saved_tensors]
         return *gradients[:2], None, None, *gradients[2:]

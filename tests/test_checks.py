@@ -32,7 +32,7 @@ def test_check_instance_says_what_it_found(value, message):
 
 @pytest.mark.parametrize("value", [0, -1, -0.5, float("nan"), float("inf"), np.float32(0)])
 def test_check_positive_says_above_0(value):
-    with pytest.raises(ValueError, match=r"^temperature must be finite and above 0, got"):
+    with pytest.raises(ValueError, match=r"^temperature must be above 0 and finite, got"):
         check_positive("temperature", value)
 
 

@@ -1,4 +1,4 @@
-"""LabelSets against Python sets, and everything that must not work on them."""
+"""Compares LabelSets with Python sets, and tests that unsupported operations raise."""
 
 import copy
 
@@ -12,7 +12,7 @@ from pml_macl.label_sets import COMPARISONS, REARRANGEMENTS
 
 
 def naive_equal(rows, ref_rows, threshold, same):
-    """Which pairs overlap by Python sets; ``same`` says which pairs are a row with itself."""
+    """Compare Python sets; ``same(i, j)`` is true if the pair is a row with itself."""
     return [
         [same(i, j) or (len(a & b) >= 1 and len(a & b) / len(a | b) >= threshold) for j, b in enumerate(ref_rows)]
         for i, a in enumerate(rows)
@@ -29,7 +29,7 @@ def random_labels(num_rows, num_classes, generator, density=0.3):
 
 @pytest.mark.parametrize("threshold", [0.0, 0.25, 1 / 3, 0.3, 0.5, 1.0])
 @pytest.mark.parametrize("num_classes", [1, 5, 64, 300])
-def test_equal_means_overlap(num_classes, threshold, generator, device):
+def test_equal_means_share_labels(num_classes, threshold, generator, device):
     labels = random_labels(20, num_classes, generator)
     labels[3] = labels[11] = False
     labels[7] = labels[8]
@@ -53,7 +53,7 @@ def test_references_share_the_table(threshold, generator):
     sets, ref_sets = LabelSets.with_references(labels, ref_labels.long(), threshold)
     expected = naive_equal(as_sets(labels), as_sets(ref_labels), threshold, lambda i, j: False)
     assert (sets.unsqueeze(1) == ref_sets.unsqueeze(0)).tolist() == expected
-    assert not (sets[0] == ref_sets).any()  # no labels, nothing shared, and no row of the one is a row of the other
+    assert not (sets[0] == ref_sets).any()  # row 0 has no labels, and the two share no row
     assert torch.equal(sets.multi_hot(), labels)
     assert torch.equal(ref_sets.multi_hot(), ref_labels)
 
@@ -102,7 +102,7 @@ def test_rearrangements_keep_the_label_sets(generator):
     assert (sets.expand(3, 10) == sets).shape == (3, 10)
 
 
-def test_it_answers_as_an_int64_tensor(device, generator):
+def test_it_has_the_attributes_of_an_int64_tensor(device, generator):
     sets = LabelSets(random_labels(10, 4, generator).to(device))
     assert isinstance(sets, torch.Tensor)
     assert torch.is_tensor(sets)
@@ -155,8 +155,8 @@ NO_MEANING = {
     "isin": lambda s: torch.isin(s, s),
     "join with numbers": lambda s: torch.cat([s, torch.arange(4)]),
     "join after numbers": lambda s: torch.cat([torch.arange(4), s]),
-    "label sets made apart": lambda s: s == LabelSets(s.multi_hot()),
-    "join label sets made apart": lambda s: torch.cat([s, LabelSets(s.multi_hot())]),
+    "label sets created separately": lambda s: s == LabelSets(s.multi_hot()),
+    "join label sets created separately": lambda s: torch.cat([s, LabelSets(s.multi_hot())]),
     "sum": lambda s: s.sum(),
     "addition": lambda s: s + 1,
     "float": lambda s: s.float(),
@@ -179,13 +179,13 @@ NO_MEANING = {
 
 
 @pytest.mark.parametrize("name", NO_MEANING)
-def test_what_needs_classes_is_refused(name, generator):
+def test_operations_that_need_classes_raise(name, generator):
     sets = LabelSets(random_labels(4, 3, generator))
     with pytest.raises(TypeError, match=r"LabelSets"):
         NO_MEANING[name](sets)
 
 
-# Each name of the allow-list, used as PML or a user may use it.
+# One typical call of each allowed operation.
 ALLOWED = {
     "__getitem__": lambda x: x[[4, 0, 1]],
     "index_select": lambda x: x.index_select(0, torch.tensor([4, 0])),
@@ -225,7 +225,7 @@ ALLOWED = {
 
 
 @pytest.mark.parametrize("name", REARRANGEMENTS)
-def test_every_allowed_operation_does_to_label_sets_what_it_does_to_row_numbers(name, generator):
+def test_allowed_operations_give_the_same_result_as_on_row_numbers(name, generator):
     if name == "cuda" and not torch.cuda.is_available():
         pytest.skip("needs a GPU")
     labels = random_labels(6, 3, generator)
@@ -287,7 +287,7 @@ def test_no_rows_or_no_classes(shape):
 
 
 class LargestTensor(TorchDispatchMode):
-    """Remembers the bytes of the largest tensor that any operation made."""
+    """Records the size in bytes of the largest tensor that an operation returns."""
 
     bytes = 0
 
@@ -300,13 +300,13 @@ class LargestTensor(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("threshold", [0.0, 0.5])
-def test_memory_is_that_of_the_pairs(threshold, generator):
+def test_a_comparison_needs_memory_for_the_pairs_of_rows_only(threshold, generator):
     sets, ref_sets = LabelSets.with_references(
         random_labels(300, 500, generator, 0.01), random_labels(400, 500, generator, 0.01), threshold
     )
     with LargestTensor() as matrix:
         assert (sets.unsqueeze(1) == ref_sets.unsqueeze(0)).shape == (300, 400)
-    assert matrix.bytes <= 8 * 300 * 400  # (rows, references) numbers of 8 bytes, no classes
+    assert matrix.bytes <= 8 * 300 * 400  # 8 bytes per pair of rows, whatever the number of classes
     pairs = torch.randint(0, 300, (2, 20000), generator=generator)
     with LargestTensor() as listed:
         assert (sets[pairs[0]] == sets[pairs[1]]).shape == (20000,)

@@ -6,7 +6,7 @@ from pml_macl.label_table import LabelTable, sum_over_shared
 
 
 def naive_sums(labels, ref_labels, values):
-    """Label by label, and pair of labels by pair of labels."""
+    """Compute the sums with loops over the labels or over the pairs of labels."""
     sums = torch.zeros(len(labels), len(ref_labels), dtype=torch.float64)
     for i, anchor in enumerate(labels.tolist()):
         for j, reference in enumerate(ref_labels.tolist()):
@@ -21,7 +21,7 @@ def naive_sums(labels, ref_labels, values):
 @pytest.mark.parametrize("num_classes", [1, 3, 24, 25, 128, 129])
 @pytest.mark.parametrize("of_pairs", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_equal_the_loop(num_classes, of_pairs, dtype, generator, device):
+def test_sums_equal_a_loop(num_classes, of_pairs, dtype, generator, device):
     labels = torch.rand(6, num_classes, generator=generator) < min(0.6, 4 / num_classes)
     ref_labels = torch.rand(9, num_classes, generator=generator) < min(0.6, 4 / num_classes)
     labels[0] = ref_labels[0] = False
@@ -46,7 +46,7 @@ def test_equal_the_loop(num_classes, of_pairs, dtype, generator, device):
 @pytest.mark.parametrize("num_classes", [3, 200])
 @pytest.mark.parametrize("of_pairs", [False, True])
 @pytest.mark.parametrize(("num_rows", "num_references"), [(4, 5), (0, 5), (4, 0)])
-def test_nothing_is_shared(num_classes, of_pairs, num_rows, num_references, device):
+def test_sums_are_0_without_shared_labels(num_classes, of_pairs, num_rows, num_references, device):
     labels = torch.zeros(num_rows, num_classes, dtype=torch.bool, device=device)
     ref_labels = torch.ones(num_references, num_classes, dtype=torch.bool, device=device)
     values = torch.ones((num_classes,) * (1 + of_pairs), device=device)

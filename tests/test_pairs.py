@@ -66,7 +66,7 @@ def test_row_blocks_cover_every_anchor_once(monkeypatch):
     assert list(Pairs(labels[:0], labels).row_blocks()) == []
 
 
-def test_a_miner_replaces_the_thresholds_and_own_copies_stay_left_out():
+def test_a_miner_replaces_the_thresholds_but_not_own():
     labels = torch.eye(3, dtype=torch.bool)
     indices = tuple(torch.tensor(x) for x in ([0, 1, 2], [0, 2, 2], [0, 1], [1, 1]))
     block = Pairs(labels, indices_tuple=indices)[:]
@@ -78,7 +78,7 @@ def test_a_miner_replaces_the_thresholds_and_own_copies_stay_left_out():
     assert block.ignored.sum() == 7
 
 
-def test_statistics_are_made_once_and_only_if_asked_for(monkeypatch, generator):
+def test_statistics_are_computed_once_on_first_access(monkeypatch, generator):
     labels = torch.rand(8, 4, generator=generator) < 0.5
     given = LabelStatistics(4)
     assert Pairs(labels, statistics=given).statistics is given
@@ -102,7 +102,7 @@ def test_sums_of_values(generator):
             assert block.sum_over_shared(by_pair)[i, j].item() == pytest.approx(expected)
 
 
-def test_sums_become_weights_in_place_and_other_weights_stay(generator):
+def test_of_positives_changes_only_the_last_sums_in_place(generator):
     labels = torch.rand(5, 3, generator=generator) < 0.6
     block = Pairs(labels)[:]
     sums = block.sum_over_shared(torch.ones(3))
@@ -119,7 +119,7 @@ def test_sums_become_weights_in_place_and_other_weights_stay(generator):
     assert torch.equal(strict.of_positives(sums), sums * strict.positives)
 
 
-def test_who_takes_the_jaccard_similarities_may_overwrite_them(generator):
+def test_take_jaccard_returns_a_tensor_that_may_be_overwritten(generator):
     block = Pairs(torch.rand(5, 3, generator=generator) < 0.6)[:]
     expected = block.jaccard.clone()
     block.take_jaccard().zero_()

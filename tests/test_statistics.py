@@ -36,7 +36,7 @@ def test_equally_frequent_labels_are_not_rare(labels):
     assert statistics.inverse_frequency().tolist() == [1.0] * labels.shape[1]
 
 
-def test_unseen_labels_and_pairs_count_as_seen_once():
+def test_labels_and_pairs_without_images_count_as_one():
     statistics = LabelStatistics.from_labels(torch.tensor([[1, 1, 0]] * 3 + [[1, 0, 0]]))
     assert statistics.inverse_frequency().tolist() == [1, 4 / 3, 4]
     assert statistics.inverse_cooccurrence().tolist() == [[1, 4 / 3, 4], [4 / 3, 4 / 3, 4], [4, 4, 4]]
@@ -51,7 +51,7 @@ def test_state_dict_round_trip_is_exact():
         assert torch.equal(restored.state_dict()[name], value)
 
 
-def test_half_does_not_touch_the_counts():
+def test_half_does_not_change_the_counts():
     statistics = LabelStatistics.from_labels(torch.ones(70000, 1, dtype=torch.bool)).half()
     assert statistics.counts.tolist() == [70000]
 
@@ -74,7 +74,7 @@ def test_bad_number_of_classes(num_classes, error):
         LabelStatistics(num_classes)
 
 
-def test_a_process_alone_has_its_own_counts(generator):
+def test_synchronize_in_a_single_process_changes_no_counts(generator):
     labels = torch.rand(40, 6, generator=generator) < 0.3
     statistics = LabelStatistics.from_labels(labels, synchronize=True)
     statistics.update(labels)

@@ -33,7 +33,7 @@ def test_position_survives_a_round_trip_and_half():
     ("make", "error", "message"),
     [
         (lambda: LinearTemperature(0, 0.1, 4), ValueError, "start must be above 0"),
-        (lambda: CosineTemperature(0.1, -1, 4), ValueError, "end must be >= 0"),
+        (lambda: CosineTemperature(0.1, -1, 4), ValueError, "end must be above 0"),
         (lambda: CosineTemperature(0.1, 0.1, 0), ValueError, "num_steps must be at least 1, got 0"),
         (lambda: LinearTemperature(0.1, 0.1, 2.5), TypeError, "num_steps must be an integer, got 2.5"),
         (lambda: ConstantTemperature(math.inf), ValueError, "value must be"),

@@ -292,7 +292,7 @@ class TestBadInput:
             ({"query_labels": torch.ones(3, 2)}, r"query_labels must have one row per embedding \(4\), got 3"),
             ({"reference_labels": torch.ones(4, 2)}, r"reference_labels must have one row per embedding \(3\), got 4"),
             ({"reference_labels": torch.ones(3, 5)}, r"reference_labels must have one column per class \(2\), got 5"),
-            ({"query_labels": torch.arange(4)}, r"query_labels must be multi-hot .*one_hot"),
+            ({"query_labels": torch.arange(4)}, r"query_labels must be 2-D multi-hot, .*one_hot"),
             ({"query_labels": torch.full((4, 2), 2)}, "query_labels must hold only 0 and 1, got 2"),
             ({"reference_labels": None}, "reference_labels are missing"),
             ({"ref_includes_query": True}, "reference must begin with the 4 queries"),
