@@ -124,8 +124,8 @@ def _add_up_rows(labels: Tensor, references: LabelTable, values: Tensor | None) 
     # The table has one row for each pair of labels that at least one anchor has.
     num_classes = len(values)
     codes, position = torch.unique(first * num_classes + second, return_inverse=True)
-    carry = references.by_label.index_select(0, codes // num_classes)
-    table = carry.bitwise_and_(references.by_label.index_select(0, codes % num_classes))
+    has_both = references.by_label.index_select(0, codes // num_classes)
+    table = has_both.bitwise_and_(references.by_label.index_select(0, codes % num_classes))
     return _sum_rows(table.to(references.dtype), position, counts, values[first, second])
 
 

@@ -190,7 +190,7 @@ def plot_label_average_precision(
     labels = [f"{classes[index]} ({frequency[index]:,.0f})" for index in order]
     axes.set_yticks(range(len(order)), labels, parse_math=False)
     axes.set(xlim=(0, 100), ylim=(len(order) - 0.5, -0.5), xlabel="average precision [%]")
-    axes.set_ylabel("label (images that carry it)")
+    axes.set_ylabel("label (number of images)")
     axes.grid(axis="x", **GRID)
     add_legend(axes)
     return figure
