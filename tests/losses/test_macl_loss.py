@@ -444,7 +444,7 @@ def test_bad_calls_are_refused_and_change_nothing(name):
         ({"label_statistics": torch.ones(3)}, TypeError, "label_statistics must be a LabelStatistics"),
         ({"reducer": torch.nn.Identity()}, TypeError, "reducer must be"),
         ({"distance": torch.nn.Identity()}, TypeError, "distance must be"),
-        ({"temperature": 0}, ValueError, "temperature must be above 0, got 0"),
+        ({"temperature": 0}, ValueError, "temperature must be above 0 and finite, got 0"),
         ({"temperature": torch.nn.Parameter(torch.ones(()))}, TypeError, "got a Parameter; to train it"),
     ],
 )
