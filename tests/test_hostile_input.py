@@ -497,7 +497,9 @@ BAD_CALLS = {
     ),
     "table: no id": BadCall(lambda w: w.table("image,ship\n,1\n"), ValueError, ("line 2", "id", "empty", "correct")),
     "table: cell of two": BadCall(
-        lambda w: w.table("\ufeffimage,ship\r\na,1\r\nb,2\r\n"), ValueError, ("line 3, column 'ship'", "0, 1, True or False", "'2'")
+        lambda w: w.table("\ufeffimage,ship\r\na,1\r\nb,2\r\n"),
+        ValueError,
+        ("line 3, column 'ship'", "0, 1, True or False", "'2'"),
     ),
     "table: empty cell": BadCall(
         lambda w: w.table("image,ship\na,\n"), ValueError, ("line 2, column 'ship'", "got an empty cell", "write 1")

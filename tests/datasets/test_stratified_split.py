@@ -109,6 +109,12 @@ def test_the_split_never_changes():
     assert "".join(map(str, parts.tolist())) == "010010202020"
 
 
+def test_nothing_is_saved(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    stratified_split(long_tail(50, 3))
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_parts_of_one_and_of_many():
     labels = long_tail(50, 3)
     assert stratified_split(labels, (1.0,)).unique().tolist() == [0]

@@ -1,5 +1,6 @@
 import random
 from collections import Counter
+from pathlib import Path
 
 import pytest
 import torch
@@ -224,6 +225,26 @@ def test_pml_trainer():
     trainer.train(num_epochs=2)
     assert len(seen) == 8
     assert all((batch.sum(dim=0) >= 2).all() for batch in seen)
+
+
+def markdown_rows(path, heading):
+    """The first table below a heading of a page: its header, and the cells of each row by the row's first cell."""
+    text = path.read_text(encoding="utf-8").split(heading, 1)[1]
+    lines = [line for line in text.split("\n\n|", 1)[1].split("\n\n")[0].splitlines() if "---" not in line]
+    header, *rows = ([cell.strip() for cell in line.strip("|").split("|")] for line in lines)
+    return header, {row[0]: row for row in rows}
+
+
+def test_the_page_repeats_the_figures_of_the_ablation():
+    docs = Path(__file__).parents[2] / "docs"
+    measured_header, measured = markdown_rows(docs / "results" / "ablation.md", "## Sampler")
+    header, shown = markdown_rows(docs / "parts" / "label_balanced_sampler.md", "lowered every metric")
+    column_of = {name: measured_header.index(name.replace("mean of all metrics", "mean")) for name in header[1:]}
+    for name, answer in (("shuffled", "default"), ("label-balanced", "label-balanced")):
+        expected = [measured[answer][column].split(" ")[0] for column in column_of.values()]
+        assert shown[name][1:] == expected
+    seven = range(1, 8)
+    assert all(float(measured["label-balanced"][i]) < float(measured["default"][i]) for i in seven)
 
 
 def good_labels():
