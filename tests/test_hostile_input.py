@@ -489,7 +489,7 @@ BAD_CALLS = {
     "table: missing column": BadCall(
         lambda w: w.table("image,ship,tree\na,1\n"),
         ValueError,
-        ("line 2", "2 cells under 3 columns", "correct that row"),
+        ("line 2", "one cell per column (3), got 2 cells", "correct that row"),
     ),
     "table: column without name": BadCall(
         lambda w: w.table("image,\na,1\n"), ValueError, ("column 2 of 2 has no name", "name it")
@@ -505,10 +505,12 @@ BAD_CALLS = {
     ),
     "table: no id": BadCall(lambda w: w.table("image,ship\n,1\n"), ValueError, ("line 2", "id", "empty", "correct")),
     "table: cell of two": BadCall(
-        lambda w: w.table("\ufeffimage,ship\r\na,1\r\nb,2\r\n"), ValueError, ("line 3, column 'ship'", "0 or 1", "'2'")
+        lambda w: w.table("\ufeffimage,ship\r\na,1\r\nb,2\r\n"),
+        ValueError,
+        ("line 3, column 'ship'", "0, 1, True or False", "'2'"),
     ),
     "table: empty cell": BadCall(
-        lambda w: w.table("image,ship\na,\n"), ValueError, ("line 2, column 'ship'", "got ''")
+        lambda w: w.table("image,ship\na,\n"), ValueError, ("line 2, column 'ship'", "got an empty cell", "write 1")
     ),
     "table: UTF-16": BadCall(
         lambda w: w.table("image,ship\na,1\n".encode("utf-16")), ValueError, ("not a comma-", "UTF-8", "export it")

@@ -1,4 +1,4 @@
-"""Multi-label image data sets, and splits of them."""
+"""Data sets of images with multi-labels, and functions that split them."""
 
 from pml_macl.datasets.base_multi_label_image_dataset import BaseMultiLabelImageDataset
 from pml_macl.datasets.dlrsd import DLRSD

@@ -1,4 +1,4 @@
-"""The base of data sets that take the multi-labels of each image from a mask."""
+"""The base class of data sets that compute the labels of an image from its mask."""
 
 import os
 from abc import ABC, abstractmethod
@@ -22,14 +22,17 @@ if TYPE_CHECKING:
 
 
 class BaseMaskDataset(BaseMultiLabelImageDataset, ABC):
-    """Images in the folder ``Images``, with a PNG mask of the same name and size for each in ``Labels``.
+    """Reads the images in the folder ``Images`` and computes their labels from the masks in ``Labels``.
+
+    Each image has a PNG mask of the same name and size.
 
     Args:
         root: the folder that holds both folders.
         split: keep the images of this split; None keeps all.
-        min_fraction: smallest share of the mask that a label must cover, in [0, 1]; at least one pixel in any case.
+        min_fraction: smallest share of the mask that a label must cover, in [0, 1]. At 0, one pixel is enough.
         transform: called on each RGB ``PIL.Image``; None makes a (3, H, W) float32 tensor in [0, 1].
-        split_file: the file that names the splits; None reads ``splits.csv`` in ``root``.
+        split_file: a file from ``write_split`` that names the split of each image; None reads ``splits.csv`` in
+            ``root``.
     """
 
     LAYOUT: ClassVar[OfficialLayout]
@@ -65,12 +68,12 @@ class BaseMaskDataset(BaseMultiLabelImageDataset, ABC):
         super().__init__([images[name] for name in ids], labels, ids, self.CLASSES, transform)
 
     def _shares(self, image_path: Path, mask_path: Path) -> NDArray[np.float64]:
-        """Compute the (C,) share of the mask's pixels in each class."""
+        """Compute the (C,) share of the mask that each class covers."""
         mask = decode(mask_path, lambda image: image.copy())
         size = decode(image_path, lambda image: image.size)
         if mask.size != size:
             raise ValueError(
-                f"mask {mask_path} must have the size of {image_path}, {size}, got {mask.size}; replace one of them"
+                f"mask {mask_path} must have the size of {image_path}, {size}, got {mask.size}; replace one of the two"
             )
         try:
             counts = self.count_pixels(mask)
@@ -82,4 +85,8 @@ class BaseMaskDataset(BaseMultiLabelImageDataset, ABC):
     @staticmethod
     @abstractmethod
     def count_pixels(mask: "Image.Image") -> NDArray[np.int64]:
-        """Count the (C,) pixels of each class; raise ValueError with what the mask has if a pixel is of no class."""
+        """Count the (C,) pixels of each class.
+
+        Raises:
+            ValueError: the mask has wrong pixels; the message continues the sentence "mask PATH has ...".
+        """

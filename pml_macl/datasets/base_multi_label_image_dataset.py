@@ -1,4 +1,4 @@
-"""The base of all data sets that read image files with multi-labels."""
+"""The base class of all data sets that read image files with multi-labels."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -14,9 +14,9 @@ from pml_macl.labels import check_labels
 
 
 class BaseMultiLabelImageDataset(Dataset[tuple[Any, Tensor]]):
-    """Image files with multi-labels; the base of every data set that reads image files.
+    """Reads image files and pairs each with its label set; every data set of image files is a subclass.
 
-    Indexing decodes the image, which needs Pillow (``pip install pml_macl[examples]``).
+    Indexing decodes one image, which needs Pillow (``pip install pillow``).
 
     Args:
         paths: the N image files.
@@ -33,7 +33,7 @@ class BaseMultiLabelImageDataset(Dataset[tuple[Any, Tensor]]):
 
     Raises:
         TypeError: ``labels`` is not a tensor, or ``transform`` cannot be called.
-        ValueError: the labels are not multi-hot, the lengths differ, or a name appears twice.
+        ValueError: the labels are not multi-hot, the lengths differ, or an id or class appears twice.
 
     Example:
         >>> import torch
@@ -75,7 +75,7 @@ class BaseMultiLabelImageDataset(Dataset[tuple[Any, Tensor]]):
         return image_to_tensor(image) if self.transform is None else self.transform(image), self.labels[index].clone()
 
     def check_images(self) -> None:
-        """Read every image once, to find broken ones before training starts.
+        """Read every image once to find broken ones before training starts.
 
         Raises:
             ValueError: some images cannot be decoded; the message counts them and names the first ones.

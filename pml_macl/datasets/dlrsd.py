@@ -1,4 +1,4 @@
-"""The dense labelling remote sensing data set."""
+"""The dense labelling remote sensing data set (DLRSD)."""
 
 from typing import TYPE_CHECKING
 
@@ -13,31 +13,31 @@ if TYPE_CHECKING:
 
 
 class DLRSD(BaseMaskDataset):
-    """DLRSD: the 2100 aerial images of UC Merced Land Use with a mask of 17 classes each.
+    """DLRSD: the 2100 aerial images of UC Merced Land Use, each with a mask of 17 classes.
 
-    The multi-labels come from the masks: every visible class, or every class that covers ``min_fraction`` of the
-    image. They differ from the multi-labels of Chaudhuri et al., which ``UCMercedMultiLabel`` reads. Ids and order of
-    the classes are the same, so one split file fits both.
+    An image has the label of every class that its mask shows, or of every class that covers at least
+    ``min_fraction`` of the mask. These labels differ from those of Chaudhuri et al., which ``UCMercedMultiLabel``
+    reads. The ids and the order of the classes are the same, so one split file fits both data sets.
 
     Please cite Shao, Yang and Zhou, "Performance evaluation of single-label and multi-label remote sensing image
     retrieval using a dense labeling dataset", Remote Sensing 10(6), 2018, and Yang and Newsam, "Bag-of-visual-words
-    and spatial extensions for land-use classification", ACM SIGSPATIAL GIS 2010. The images are of the USGS National
-    Map and in the public domain; for the terms of the masks see the project page, which offers the data: Zhou
-    Weixun's data sets (sites.google.com/view/zhouwx/dataset). The folder layout:
+    and spatial extensions for land-use classification", ACM SIGSPATIAL GIS 2010. The images are from the USGS
+    National Map and in the public domain. Get the data from Zhou Weixun's page
+    (sites.google.com/view/zhouwx/dataset), and see there for the terms of the masks. The folder layout:
 
         Images/<scene>/<name>.tif   such as Images/airplane/airplane00.tif
-        Labels/<scene>/<name>.png   one channel or a palette, values 1 to 17, of the size of the image
+        Labels/<scene>/<name>.png   one channel or a palette, values 1 to 17, as large as the image
 
-    The values number the classes in alphabetical order, from 1 for airplane to 17 for water, as in the AiTLAS
-    toolbox. There is no published split; make one with ``stratified_split`` and ``write_split``.
+    The values 1 (airplane) to 17 (water) number the classes in alphabetical order, as the AiTLAS toolbox does. There
+    is no published split; make one with ``stratified_split`` and ``write_split``.
 
     Args:
         root: the folder that holds ``Images`` and ``Labels``.
         split: keep the images of this split; None keeps all.
-        min_fraction: smallest share of the mask that a label must cover, in [0, 1]; at least one pixel in any case.
+        min_fraction: smallest share of the mask that a label must cover, in [0, 1]. At 0, one pixel is enough.
             A large value may leave an image without labels.
         transform: called on each RGB ``PIL.Image``; None makes a (3, H, W) float32 tensor in [0, 1].
-        split_file: the file that names the splits, as ``write_split`` writes it; None reads ``splits.csv`` in
+        split_file: a file from ``write_split`` that names the split of each image; None reads ``splits.csv`` in
             ``root``.
 
     Attributes:
@@ -49,8 +49,9 @@ class DLRSD(BaseMaskDataset):
     Raises:
         FileNotFoundError: a folder, an image or its mask is missing; the message says where to get the data.
         TypeError: an argument has the wrong type.
-        ValueError: a mask has another size than its image, another kind of pixels, or an unknown value, two images
-            have one name, ``min_fraction`` is out of range, or the split is unknown or of other data.
+        ValueError: a mask differs in size from its image, has the wrong kind of pixels or an unknown value; two
+            images have the same name; ``min_fraction`` is out of range; the split is unknown, or the split file names
+            images that do not exist.
 
     Example:
         >>> from pathlib import Path

@@ -12,7 +12,10 @@ if TYPE_CHECKING:
     from PIL import Image
 
 T = TypeVar("T")
-FORMATS = ("JPEG", "PNG", "TIFF", "BMP")  # Pillow decodes some of the others by running a program
+FORMATS = ("JPEG", "PNG", "TIFF", "BMP")  # Pillow runs a program to decode some other formats
+TO_8_BITS = (
+    "Image.fromarray(np.interp(np.asarray(Image.open(path)), (low, high), (0, 255)).astype(np.uint8)).save(new_path)"
+)
 
 
 def load_image(path: Path, preview: bool = False) -> "Image.Image":
@@ -20,36 +23,45 @@ def load_image(path: Path, preview: bool = False) -> "Image.Image":
 
     Args:
         path: the file.
-        preview: decode a JPEG at an eighth of its size, which reads the whole file in less time.
+        preview: decode a JPEG at an eighth of its size; this reads the whole file too, but takes less time.
+
+    Returns:
+        The image in mode RGB.
 
     Raises:
-        FileNotFoundError: the file is gone.
+        FileNotFoundError: the file does not exist.
         ImportError: Pillow is not installed.
-        ValueError: the file cannot be decoded, or its values have more than 8 bits.
+        ValueError: the file cannot be decoded, or its channels have more than 8 bits.
     """
 
     def to_rgb(image: "Image.Image") -> "Image.Image":
-        if image.mode.startswith(("I", "F")):
-            raise ValueError(f"mode {image.mode}, expected 8 bits per channel")
+        if image.mode.startswith(("I", "F")):  # 16 or 32 bits per pixel, whose range Pillow does not know
+            return image
         if preview:
             image.draft(None, (1, 1))
         return image.convert("RGB")
 
-    return decode(path, to_rgb)
+    image = decode(path, to_rgb)
+    if image.mode != "RGB":
+        raise ValueError(
+            f"image {path} must have 8 bits per channel, got mode {image.mode}; convert it with {TO_8_BITS}, where low "
+            "and high are the range of the values in your data set"
+        )
+    return image
 
 
 def decode(path: Path, read: Callable[["Image.Image"], T]) -> T:
-    """Open an image and return what ``read`` makes of it; raise ValueError with the path if that fails."""
+    """Open an image and return the result of ``read``; raise ValueError with the path if either fails."""
     try:
         from PIL import Image
     except ImportError as error:
-        raise ImportError("decoding images needs Pillow; install it with: pip install pml_macl[examples]") from error
+        raise ImportError("decoding images needs Pillow; install it with: pip install pillow") from error
     try:
         with Image.open(path, formats=FORMATS) as image:
             return read(image)
     except FileNotFoundError:
         raise
-    except Exception as error:  # Pillow raises errors of many types on broken files
+    except Exception as error:  # broken files make Pillow raise many types of errors
         raise ValueError(f"cannot decode image {path} ({error}); replace or re-encode it") from error
 
 

@@ -1,4 +1,4 @@
-"""Finding the image file of each id in a label table."""
+"""Finding the image file that belongs to each image id."""
 
 import os
 import re
@@ -7,23 +7,24 @@ from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp")
-Candidates = Callable[[list[str]], list[Path]]  # the images that the folders and the file name of an id may mean
+Candidates = Callable[[list[str]], list[Path]]  # maps the parts of an id (folders, file name) to the images that fit
 
 
 def match_images(ids: Sequence[str], candidates: Candidates, how_to_fix: str) -> list[Path]:
-    """Find the one image that each id means.
+    """Find the image of each id.
 
     Args:
-        ids: the image ids, as a label table writes them.
+        ids: the image ids, as the label table writes them.
         candidates: :func:`by_path` or :func:`by_name`.
-        how_to_fix: the end of the error message if images are missing.
+        how_to_fix: the end of the error message that reports missing images.
 
     Returns:
         One path per id, in the order of the ids.
 
     Raises:
         FileNotFoundError: an id has no image.
-        ValueError: an id could lead out of the image folder or fits several images, or two ids mean the same image.
+        ValueError: an id could name a file outside the image folder or fits several images, or two ids mean the same
+            image.
     """
     found: dict[Path, str] = {}
     missing = []
@@ -48,19 +49,19 @@ def match_images(ids: Sequence[str], candidates: Candidates, how_to_fix: str) ->
 
 
 def by_path(folder: Path) -> Candidates:
-    """Match ids that are paths in a folder, such as ``a/b.jpg`` or ``a/b``.
+    """Match ids that are paths relative to a folder, such as ``a/b.jpg`` or ``a/b``.
 
-    The extension may be missing or in another case. An image with exactly the name of the id is preferred.
+    An id may lack the extension or write it in another case. A file whose name equals the id wins over the others.
 
     Args:
         folder: the image folder.
 
     Raises:
-        FileNotFoundError: there is no such folder.
+        FileNotFoundError: the folder does not exist.
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"no image folder at {folder}; check the path")
-    listings: dict[Path, dict[str, list[str]]] = {}  # each folder is listed once
+    listings: dict[Path, dict[str, list[str]]] = {}  # lists each folder only once
 
     def candidates(parts: list[str]) -> list[Path]:
         parent, name = folder.joinpath(*parts[:-1]), parts[-1]
@@ -74,7 +75,7 @@ def by_path(folder: Path) -> Candidates:
 
 
 def by_name(tree: dict[str, Path]) -> Candidates:
-    """Match ids by their file name alone: in any case, whatever their folders and their extension.
+    """Match ids by file name only; case, folders and extension do not matter.
 
     Args:
         tree: the images, as :func:`list_tree` returns them.
@@ -89,16 +90,18 @@ def by_name(tree: dict[str, Path]) -> Candidates:
 
 
 def inner_parts(image_id: str) -> list[str]:
-    """Split an id into folders and file name; raise ValueError if it could lead out of the image folder."""
+    """Split an id into folders and file name; raise ValueError if it could name a file outside the image folder."""
     parts = [part for part in re.split(r"[/\\]", image_id) if part not in ("", ".")]
     absolute = PurePosixPath(image_id).is_absolute() or bool(PureWindowsPath(image_id).anchor)
     if absolute or not parts or ".." in parts:
-        raise ValueError(f"id {image_id!r} does not name a file in the image folder; ids are relative and without '..'")
+        raise ValueError(
+            f"id {image_id!r} does not name a file in the image folder; ids must be relative and without '..'"
+        )
     return parts
 
 
 def split_extension(name: str) -> tuple[str, str]:
-    """Split a file name into stem and lower-case extension; unknown extensions stay in the stem."""
+    """Split a file name into stem and lower-case extension; an unknown extension stays in the stem."""
     stem, extension = os.path.splitext(name)
     return (stem, extension.lower()) if extension.lower() in EXTENSIONS else (name, "")
 
@@ -106,7 +109,7 @@ def split_extension(name: str) -> tuple[str, str]:
 def list_folder(folder: Path) -> dict[str, list[str]]:
     """List the images of a folder by stem, and by stem with lower-case extension."""
     listing = defaultdict(list)
-    if os.path.isdir(folder):  # unlike Path.is_dir, False for any text that no path can be
+    if os.path.isdir(folder):  # unlike Path.is_dir, it returns False for text that cannot be a path
         for name in sorted(os.listdir(folder)):
             stem, extension = split_extension(name)
             if extension:
@@ -116,14 +119,14 @@ def list_folder(folder: Path) -> dict[str, list[str]]:
 
 
 def list_tree(folder: Path, extensions: Sequence[str] = EXTENSIONS) -> dict[str, Path]:
-    """List the images in a folder and in its direct sub-folders, sorted by folder and name.
+    """List the images in a folder and in its direct sub-folders, sorted by folder, then by name.
 
     Args:
-        folder: the folder; hidden files in it are skipped.
-        extensions: which of ``EXTENSIONS`` to list.
+        folder: the folder; hidden files are skipped.
+        extensions: the extensions to list, a subset of ``EXTENSIONS``.
 
     Returns:
-        The path of each image by its name without extension.
+        A dictionary from each image's name without extension to its path.
 
     Raises:
         ValueError: the names of two images differ only in folder, extension or case.

@@ -1,4 +1,4 @@
-"""The AID multi-label data set."""
+"""The AID multi-label data set (ML-AID)."""
 
 import os
 from collections.abc import Callable
@@ -18,14 +18,15 @@ from pml_macl.datasets.split_file import select_rows
 class MLAID(BaseMultiLabelImageDataset):
     r"""ML-AID, the AID multi-label data set: 3000 aerial images, 100 of each of 30 scenes, with 17 multi-labels.
 
-    The scenes are not labels. The published split has 2400 images for training and 600 for test. Take a validation
-    part from the training images: write ``stratified_split(train.labels, (0.8, 0.2))`` and ``train.ids`` to a file with
-    ``write_split``. Then load ``"train"`` and ``"val"`` with that file, and ``"test"`` without it.
+    The scene of an image is not one of its labels. The published split has 2400 training and 600 test images. To take
+    a validation split from the training images, load ``train = MLAID(root, "train")`` and call
+    ``write_split(path, train.ids, stratified_split(train.labels, (0.8, 0.2)))``. Then load ``"train"`` and ``"val"``
+    with ``split_file=path``, and ``"test"`` without it.
 
     Please cite Hua, Mou and Zhu, "Relation network for multilabel aerial image classification", IEEE TGRS 58(7),
     2020, for the multi-labels, and Xia et al., "AID: a benchmark data set for performance evaluation of aerial scene
-    classification", IEEE TGRS 55(7), 2017, for the images, whose terms are not stated. Get the data from
-    the project page "AID-Multilabel-Dataset" (github.com/Hua-YS/AID-Multilabel-Dataset). The folder layout:
+    classification", IEEE TGRS 55(7), 2017, for the images. The authors state no terms for the images. Get the
+    data from the project page "AID-Multilabel-Dataset" (github.com/Hua-YS/AID-Multilabel-Dataset). The folder layout:
 
         images_tr/<Scene>/<name>.jpg     such as images_tr/Airport/airport_1.jpg
         images_test/<Scene>/<name>.jpg
@@ -35,7 +36,7 @@ class MLAID(BaseMultiLabelImageDataset):
         root: the folder with this layout.
         split: ``"train"`` or ``"test"`` as published, or a split of ``split_file``; None keeps all images.
         transform: called on each RGB ``PIL.Image``; None makes a (3, H, W) float32 tensor in [0, 1].
-        split_file: the file that names the splits, as ``write_split`` writes it; None takes the published split.
+        split_file: a file from ``write_split`` that names the split of each image; None takes the published split.
 
     Attributes:
         classes: the 17 label names in the order of the label columns.
@@ -46,8 +47,8 @@ class MLAID(BaseMultiLabelImageDataset):
     Raises:
         FileNotFoundError: a folder, the label file or an image is missing; the message says where to get them.
         TypeError: an argument has the wrong type.
-        ValueError: the label file is malformed (the message names line and column), two images have one name, an id
-            leaves the folder, or the split is unknown or of other data.
+        ValueError: the label file is malformed (the message names line and column); two images have the same name; an
+            id names a file outside the folder; the split is unknown, or the split file names images that do not exist.
 
     Example:
         >>> from tempfile import TemporaryDirectory

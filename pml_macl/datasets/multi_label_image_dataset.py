@@ -1,4 +1,4 @@
-"""A data set of an image folder and a label table."""
+"""The data set that reads an image folder and a label table."""
 
 import os
 from collections.abc import Callable, Collection
@@ -14,13 +14,16 @@ from pml_macl.datasets.label_table import read_label_table
 
 
 class MultiLabelImageDataset(BaseMultiLabelImageDataset):
-    r"""An image folder with a label table: one row per image, one column of 0 and 1 per class.
+    r"""Reads images from a folder and their labels from a table.
 
-    The table is UTF-8 text with tabs or commas between the columns; the first line names them. The first column holds
-    the image ids: file names in the folder or its sub-folders, with or without extension (jpg, jpeg, png, tif, tiff,
-    bmp). Every other column is a class, with cells 0 or 1 (or 0.0 or 1.0), unless ``split_column`` or
-    ``ignore_columns`` names it. The constructor checks the whole table and finds the images of the chosen split.
-    Indexing decodes an image, which needs Pillow (``pip install pml_macl[examples]``).
+    The table is UTF-8 text with tabs or commas between the columns, and its first line names the columns. Each
+    further line describes one image. The id column, by default the first one, holds the image ids: file names in the
+    folder or its sub-folders, with or without extension (jpg, jpeg, png, tif, tiff, bmp). Every other column is a
+    class, unless ``split_column`` or ``ignore_columns`` names it. The cells of a class are 1, 1.0 or True if the image
+    has the label, and 0, 0.0 or False if not.
+
+    The constructor checks the whole table and finds the images of the chosen split. Indexing decodes an image, which
+    needs Pillow (``pip install pillow``).
 
     Args:
         images: the image folder.
@@ -29,6 +32,8 @@ class MultiLabelImageDataset(BaseMultiLabelImageDataset):
         split_column: name of the column that holds the split of each row.
         ignore_columns: names of further columns that are not classes.
         transform: called on each RGB ``PIL.Image``; None makes a (3, H, W) float32 tensor in [0, 1].
+        id_column: name of the column that holds the image ids; None is the first column. If you name another column,
+            an unnamed first column is ignored, such as the row index that pandas writes.
 
     Attributes:
         classes: the C label names in the order of the columns.
@@ -40,7 +45,7 @@ class MultiLabelImageDataset(BaseMultiLabelImageDataset):
         FileNotFoundError: the folder, the table or an image of a row is missing.
         TypeError: an argument has the wrong type.
         ValueError: the table is malformed (the message names line and column), a split or column is unknown, or an
-            id leaves the folder or is ambiguous.
+            id names a file outside the folder or fits several images.
 
     Example:
         >>> from pathlib import Path
@@ -63,11 +68,13 @@ class MultiLabelImageDataset(BaseMultiLabelImageDataset):
         split_column: str | None = None,
         ignore_columns: Collection[str] = (),
         transform: Callable[[Any], Any] | None = None,
+        id_column: str | None = None,
     ) -> None:
         check_path("images", images)
         check_path("labels_file", labels_file)
         check_string_or_none("split", split)
         check_string_or_none("split_column", split_column)
+        check_string_or_none("id_column", id_column)
         is_collection = isinstance(ignore_columns, Collection) and not isinstance(ignore_columns, str)
         if not is_collection or not all(isinstance(name, str) for name in ignore_columns):
             raise TypeError(f"ignore_columns must be a collection of column names, got {ignore_columns!r}")
@@ -76,7 +83,7 @@ class MultiLabelImageDataset(BaseMultiLabelImageDataset):
             raise ValueError(
                 f"split {split!r} was given without split_column; set it to the name of the column that holds the split"
             )
-        table = read_label_table(Path(labels_file), split_column, ignore_columns)
+        table = read_label_table(Path(labels_file), split_column, ignore_columns, id_column)
         rows = [row for row, found in enumerate(table.splits) if split in (None, found)]
         if not rows:
             splits = ", ".join(sorted(set(table.splits))[:10])

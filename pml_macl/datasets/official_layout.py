@@ -1,4 +1,4 @@
-"""The folder layout of a published data set, as its archive unpacks."""
+"""The folder layout of a published data set after unpacking."""
 
 import os
 from dataclasses import dataclass
@@ -9,13 +9,13 @@ from pml_macl.checks import check_path
 
 @dataclass(frozen=True)
 class OfficialLayout:
-    """What the root folder of a data set must hold, and where to get the data.
+    """Describes what the root folder of a data set must contain, and where to get the data.
 
     Attributes:
         name: name of the data set.
         source: where to get the data.
-        entries: what the root holds, as patterns such as ``Images/<scene>/<name>.tif``. :meth:`find` looks for the
-            first part of each: a folder if more parts follow, otherwise a file.
+        entries: the files that the root contains, as patterns such as ``Images/<scene>/<name>.tif``. :meth:`find` looks
+            for the first part of each: a folder if more parts follow, otherwise a file.
     """
 
     name: str
@@ -40,5 +40,5 @@ class OfficialLayout:
         return found
 
     def how_to_fix(self, root: Path) -> str:
-        """Say how to complete a root folder in which something is missing."""
+        """Return the sentence that says where to get the data and what the root must contain."""
         return f"Get the data from {self.source}; {root} must then hold {', '.join(self.entries)}"

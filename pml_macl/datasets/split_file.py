@@ -1,4 +1,4 @@
-"""Files that name the split of each image."""
+"""Reading and writing the file that names the split of each image."""
 
 import csv
 import os
@@ -16,22 +16,23 @@ HEADER = ["id", "split"]
 def write_split(
     path: str | os.PathLike[str], ids: Sequence[str], parts: Tensor, names: Sequence[str] = ("train", "val", "test")
 ) -> None:
-    """Write a split to a CSV file with the two columns ``id`` and ``split``.
+    """Save which split each image belongs to, as a CSV file with the columns ``id`` and ``split``.
 
     The function never replaces an existing file, because results on different splits cannot be compared.
 
     Args:
         path: the file; its folder must exist.
         ids: the N image ids, all different.
-        parts: (N,) integers, the number of each image's part, as ``stratified_split`` returns them.
+        parts: (N,) integers, the part of each image as an index into ``names``, such as the result of
+            ``stratified_split``.
         names: the name of each part.
 
     Raises:
-        FileExistsError: the file exists.
-        FileNotFoundError: its folder does not exist.
+        FileExistsError: the file exists already.
+        FileNotFoundError: the folder of the file does not exist.
         TypeError: an argument has the wrong type.
-        ValueError: the lengths differ, a part has no name, or an id or name is empty, repeated, begins or ends with a
-            space, or contains a line break.
+        ValueError: the lengths differ, a part has no name, or an id or name is empty, occurs twice, begins or ends with
+            a space, or contains a line break.
 
     Example:
         >>> import tempfile, torch
@@ -62,10 +63,12 @@ def write_split(
             )
     path = Path(path)
     if not path.parent.is_dir():
-        raise FileNotFoundError(f"no folder {path.parent} for the split file {path.name}; make it first")
+        raise FileNotFoundError(f"no folder {path.parent} for the split file {path.name}; create it first")
     if path.exists():
-        raise FileExistsError(f"{path} exists; read it, or remove it first if no result depends on that split")
-    unfinished = path.with_name(f"{path.name}.{os.getpid()}.part")  # a truncated split would look complete
+        raise FileExistsError(
+            f"{path} already exists; read it with read_split, or remove it if no result depends on that split"
+        )
+    unfinished = path.with_name(f"{path.name}.{os.getpid()}.part")  # a truncated file would pass as a complete split
     try:
         with unfinished.open("w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")
@@ -77,16 +80,16 @@ def write_split(
 
 
 def read_split(path: str | os.PathLike[str]) -> dict[str, str]:
-    """Read the file of a split, as ``write_split`` writes it.
+    """Read a split file that ``write_split`` wrote.
 
     Args:
-        path: the file: UTF-8 text with commas or tabs between two columns and the first line ``id,split``.
+        path: the file: UTF-8 text with the first line ``id,split`` and commas or tabs between the two columns.
 
     Returns:
-        The split of each image id, in the order of the file.
+        A dictionary from image id to split, in the order of the file.
 
     Raises:
-        FileNotFoundError: there is no such file.
+        FileNotFoundError: the file does not exist.
         TypeError: ``path`` is not a path.
         ValueError: the file is malformed; the message names the line.
     """
@@ -102,21 +105,24 @@ def read_split(path: str | os.PathLike[str]) -> dict[str, str]:
     splits: dict[str, str] = {}
     for line, cells in rows:
         if len(cells) != 2 or not all(cells):
-            raise ValueError(f"{path}, line {line}: need an id and a split, got {cells[:3]}; correct that row")
+            raise ValueError(
+                f"{path}, line {line}: a row must have an id and a split, got {cells[:3]}; correct that row"
+            )
         if cells[0] in splits:
             raise ValueError(f"{path}, line {line}: id {cells[0]!r} appears twice; keep one of the rows")
         splits[cells[0]] = cells[1]
     if not splits:
-        raise ValueError(f"{path} has a header but no rows; write one row an image below it")
+        raise ValueError(f"{path} has a header but no rows; write one row per image below it")
     return splits
 
 
 def select_rows(
     ids: Sequence[str], split: str | None, split_file: str | os.PathLike[str] | None, root: Path
 ) -> list[int]:
-    """Find the rows of the ids that belong to a split.
+    """Find the images that belong to a split.
 
-    Images that the split file does not name belong to no split. Images that it names must exist.
+    An image that the split file does not name belongs to no split. Every image that the file names for the split must
+    exist.
 
     Args:
         ids: the image ids of a data set.
@@ -125,18 +131,18 @@ def select_rows(
         root: the folder of the data set.
 
     Returns:
-        The rows, ascending.
+        The positions of these images in ``ids``, ascending.
 
     Raises:
-        FileNotFoundError: there is no such file.
+        FileNotFoundError: the file does not exist.
         TypeError: an argument has the wrong type.
-        ValueError: the file is malformed, has no such split, or names unknown ids; or ``split_file`` is given without
+        ValueError: the file is malformed, lacks the split or names unknown ids, or ``split_file`` is given without
             ``split``.
     """
     check_string_or_none("split", split)
     if split is None:
         if split_file is not None:
-            raise ValueError(f"split_file was given without split; set split to the part of {split_file} to keep")
+            raise ValueError(f"split_file was given without split; set split to one of the splits in {split_file}")
         return list(range(len(ids)))
     path = root / "splits.csv" if split_file is None else split_file
     check_path("split_file", path)
@@ -155,7 +161,7 @@ def select_rows(
 
 
 def check_texts(name: str, texts: Sequence[str]) -> None:
-    """Raise unless these are distinct strings that survive being written to a CSV file and read again."""
+    """Raise unless ``texts`` are distinct strings that a CSV file preserves."""
     if isinstance(texts, str):
         raise TypeError(f"{name} must be a sequence of strings, got {texts!r}")
     seen = set()

@@ -1,4 +1,4 @@
-"""A split that gives every part its share of each label."""
+"""Splitting a data set so that each part gets its share of every label."""
 
 import math
 import random
@@ -15,22 +15,23 @@ from pml_macl.labels import check_labels
 def stratified_split(labels: Tensor, fractions: Sequence[float] = (0.6, 0.2, 0.2), seed: int = 0) -> Tensor:
     """Split a data set by iterative stratification (Sechidis, Tsoumakas and Vlahavas, ECML PKDD 2011).
 
-    The algorithm deals out the label with the fewest remaining images first, so that chance does not decide where the
-    images of a rare label go. Each image of that label goes to the part that still needs most images of the label; on
-    a tie, to the part that needs most images of any kind; on a further tie, to a random one. Images without labels
-    are dealt out last.
+    The algorithm assigns the images of one label at a time and starts with the rarest label. It always continues with
+    the label that has the fewest unassigned images. Each image goes to the part that lacks the most images of the
+    label; on a tie, to the part that lacks the most images overall; on a further tie, to a random one of these parts.
+    Images without labels are assigned last.
 
-    Every image is in exactly one part. The rarest label is within one image of its fraction in each part; the other
-    labels and the sizes of the parts come close to their fractions, which cannot all be met at once. Equal arguments
-    give equal splits on every machine.
+    Every image is in exactly one part. In each part the count of the rarest label differs by less than one image from
+    its exact share. The other labels and the sizes of the parts come close to their shares; not all of them can be met
+    at once. Equal arguments give equal splits on every machine. The function saves nothing: pass its result to
+    ``write_split``.
 
     Args:
         labels: (N, C) multi-hot label sets.
-        fractions: share of the images in each part, each above 0, with the sum 1.
-        seed: seed of the random order of the images and of the choice on ties, >= 0.
+        fractions: share of the images in each part, each above 0; they must add up to 1.
+        seed: seed of the random order of the images and of the random choice on ties, >= 0.
 
     Returns:
-        (N,) int64, the part of each image: an index into ``fractions``.
+        (N,) int64: the part of each image as an index into ``fractions``.
 
     Raises:
         TypeError: an argument has the wrong type.
@@ -46,11 +47,11 @@ def stratified_split(labels: Tensor, fractions: Sequence[float] = (0.6, 0.2, 0.2
     shares = check_fractions(fractions)
     check_integer("seed", seed, 0)
     left = check_labels(labels).cpu().numpy()
-    rng = random.Random(seed)  # its random() gives the same numbers in all versions, unlike numpy's generators
+    rng = random.Random(seed)  # random() gives the same numbers in all Python versions; numpy's generators may change
     order = np.argsort([rng.random() for _ in left], kind="stable")
     left = left[order]
     parts = np.full(len(left), -1)
-    lacking = shares * len(left)  # images that each part still lacks
+    lacking = shares * len(left)  # number of images that each part still lacks
     lacking_of_label = shares[:, None] * left.sum(axis=0)  # the same for each label
     counts = left.sum(axis=0)
     while counts.any():
@@ -70,11 +71,11 @@ def stratified_split(labels: Tensor, fractions: Sequence[float] = (0.6, 0.2, 0.2
 
 
 def neediest(rng: random.Random, *lacking: np.ndarray) -> int:
-    """The part that lacks most by the first criterion; later criteria, then chance, decide between equals."""
+    """Return the part that lacks most by the first criterion; later criteria break ties, then chance does."""
     candidates = np.arange(len(lacking[0]))
     for values in lacking:
         values = values[candidates]
-        candidates = candidates[values > values.max() - 1e-6]  # differences of sums of fractions are not exact
+        candidates = candidates[values > values.max() - 1e-6]  # sums of fractions carry rounding errors
     return int(candidates[0] if len(candidates) == 1 else candidates[int(rng.random() * len(candidates))])
 
 

@@ -1,4 +1,4 @@
-"""UC Merced Land Use with multi-labels."""
+"""The data set UC Merced Land Use with multi-labels."""
 
 import os
 from collections.abc import Callable
@@ -18,12 +18,12 @@ from pml_macl.datasets.split_file import select_rows
 class UCMercedMultiLabel(BaseMultiLabelImageDataset):
     r"""UC Merced Land Use: 2100 aerial images, 100 of each of 21 scenes, with 17 multi-labels.
 
-    The scenes are not labels. Most images are 256 pixels square; 44 differ by a few pixels.
+    The scene of an image is not one of its labels. Most images have 256 x 256 pixels; 44 differ by a few pixels.
 
     Please cite Yang and Newsam, "Bag-of-visual-words and spatial extensions for land-use classification", ACM
     SIGSPATIAL GIS 2010, for the images, and Chaudhuri, Demir, Chaudhuri and Bruzzone, "Multilabel remote sensing
     image retrieval using a semisupervised graph-theoretic method", IEEE TGRS 56(2), 2018, for the multi-labels. The
-    images are of the USGS National Map and in the public domain; the terms of the labels are not stated. Get the
+    images are from the USGS National Map and in the public domain; the authors state no terms for the labels. Get the
     images from the project page "UC Merced Land Use Dataset" (weegee.vision.ucmerced.edu/datasets/landuse.html) and
     the label file from the authors of the multi-labels. The folder layout:
 
@@ -36,7 +36,7 @@ class UCMercedMultiLabel(BaseMultiLabelImageDataset):
         root: the folder that holds ``Images`` and the label file.
         split: keep the images of this split; None keeps all.
         transform: called on each RGB ``PIL.Image``; None makes a (3, H, W) float32 tensor in [0, 1].
-        split_file: the file that names the splits, as ``write_split`` writes it; None reads ``splits.csv`` in
+        split_file: a file from ``write_split`` that names the split of each image; None reads ``splits.csv`` in
             ``root``.
 
     Attributes:
@@ -48,8 +48,8 @@ class UCMercedMultiLabel(BaseMultiLabelImageDataset):
     Raises:
         FileNotFoundError: the folder, the label file or an image is missing; the message says where to get them.
         TypeError: an argument has the wrong type.
-        ValueError: the label file is malformed (the message names line and column), two images have one name, an id
-            leaves the folder, or the split is unknown or of other data.
+        ValueError: the label file is malformed (the message names line and column); two images have the same name; an
+            id names a file outside the folder; the split is unknown, or the split file names images that do not exist.
 
     Example:
         >>> from tempfile import TemporaryDirectory

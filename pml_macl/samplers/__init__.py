@@ -1,4 +1,4 @@
-"""Samplers that lay out batches by label sets."""
+"""Samplers that build batches by label sets."""
 
 from pml_macl.samplers.label_balanced_sampler import LabelBalancedSampler
 

@@ -11,48 +11,49 @@ from pml_macl.labels import check_labels
 
 
 class LabelBalancedSampler(Sampler[int]):
-    r"""Builds batches in which rare labels appear as often as ``labels_per_batch`` allows.
+    r"""Builds batches that contain several images of each selected label, rare or frequent.
 
-    This is a multi-label counterpart of PML's ``MPerClassSampler``; the procedure is our own. Each batch is balanced
-    over ``labels_per_batch`` labels, which take turns, so that all labels have equally many turns. The sampler fills
-    the batch image by image. Each new image carries the label that the batch holds fewest of so far. An image counts
-    for all of its labels: common labels appear together with others and take no places from rare ones. Each label
-    :math:`l` of the turn is then in at least
+    This is a multi-label counterpart of PML's ``MPerClassSampler``. For each batch the sampler selects
+    ``labels_per_batch`` labels; the labels take turns, so that all are selected equally often. It then adds one image
+    after the other. Each new image has the selected label that is in the fewest images of the batch so far. An image
+    counts for all of its labels, so a frequent label that comes along with others takes no places from rare ones. Each
+    selected label :math:`l` is then in at least
 
     .. math:: \min(n_l, \lfloor \text{batch_size} / \text{labels_per_batch} \rfloor)
 
-    images of the batch, where :math:`n_l` is the number of images that carry it. A batch never holds an image twice.
-    The images of a label take turns too: the sampler draws an image for a label again only after all other images of
-    the label were drawn for it or were already in a batch at their turn.
+    images of the batch, where :math:`n_l` is the number of images with label :math:`l`. No image is in a batch twice.
+    The images of a label take turns too: the sampler draws an image for a label again only after each other image of
+    the label was drawn for it, or was already in the batch at its turn.
 
-    Iterating yields single indices, batch after batch. Pass the sampler as ``sampler``, with the same ``batch_size``,
-    to a PML trainer or to a ``DataLoader``. For ``batch_sampler`` of a ``DataLoader``, pass :meth:`batches`. The length
-    is a multiple of ``batch_size``, so ``drop_last`` changes nothing.
+    Iterating yields single indices, batch after batch. Pass the sampler as ``sampler`` to a PML trainer or to a
+    ``DataLoader``, with the same ``batch_size``. To set ``batch_sampler`` of a ``DataLoader``, pass :meth:`batches`.
+    The length is a multiple of ``batch_size``, so ``drop_last`` changes nothing.
 
     The indices are rows of ``labels``. For a ``torch.utils.data.Subset``, pass the labels of the subset,
-    ``labels[subset.indices]``. Indices into the whole data set would be out of range for the subset or mean other
-    images. Pass ``data_source=subset`` to check the number of labels.
+    ``labels[subset.indices]``. With the labels of the whole data set, the indices would be out of range for the subset
+    or select the wrong images. Pass ``data_source=subset`` to check the number of labels.
 
-    With ``every_image``, each pass contains every image, also those without labels. Each batch starts with an equal
-    share of a random permutation of all images; the sampler balances the rest as above. In the bound, the size of that
-    rest, :math:`\text{batch_size} - \lceil N \cdot \text{batch_size} / \text{length} \rceil`, replaces
-    ``batch_size``: a longer pass leaves more room, and with a length of N (rounded up) the sampler only shuffles.
+    With ``every_image``, each pass contains every image, also images without labels. Each batch starts with an equal
+    share of a random permutation of all images, and the sampler balances the remaining places as above. In the bound,
+    ``batch_size`` is then replaced by the number of remaining places,
+    :math:`\text{batch_size} - \lceil N \cdot \text{batch_size} / \text{length} \rceil`. A longer pass leaves more
+    places; with a length of N (rounded up) the sampler only shuffles.
 
     Args:
         labels: (N, C) multi-hot label sets of the images, in the order of the data set that the ``DataLoader`` reads.
         batch_size: number of images per batch, from 1 to N.
-        labels_per_batch: number of labels that each batch is balanced over, from 1 to ``batch_size`` and at most the
-            number of labels that occur. None takes as many as leave room for two images each, a positive pair.
-        length_before_new_iter: number of images per pass, a positive multiple of ``batch_size``. None is N rounded
-            down to a multiple, or 2 N rounded up with ``every_image``.
-        every_image: yield each image at least once per pass.
-        generator: source of the random numbers; None is torch's global generator, which ``torch.manual_seed`` seeds.
+        labels_per_batch: number of labels to select for each batch, from 1 to ``batch_size`` and at most the number of
+            labels that occur. None selects as many as leave room for two images (a positive pair) per label.
+        length_before_new_iter: number of images per pass, a positive multiple of ``batch_size``. None takes N rounded
+            down to a multiple, or 2 N rounded up if ``every_image``.
+        every_image: whether each pass yields each image at least once.
+        generator: source of the random numbers; None takes torch's global generator, which ``torch.manual_seed`` seeds.
         data_source: the data set that the ``DataLoader`` reads; its length must be N. None skips this check.
 
     Raises:
         TypeError: an argument has the wrong type.
-        ValueError: a number is out of its range, no image has a label, or ``data_source`` has another length than
-            ``labels``.
+        ValueError: a number is out of range, no image has a label, or ``data_source`` and ``labels`` differ in
+            length.
 
     Example:
         >>> labels = torch.tensor([[1, 0]] * 6 + [[1, 1]] * 2)  # the second label is rare
@@ -106,13 +107,13 @@ class LabelBalancedSampler(Sampler[int]):
         self._images_of = images_of
 
     def batches(self) -> BatchSampler:
-        """The batches as lists of indices, for ``batch_sampler`` of a ``DataLoader``.
+        """Return the batches as lists of indices, for ``batch_sampler`` of a ``DataLoader``.
 
-        A ``DataLoader`` takes the items of its ``batch_sampler`` as whole batches. Given this sampler itself, it raises
-        "'int' object is not iterable".
+        A ``DataLoader`` expects whole batches from its ``batch_sampler``. If you pass this sampler itself, which yields
+        single indices, the loader raises "'int' object is not iterable".
 
         Returns:
-            A sampler of the same batches; each iteration over it is a new pass.
+            A sampler that yields the batches; each iteration over it is a new pass.
 
         Example:
             >>> sampler = LabelBalancedSampler(torch.tensor([[1, 0], [0, 1], [1, 1]]), batch_size=3)
@@ -125,24 +126,23 @@ class LabelBalancedSampler(Sampler[int]):
         return self.length_before_new_iter
 
     def __iter__(self) -> Iterator[int]:
-        # As in torch's RandomSampler, each pass has its own generator, seeded by one draw from the outer generator.
+        # Like torch's RandomSampler, seed a generator for this pass with one draw from the outer generator.
         device = None if self.generator is None else self.generator.device
         seed = int(torch.empty((), dtype=torch.long, device=device).random_(generator=self.generator))
         generator = torch.Generator().manual_seed(seed)
-        waiting: list[list[int]] = [
-            [] for _ in self._images_of
-        ]  # for each label, the images that have not had their turn
+        # For each label, the images that have not had their turn.
+        waiting: list[list[int]] = [[] for _ in self._images_of]
         waiting_labels: list[int] = []
         everything, waiting_images = range(self.num_images), list[int]()
         for batch in self._shares(generator):
             labels = self._take_labels(waiting_labels, generator)
             self._balance(batch, labels, waiting, generator)
-            while len(batch) < self.batch_size:  # it holds all images of these labels
+            while len(batch) < self.batch_size:  # the batch already holds all images of these labels
                 _take(waiting_images, everything, batch, generator)
             yield from batch
 
     def _shares(self, generator: torch.Generator) -> Iterator[dict[int, None]]:
-        """The images that each batch starts with: its share of all images, or none."""
+        """Yield the images that each batch starts with: its share of all images, or none without ``every_image``."""
         num_batches = self.length_before_new_iter // self.batch_size
         order = _shuffled(range(self.num_images), generator) if self.every_image else []
         for number in range(num_batches):
@@ -150,11 +150,11 @@ class LabelBalancedSampler(Sampler[int]):
             yield dict.fromkeys(order[len(order) * number // num_batches : len(order) * (number + 1) // num_batches])
 
     def _take_labels(self, waiting: list[int], generator: torch.Generator) -> list[int]:
-        """The labels whose turn it is; labels left over from the last round come before those of the next round."""
+        """Return the labels whose turn it is; labels left over from the last round come first."""
         if len(waiting) < self.labels_per_batch:
             left = set(waiting)
             next_round = _shuffled([label for label, images in enumerate(self._images_of) if images], generator)
-            waiting += sorted(next_round, key=left.__contains__)  # no label twice in a batch
+            waiting += sorted(next_round, key=left.__contains__)  # so that no label is in one batch twice
         labels = waiting[: self.labels_per_batch]
         del waiting[: self.labels_per_batch]
         return labels
@@ -162,14 +162,14 @@ class LabelBalancedSampler(Sampler[int]):
     def _balance(
         self, batch: dict[int, None], labels: list[int], waiting: list[list[int]], generator: torch.Generator
     ) -> None:
-        """Add images of the label that the batch holds fewest of, until it is full or holds all images of them."""
+        """Add images of the label with the fewest images in the batch, until it is full or holds all their images."""
         counts = [0] * len(self._images_of)
         for image in batch:
             for label in self._labels_of[image]:
                 counts[label] += 1
         fewest = 0
         while labels:
-            # Every label here is in at least `fewest` images of the batch, and has more images than that.
+            # Each of these labels is in at least `fewest` images of the batch. Drop those without further images.
             labels = [label for label in labels if len(self._images_of[label]) > fewest]
             for label in labels:
                 if len(batch) == self.batch_size:
@@ -182,7 +182,7 @@ class LabelBalancedSampler(Sampler[int]):
 
 
 def _take(waiting: list[int], items: Sequence[int], batch: dict[int, None], generator: torch.Generator) -> int:
-    """Add the next waiting item that is not in the batch; if none is waiting, all items wait again."""
+    """Add the next waiting item that is not in the batch; when none is waiting, let all items wait again."""
     while True:
         if not waiting:
             waiting += _shuffled(items, generator)
@@ -193,9 +193,8 @@ def _take(waiting: list[int], items: Sequence[int], batch: dict[int, None], gene
 
 
 def _shuffled(items: Sequence[int], generator: torch.Generator) -> list[int]:
-    order = torch.randperm(
-        len(items), generator=generator, device=generator.device
-    )  # independent of the default device
+    # The device is set because the default device may be another one.
+    order = torch.randperm(len(items), generator=generator, device=generator.device)
     return [items[index] for index in order.tolist()]
 
 
@@ -207,7 +206,7 @@ def _check_data_source(data_source: Sized | None, num_images: int) -> None:
     if len(data_source) != num_images:
         raise ValueError(
             f"labels must have one row per image of data_source ({len(data_source)}), got {num_images} rows; for a "
-            "torch.utils.data.Subset, take labels[subset.indices]"
+            "torch.utils.data.Subset, pass labels[subset.indices]"
         )
 
 

@@ -1,4 +1,4 @@
-"""Miniature data sets in their official layouts, and what is seen in them."""
+"""Miniature data sets in their official layouts, and their labels."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ WHDLD_MASKS = {"wh0001": ["water"] * 15 + ["road"], "wh0002": ["vegetation"] * 1
 
 @pytest.fixture
 def save():
-    """Writes an image of the pixels, or a grey one."""
+    """Returns a function that saves an image of the given pixels, or a grey image."""
 
     def save_image(path, pixels=None, size=(4, 4), mode=None):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -64,7 +64,7 @@ def whdld(tmp_path, save):
 
 @pytest.fixture
 def names():
-    """The labels of each image of a data set."""
+    """Returns a function that lists the label names of each image of a data set."""
 
     def label_names(dataset):
         return [{dataset.classes[column] for column in row.nonzero().flatten().tolist()} for row in dataset.labels]

@@ -28,7 +28,7 @@ def test_min_fraction(dlrsd, names, min_fraction, expected):
 
 
 def test_every_value_against_a_loop(dlrsd, save):
-    """Oracle: counting pixel by pixel."""
+    """Oracle: a loop that counts the pixels one by one."""
     rng = np.random.default_rng(0)
     mask = rng.choice(np.arange(1, 18), size=(13, 7), p=rng.dirichlet(np.ones(17)))
     save(dlrsd / "Images" / "beach" / "beach00.tif", size=(7, 13))

@@ -1,6 +1,8 @@
 import pickle
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -24,6 +26,7 @@ FORMS = {
     "floats": TABLE.replace(",1", ",1.0").replace(",0", ",0.0"),
     "quotes": TABLE.replace("a,train", '"a","train"').replace("ship", '"ship"'),
     "unnamed-id-column": TABLE.replace("image,", ","),
+    "true-and-false": TABLE.replace(",1,0,1", ",True,FALSE,true").replace(",0,1,0", ",false,TRUE,False"),
     "extensions": TABLE.replace("a,t", "a.png,t").replace("b,t", "b.jpg,t").replace("sub/c", "sub/c.tif"),
     "other-case-and-separators": TABLE.replace("a,t", "a.PNG,t")
     .replace("b,t", "./b.JPG,t")
@@ -47,7 +50,7 @@ def images(tmp_path):
 
 @pytest.fixture
 def build(images, tmp_path):
-    """Builds the data set of a table that is given as text or bytes."""
+    """Returns a function that writes a table (text or bytes) and builds its data set."""
 
     def build_dataset(table=TABLE, split_column="part", **options):
         path = tmp_path / "labels.csv"
@@ -83,6 +86,54 @@ def test_a_split(build):
     assert dataset[1][1].tolist() == LABELS[2]
 
 
+# What DataFrame.to_csv() writes: the row index comes first and has no name.
+PANDAS_TABLE = ",image,part,ship,trees,water\n0,a,train,1,0,1\n1,b,test,0,1,0\n2,sub/c,train,1,1,0\n"
+
+
+@pytest.mark.parametrize("options", [{}, {"ignore_columns": ["image"]}])
+def test_the_row_index_of_pandas_is_not_taken_for_ids(build, options):
+    message = (
+        r"the first column of .*labels.csv has no name and counts the rows from 0, as the row index of pandas does; "
+        r"set id_column to .* one of \['image', 'part', 'ship', 'trees', 'water'\], or write the table with "
+        r"to_csv\(path, index=False\); if the images are really named 0, 1, ..., set id_column=''$"
+    )
+    with pytest.raises(ValueError, match=message):
+        build(PANDAS_TABLE, **options)
+
+
+@pytest.mark.parametrize("table", [PANDAS_TABLE, PANDAS_TABLE.replace("\n2,", "\n17,")], ids=["all-rows", "some-rows"])
+def test_an_unnamed_first_column_is_ignored_if_another_column_holds_the_ids(build, table):
+    dataset = build(table, id_column="image")
+    assert dataset.ids == ["a", "b", "sub/c"]
+    assert dataset.classes == ["ship", "trees", "water"]
+    assert dataset.labels.tolist() == LABELS
+    assert build(table, id_column="image", split="test").ids == ["b"]
+
+
+def test_an_id_column_in_the_middle(build):
+    dataset = build("ship,part,image,water\n1,train,a,0\n0,test,b,1\n", id_column="image")
+    assert dataset.ids == ["a", "b"]
+    assert dataset.classes == ["ship", "water"]
+    assert dataset.labels.tolist() == [[True, False], [False, True]]
+
+
+def test_images_that_are_named_by_numbers(build, images):
+    for number in range(2):
+        save_image(images / f"{number}.png")
+    unnamed, named = (f"{name},part,ship\n0,train,1\n1,test,0\n" for name in ("", "id"))
+    assert build(unnamed, id_column="").ids == build(named).ids == ["0", "1"]
+    with pytest.raises(ValueError, match="counts the rows from 0"):
+        build(unnamed)
+    save_image(images / "2.png")
+    assert build(unnamed.replace("\n0,", "\n2,")).ids == ["2", "1"]  # not 0, 1, ...: not taken for a row index
+
+
+def test_the_separator_that_the_page_names_splits_its_example():
+    page = (Path(__file__).parents[2] / "docs" / "parts" / "multi_label_image_dataset.md").read_text()
+    ((names, separator),) = re.findall(r"such as `(ship, water)`.*?get_dummies\(sep=\"(.*?)\"\)", page, re.DOTALL)
+    assert names.split(separator) == ["ship", "water"]
+
+
 def test_images_of_other_splits_may_be_missing(build, images):
     (images / "b.jpg").unlink()
     assert len(build(split="train")) == 2
@@ -116,24 +167,31 @@ def test_a_comma_in_a_tab_separated_name(build):
         ("", "labels.csv is empty"),
         ("\n\r\n \n", "labels.csv is empty"),
         ("image,part,ship\n", "a header but no rows"),
-        ("image;part;ship\na;train;1\n", "has one column, 'image;part;ship'; separate the columns with commas or tabs"),
-        ("image\na\n", "has one column, 'image'"),
-        ("image,part\na,train\n", "no label column left among"),
+        (
+            "image;part;ship\na;train;1\n",
+            "has only one column, 'image;part;ship'; separate the columns with commas or tabs",
+        ),
+        ("image\na\n", "has only one column, 'image'"),
+        ("image,part\na,train\n", "must have a label column, got only \\['image', 'part'\\]; add one column per class"),
         ("image,part,ship,\na,train,1,\n", "column 4 of 4 has no name"),
         ("image,part,ship,ship\na,train,1,0\n", "two columns 'ship'"),
+        ("image,part, water,ship,water\na,train,1,1,0\n", "two columns 'water' .spaces around a name are ignored.;"),
         ("image,image,part,ship\na,1,train,0\n", "two columns 'image'"),
-        ("image,split,ship\na,train,1\n", "no column 'part' besides the ids"),
-        ("part,ship,water\na,1,1\n", "no column 'part' besides the ids"),
-        (TABLE + "d,train,1,0\n", "line 5: 4 cells under 5 columns"),
-        (TABLE + "d,train,1,0,1,1\n", "line 5: 6 cells under 5 columns"),
-        (TABLE + "a,train,1,0,1\n", "line 5: id 'a' was already in line 2"),
-        (TABLE + ",train,1,0,1\n", "line 5: the image id in the first column is empty"),
-        (TABLE + "d,train,2,0,1\n", "line 5, column 'ship': a label must be 0 or 1, got '2'"),
-        (TABLE + "d,train,1,,1\n", "line 5, column 'trees': a label must be 0 or 1, got ''"),
-        (TABLE + "d,train,1,0,nan\n", "line 5, column 'water': a label must be 0 or 1, got 'nan'"),
-        (TABLE + "\n\nd,train,1,-1,0\n", "line 7, column 'trees': a label must be 0 or 1, got '-1'"),
-        (TABLE + "d,train,0.5,0,0\n", "column 'ship': a label must be 0 or 1, got '0.5'"),
-        (TABLE + "d,train,True,0,0\n", "got 'True'; name the column in ignore_columns if it is not a class"),
+        ("image,split,ship\na,train,1\n", "no column 'part' besides the image ids"),
+        ("part,ship,water\na,1,1\n", "no column 'part' besides the image ids"),
+        (TABLE + "d,train,1,0\n", r"line 5: a row must have one cell per column \(5\), got 4 cells"),
+        (TABLE + "d,train,1,0,1,1\n", r"line 5: a row must have one cell per column \(5\), got 6 cells"),
+        (TABLE + "a,train,1,0,1\n", "line 5: id 'a' is already in line 2"),
+        (TABLE + ",train,1,0,1\n", "line 5: the image id is empty; correct that row"),
+        (TABLE + "d,train,2,0,1\n", "line 5, column 'ship': a label must be 0, 1, True or False, got '2'"),
+        (TABLE + "d,train,1,,1\n", "line 5, column 'trees': a label must be known, got an empty cell; write 1"),
+        (TABLE + "d,train,1,0,nan\n", "line 5, column 'water': a label must be known, got 'nan'; write 1"),
+        (
+            TABLE + "\n\nd,train,1,-1,0\n",
+            "line 7, column 'trees': a label must be 0 or 1, got '-1'; if -1 means .* by 0",
+        ),
+        (TABLE + "d,train,0.5,0,0\n", "column 'ship': a label must be 0, 1, True or False, got '0.5'"),
+        (TABLE + "d,train,yes,0,0\n", "got 'yes'; name the column in ignore_columns if it is not .* in id_column if"),
         (TABLE + "d,train,=1+1,0,0\n", "got '=1\\+1'"),
         (TABLE + "a.png,train,1,0,1\n", "ids 'a' and 'a.png' both mean .*a.png; keep one"),
         (TABLE.replace("a,", "/etc/passwd,"), "id '/etc/passwd' does not name a file in the image folder"),
@@ -173,7 +231,7 @@ def test_rows_without_image(build, table, message):
 
 
 def test_a_zero_byte_in_an_id(build):
-    # Python 3.10 refuses the table, later versions read it and find no such image.
+    # Python 3.10 rejects the table; later versions read it and find no such image.
     with pytest.raises((ValueError, FileNotFoundError), match=r"labels.csv|label rows"):
         build(TABLE.replace("b,", "b\0/b,"))
 
@@ -185,7 +243,7 @@ def test_ambiguous_id(build, images):
     assert build(TABLE.replace("b,", "b.jpg,")).paths[1] == images / "b.jpg"
 
 
-def test_the_exact_name_wins(build, images):
+def test_a_file_with_exactly_the_name_of_the_id_is_preferred(build, images):
     save_image(images / "b.jpg.png")
     save_image(images / "b.v2.png")
     dataset = build(TABLE.replace("b,", "b.jpg,") + "b.v2,test,0,0,0\n")
@@ -214,16 +272,31 @@ def test_missing_folder_and_table(tmp_path, images):
     [
         ({"split": "val"}, ValueError, "no split 'val' in its column 'part'; it has test, train"),
         ({"split": "train", "split_column": None}, ValueError, "split 'train' was given without split_column"),
-        ({"split_column": "fold"}, ValueError, r"no column 'fold' besides the ids; it has \['part', 'ship'"),
+        (
+            {"split_column": "fold"},
+            ValueError,
+            r"no column 'fold' besides the image ids; the other columns are \['part', 'ship'",
+        ),
         ({"ignore_columns": ["scene"]}, ValueError, "no column 'scene'"),
-        ({"ignore_columns": ["image"]}, ValueError, "no column 'image' besides the ids"),
-        ({"ignore_columns": ["ship", "trees", "water"]}, ValueError, "name fewer columns to ignore"),
+        ({"ignore_columns": ["image"]}, ValueError, "no column 'image' besides the image ids"),
+        (
+            {"ignore_columns": ["ship", "trees", "water"]},
+            ValueError,
+            "must have a label column, got only .*; add one column per class, or name fewer",
+        ),
         ({"ignore_columns": "ship"}, TypeError, "ignore_columns must be a collection of column names, got 'ship'"),
         ({"ignore_columns": [2]}, TypeError, r"ignore_columns must be a collection of column names, got \[2\]"),
         ({"ignore_columns": {"scene"}}, ValueError, "no column 'scene'"),
         ({"ignore_columns": None}, TypeError, "ignore_columns must be a collection of column names, got None"),
         ({"split": 1}, TypeError, "split must be a string or None, got 1"),
         ({"split_column": 1}, TypeError, "split_column must be a string or None, got 1"),
+        ({"id_column": 0}, TypeError, "id_column must be a string or None, got 0"),
+        (
+            {"id_column": "img"},
+            ValueError,
+            r"id_column must name a column .* got 'img'; its columns are \['image', 'part'",
+        ),
+        ({"id_column": "part"}, ValueError, r"no column 'part' besides the image ids; .* are \['image', 'ship'"),
         ({"transform": 3}, TypeError, "transform must be callable or None, got 3"),
     ],
 )
@@ -244,7 +317,7 @@ def truncate(path):
 
 @pytest.fixture
 def noisy_images(images):
-    """Images with enough content that a part of it can be cut off."""
+    """Images of noise, whose files are long enough to be truncated."""
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     for path in (images / "a.png", images / "b.jpg", images / "sub" / "c.TIF"):
         Image.fromarray(noise).save(path)
@@ -277,7 +350,7 @@ def test_many_broken_images(build, images):
 
 
 def test_only_the_named_formats_are_decoded(build, images):
-    """Pillow decodes PostScript by running a program, which a renamed file must not reach."""
+    """Pillow runs a program to decode PostScript; a renamed file must not start it."""
     Image.new("RGB", (4, 4)).save(images / "a.eps")
     (images / "a.eps").rename(images / "a.png")
     with pytest.raises(ValueError, match="cannot decode image"):
@@ -296,8 +369,27 @@ def test_modes_become_rgb(build, images, mode, colour):
 def test_images_of_more_than_8_bits_are_refused(build, images, mode):
     (images / "a.png").unlink()
     save_image(images / "a.tif", 1000, mode=mode)
-    with pytest.raises(ValueError, match=f"mode {mode}, expected 8 bits per channel"):
-        build()[0]
+    dataset = build()
+    with pytest.raises(ValueError, match=rf"image .*a.tif must have 8 bits per channel, got mode {mode}; convert it"):
+        dataset[0]
+    with pytest.raises(ValueError, match=rf"1 of 3 images cannot be read, .*a.tif must have 8 bits .* mode {mode}"):
+        dataset.check_images()
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.float32])
+def test_the_line_in_the_message_converts_an_image_to_8_bits(build, images, dtype):
+    (images / "a.png").unlink()
+    values = np.array([[0, 1000, 2000, 4000]] * 2)
+    Image.fromarray(values.astype(dtype)).save(images / "a.tif")
+    dataset = build()
+    with pytest.raises(ValueError, match="must have 8 bits") as error:
+        dataset[0]
+    (line,) = re.findall("convert it with (.*), where low and high are the range of the values", str(error.value))
+    names = {"Image": Image, "np": np, "path": images / "a.tif", "new_path": images / "a.png", "low": 0, "high": 2000}
+    exec(line, names)
+    (images / "a.tif").unlink()
+    image, _ = build()[0]
+    assert (image * 255).round().int().tolist() == [[[0, 127, 255, 255]] * 2] * 3
 
 
 def test_pickle_and_worker_processes(build):
@@ -316,7 +408,7 @@ def test_a_changed_item_does_not_change_the_set(build):
 def test_the_package_needs_pillow_only_for_decoding(build, monkeypatch):
     dataset = build()
     monkeypatch.setitem(sys.modules, "PIL", None)
-    with pytest.raises(ImportError, match=r"pip install pml_macl\[examples\]"):
+    with pytest.raises(ImportError, match=r"needs Pillow; install it with: pip install pillow$"):
         dataset[0]
     program = "import sys; sys.modules['PIL'] = sys.modules['torchvision'] = None; import pml_macl.datasets"
     subprocess.run([sys.executable, "-c", program], check=True)

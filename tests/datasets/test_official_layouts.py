@@ -1,4 +1,4 @@
-"""What holds for every data set that is read in its official layout."""
+"""Tests that hold for every data set with an official layout."""
 
 import pickle
 import shutil
@@ -71,11 +71,11 @@ def test_the_folder_is_missing(loader, root):
 
 def test_a_part_of_the_layout_is_missing(loader, root, name):
     shutil.rmtree(root / FIRST_FOLDER[name])
-    (root / FIRST_FOLDER[name]).write_text("a file is no folder")
+    (root / FIRST_FOLDER[name]).write_text("a file, not a folder")
     with pytest.raises(FileNotFoundError, match=rf"no folder .*{FIRST_FOLDER[name]} for .*; found .*Get the data from"):
         loader(root)
     with pytest.raises(FileNotFoundError, match="Get the data from"):
-        loader(root.parent)  # one level too high
+        loader(root.parent)  # the parent folder
 
 
 def test_images_are_missing(loader, root):
@@ -87,7 +87,7 @@ def test_images_are_missing(loader, root):
         loader(root)
 
 
-def test_two_images_of_one_name(loader, root, save):
+def test_two_images_with_the_same_name(loader, root, save):
     dataset = loader(root)
     path = dataset.paths[0]
     save(path.with_name(f"{path.stem.upper()}.bmp"))
@@ -151,7 +151,7 @@ def test_a_split_file_of_other_data(loader, root):
         (
             {"split_file": "splits.csv"},
             ValueError,
-            "split_file was given without split; set split to the part of splits.csv",
+            "split_file was given without split; set split to one of the splits in splits.csv",
         ),
         ({"split": "train", "split_file": "nothing.csv"}, FileNotFoundError, "no split file at nothing.csv"),
     ],

@@ -9,7 +9,7 @@ TABLE = "id,split\na,train\nb,val\nc,test\n"
 SPLITS = {"a": "train", "b": "val", "c": "test"}
 
 
-def test_what_is_written_is_read(tmp_path):
+def test_read_split_returns_what_write_split_saved(tmp_path):
     ids = ["a", "sub/b.tif", "with, comma", 'with "quotes"', "été", "=1+1", "a\tb", "c;d", "12"]
     parts = torch.arange(9) % 2
     write_split(tmp_path / "s.csv", ids, parts, names=("train, augmented", "test"))
@@ -47,10 +47,10 @@ def test_forms_of_one_table(tmp_path, table):
         ("a,train\nb,val\n", "must begin with the line 'id,split', got 'a,train'"),
         ("id,part\na,train\n", "must begin with the line 'id,split', got 'id,part'"),
         ("id;split\na;train\n", "must begin with the line 'id,split', got 'id;split'"),
-        (TABLE + "d\n", r"line 5: need an id and a split, got \['d'\]; correct that row"),
-        (TABLE + "d,test,1\n", "line 5: need an id and a split"),
-        (TABLE + "d,\n", "line 5: need an id and a split"),
-        (TABLE + ",test\n", "line 5: need an id and a split"),
+        (TABLE + "d\n", r"line 5: a row must have an id and a split, got \['d'\]; correct that row"),
+        (TABLE + "d,test,1\n", "line 5: a row must have an id and a split"),
+        (TABLE + "d,\n", "line 5: a row must have an id and a split"),
+        (TABLE + ",test\n", "line 5: a row must have an id and a split"),
         (TABLE + "\na,test\n", "line 6: id 'a' appears twice"),
         (TABLE + '"d,test\n', "not a comma- or tab-separated UTF-8 text"),
         (TABLE.encode("utf-16"), "not a comma- or tab-separated UTF-8 text"),
@@ -99,17 +99,19 @@ def test_bad_arguments(tmp_path, arguments, error, message):
 
 def test_a_file_is_never_replaced(tmp_path):
     (tmp_path / "s.csv").write_text(TABLE)
-    with pytest.raises(FileExistsError, match=r"s.csv exists; read it, or remove it first if no result depends on"):
+    with pytest.raises(
+        FileExistsError, match=r"s.csv already exists; read it with read_split, or remove it if no result depends on"
+    ):
         write_split(tmp_path / "s.csv", ["d"], torch.tensor([0]))
     assert read_split(tmp_path / "s.csv") == SPLITS
 
 
 def test_a_missing_folder(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"no folder .*nowhere for the split file s.csv; make it first"):
+    with pytest.raises(FileNotFoundError, match=r"no folder .*nowhere for the split file s.csv; create it first"):
         write_split(tmp_path / "nowhere" / "s.csv", ["a"], torch.tensor([0]))
 
 
-def test_a_full_disk_leaves_no_file(tmp_path, monkeypatch):
+def test_a_failed_write_leaves_no_file(tmp_path, monkeypatch):
     def fail(*_):
         raise OSError(28, "No space left on device")
 

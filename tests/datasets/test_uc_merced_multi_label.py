@@ -37,7 +37,7 @@ def test_images_without_row_and_of_other_splits_may_be_missing(uc_merced, save):
     [
         (lambda text: "", ValueError, "LandUse_Multilabeled.txt is empty"),
         (lambda text: text.replace("\t0\t0\t1", "\t0\t0\t2"), ValueError, "line 3, column 'trees': .* got '2'"),
-        (lambda text: text.replace("beach01", "beach00"), ValueError, "line 5: id 'beach00' was already in line 2"),
+        (lambda text: text.replace("beach01", "beach00"), ValueError, "line 5: id 'beach00' is already in line 2"),
         (lambda text: text.replace("beach01", "beach00.tif"), ValueError, "ids 'beach00' and 'beach00.tif' both mean"),
         (lambda text: text.replace("beach01", "/beach01"), ValueError, "id '/beach01' does not name a file in"),
         (lambda text: text.replace("beach01", "../../beach01"), ValueError, "relative and without '..'"),

@@ -1,5 +1,6 @@
 import random
 from collections import Counter
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from pml_macl.samplers import LabelBalancedSampler
 
 
 def long_tailed(num_images, num_classes, seed=0):
-    """Label sets with few images of the last classes, some of them empty."""
+    """Draw label sets in which later classes are rarer; some label sets are empty."""
     generator = torch.Generator().manual_seed(seed)
     return torch.rand(num_images, num_classes, generator=generator) < 0.8 / torch.arange(1, num_classes + 1)
 
@@ -49,7 +50,7 @@ def test_each_label_is_in_as_many_images_as_promised(seed, every_image):
         assert len(batch) == batch_size
         assert len(set(batch)) == batch_size
         assert sum(row[k] >= promised[k] for k in occurring) >= sampler.labels_per_batch
-    # Turns: every label was balanced at least as often as all labels had theirs.
+    # Turns: every label was selected at least as often as there were complete rounds.
     turns = len(batches) * sampler.labels_per_batch // len(occurring)
     for k in occurring:
         assert sum(row[k] >= promised[k] for row in counts) >= turns
@@ -65,11 +66,11 @@ def test_all_labels_have_a_positive_pair_in_each_batch():
 
 
 def test_labels_take_turns():
-    labels = torch.eye(6).repeat(20, 1).bool()  # one label an image, so a batch shows whose turn it is
+    labels = torch.eye(6).repeat(20, 1).bool()  # one label per image, so the batch shows which labels were selected
     batches = batches_of(LabelBalancedSampler(labels, 8, labels_per_batch=4, length_before_new_iter=96))
     chosen = [set(labels[batch].any(dim=0).nonzero().flatten().tolist()) for batch in batches]
     assert all(len(labels_) == 4 for labels_ in chosen)
-    for start in range(0, 12, 3):  # three batches of four labels are two rounds of six
+    for start in range(0, 12, 3):  # three batches of four labels make two rounds of six
         assert Counter(k for labels_ in chosen[start : start + 3] for k in labels_) == dict.fromkeys(range(6), 2)
     assert all(labels[batch].sum(dim=0).max() == 2 for batch in batches)
 
@@ -77,20 +78,20 @@ def test_labels_take_turns():
 def test_images_of_a_label_take_turns():
     labels = torch.eye(3).repeat_interleave(torch.tensor([5, 30, 60]), dim=0)
     counts = Counter(LabelBalancedSampler(labels, 6, length_before_new_iter=180))
-    assert {counts[i] for i in range(5)} <= set(range(11, 15))  # 60 places for 5 images
+    assert {counts[i] for i in range(5)} <= set(range(11, 15))  # 60 places are shared by 5 images
     assert {counts[i] for i in range(5, 35)} == {2}
     assert {counts[i] for i in range(35, 95)} == {1}
 
 
-def test_an_image_that_is_there_already_is_counted():
+def test_an_image_counts_for_all_of_its_labels():
     labels = torch.tensor([[1, 1]] * 10 + [[1, 0]] * 90)
     for batch in batches_of(LabelBalancedSampler(labels, 6, length_before_new_iter=60)):
-        # Three images of the rare label, all with the common one; no more places are needed.
+        # Three images of the rare label also have the frequent one, so that label needs no places of its own.
         assert labels[batch].sum(dim=0).tolist()[1] >= 3
         assert labels[batch].sum(dim=0).tolist()[0] == 6
 
 
-def test_a_batch_of_all_images_holds_all():
+def test_a_batch_as_large_as_the_data_set_holds_every_image():
     labels = long_tailed(12, 4)
     assert sorted(LabelBalancedSampler(labels, 12)) == list(range(12))
     assert sorted(LabelBalancedSampler(torch.tensor([[1, 0], [0, 0], [0, 0]]), 3)) == [0, 1, 2]
@@ -144,7 +145,7 @@ def test_a_pass_is_fixed_by_its_first_draw():
     found = []
     for index in sampler:
         found.append(index)
-        torch.rand(3)  # as models and transforms draw between the batches
+        torch.rand(3)  # models and transforms draw random numbers between the batches
     assert found == expected
 
 
@@ -156,7 +157,7 @@ def test_label_types_of_pml(dtype):
     assert list(LabelBalancedSampler(labels.to(dtype), 5, generator=generator.manual_seed(0))) == expected
 
 
-def test_labels_without_an_image_are_left_out():
+def test_labels_that_no_image_has_are_never_selected():
     labels = long_tailed(30, 4)
     labels[:, 2] = False
     assert LabelBalancedSampler(labels, 6).labels_per_batch == 3
@@ -224,6 +225,26 @@ def test_pml_trainer():
     trainer.train(num_epochs=2)
     assert len(seen) == 8
     assert all((batch.sum(dim=0) >= 2).all() for batch in seen)
+
+
+def markdown_rows(path, heading):
+    """The first table below a heading of a page: its header, and the cells of each row by the row's first cell."""
+    text = path.read_text(encoding="utf-8").split(heading, 1)[1]
+    lines = [line for line in text.split("\n\n|", 1)[1].split("\n\n")[0].splitlines() if "---" not in line]
+    header, *rows = ([cell.strip() for cell in line.strip("|").split("|")] for line in lines)
+    return header, {row[0]: row for row in rows}
+
+
+def test_the_page_repeats_the_figures_of_the_ablation():
+    docs = Path(__file__).parents[2] / "docs"
+    measured_header, measured = markdown_rows(docs / "results" / "ablation.md", "## Sampler")
+    header, shown = markdown_rows(docs / "parts" / "label_balanced_sampler.md", "lowered every metric")
+    column_of = {name: measured_header.index(name.replace("mean of all metrics", "mean")) for name in header[1:]}
+    for name, answer in (("shuffled", "default"), ("label-balanced", "label-balanced")):
+        expected = [measured[answer][column].split(" ")[0] for column in column_of.values()]
+        assert shown[name][1:] == expected
+    seven = range(1, 8)
+    assert all(float(measured["label-balanced"][i]) < float(measured["default"][i]) for i in seven)
 
 
 def good_labels():

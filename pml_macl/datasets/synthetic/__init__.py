@@ -1,1 +1,1 @@
-"""Synthetic scenes: which things stand in them, the canvas they are painted on, and the data set of them."""
+"""Synthetic scenes: the scene types, the canvas that paints them, and the data set."""

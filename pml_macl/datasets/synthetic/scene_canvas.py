@@ -1,4 +1,4 @@
-"""The canvas that a synthetic scene is painted on."""
+"""The canvas on which a synthetic scene is painted."""
 
 import math
 from collections.abc import Sequence
@@ -11,18 +11,18 @@ Colour = tuple[float, float, float] | Array
 
 
 class SceneCanvas:
-    """A picture, the surface that is visible at each pixel, and the random numbers for painting.
+    """Holds the picture, the surface that is visible at each pixel, and the random numbers for painting.
 
-    Places and sizes are in units of the image side. The scene has its own axes ``u`` and ``v``, which turn around the
-    centre of the image from scene to scene, and a line at ``v = shore`` that a coast or a runway follows. A shape is
-    an array of signed distances, negative inside.
+    Positions and sizes are in units of the image side. Each scene has axes ``u`` and ``v``, which are turned by a
+    random angle around the centre of the image, and a line ``v = shore`` that a coast or a runway follows. A shape is
+    an array of signed distances, negative inside the shape.
 
-    All random numbers are uniform doubles, because numpy may change the stream of any other distribution.
+    All random numbers are uniform doubles, because numpy may change the numbers of any other distribution.
 
     Args:
-        rng: source of random numbers.
+        rng: source of the random numbers.
         size: height and width in pixels.
-        surfaces: names that :meth:`paint` may leave at a pixel.
+        surfaces: names of the surfaces that :meth:`paint` may set.
     """
 
     def __init__(self, rng: np.random.Generator, size: int, surfaces: Sequence[str]) -> None:
@@ -38,38 +38,38 @@ class SceneCanvas:
         self.shore = self.uniform(-0.2, 0.15)
 
     def uniform(self, low: float, high: float) -> float:
-        """A number between ``low`` and ``high``."""
+        """Draw a number between ``low`` and ``high``."""
         return low + (high - low) * float(self.rng.random())
 
     def chance(self, probability: float) -> bool:
-        """True with this probability."""
+        """Return True with this probability."""
         return float(self.rng.random()) < probability
 
     def count(self, low: int, high: int) -> int:
-        """An integer from ``low`` to ``high``, both included."""
+        """Draw an integer from ``low`` to ``high``, both included."""
         return low + int(self.rng.random() * (high + 1 - low))
 
     def colour(self, *choices: Sequence[float]) -> Array:
-        """One of these RGB colours, a little lighter or darker and of a slightly other hue."""
+        """Draw one of these RGB colours and change its lightness and hue a little."""
         chosen = np.asarray(choices[self.count(0, len(choices) - 1)])
         return chosen + self.uniform(-0.05, 0.05) + 0.02 * (2 * self.rng.random(3) - 1)
 
     def disc(self, u: float, v: float, radius: float) -> Array:
-        """Signed distances from a disc."""
+        """Compute the signed distances from a disc."""
         return np.sqrt((self.u - u) ** 2 + (self.v - v) ** 2) - radius
 
     def box(self, u: float, v: float, length: float, width: float, turn: float = 0.0) -> Array:
-        """Signed distances from a rectangle whose ``length`` lies along ``u``, turned by ``turn`` radians."""
+        """Compute the signed distances from a rectangle with its ``length`` along ``u``, turned by ``turn`` radians."""
         along, across = self.turned(u, v, turn)
         return np.maximum(np.abs(along) - length / 2, np.abs(across) - width / 2)
 
     def turned(self, u: float, v: float, turn: float) -> tuple[Array, Array]:
-        """Coordinates along and across an axis through (u, v) that is turned by ``turn`` radians."""
+        """Compute the coordinates along and across an axis through (u, v), turned by ``turn`` radians."""
         cos, sin = math.cos(turn), math.sin(turn)
         return (self.u - u) * cos + (self.v - v) * sin, (self.v - v) * cos - (self.u - u) * sin
 
     def ripples(self, frequency: float) -> Array:
-        """Smooth random texture in [-1, 1] with waves of up to ``frequency`` a side."""
+        """Draw a smooth texture in [-1, 1] with up to ``frequency`` waves per image side."""
         waves = np.zeros_like(self.u)
         for _ in range(3):
             a, b = self.uniform(-frequency, frequency), self.uniform(-frequency, frequency)
@@ -77,7 +77,7 @@ class SceneCanvas:
         return waves / 3
 
     def fits(self, shape: Array, colour: Colour, over: Sequence[str]) -> bool:
-        """Whether a shape lies on these surfaces only, and its colour stands out from what is below."""
+        """Return whether a shape lies only on the surfaces ``over`` and its colour differs from what is below."""
         inside = shape < 0
         covered = self.surface[inside]
         allowed = np.zeros(len(self.surface_ids), dtype=bool)
@@ -93,7 +93,7 @@ class SceneCanvas:
         Args:
             shape: (size, size) signed distances.
             colour: RGB, or (size, size, 3) for a texture.
-            surface: what is seen there from now on; None keeps what was seen.
+            surface: the surface that becomes visible inside the shape; None keeps the present one.
         """
         cover = np.clip(0.5 - shape * self.size, 0, 1)[..., None]
         self.pixels += cover * (colour - self.pixels)
@@ -101,11 +101,11 @@ class SceneCanvas:
             self.surface[shape < 0] = self.surface_ids[surface]
 
     def seen(self) -> Array:
-        """Share of the picture that each surface takes, in the order of the names."""
+        """Compute the share of the picture that each surface covers, in the order of the names."""
         return np.bincount(self.surface.ravel(), minlength=len(self.surface_ids)) / self.surface.size
 
     def photograph(self) -> NDArray[np.uint8]:
-        """(3, size, size) picture under this scene's light, with noise."""
+        """Return the (3, size, size) picture with random light, haze and noise."""
         light = self.uniform(0.75, 1.15) * (1 + 0.06 * (2 * self.rng.random(3) - 1))
         haze = self.uniform(0, 0.12)
         noise = self.uniform(0.02, 0.07) * (2 * self.rng.random(self.pixels.shape) - 1)

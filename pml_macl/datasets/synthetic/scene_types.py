@@ -1,4 +1,4 @@
-"""What synthetic scenes are made of: which things stand together, how often, and how each is painted."""
+"""The scene types: which objects appear in each, how often, and how to paint them."""
 
 import math
 from collections.abc import Callable
@@ -7,8 +7,8 @@ import numpy as np
 
 from pml_macl.datasets.synthetic.scene_canvas import Array, SceneCanvas
 
-GROUNDS = ("soil", "pavement")  # seen, but no label
-SMALLEST_SHARE = {  # of the picture, to count as seen
+GROUNDS = ("soil", "pavement")  # surfaces without a label
+SMALLEST_SHARE = {  # share of the picture that an object must cover to give the image its label
     "airplane": 0.025,
     "buildings": 0.015,
     "cars": 0.005,
@@ -25,7 +25,7 @@ SMALLEST_SHARE = {  # of the picture, to count as seen
 SURFACES = (*GROUNDS, *SMALLEST_SHARE)
 
 WHITE = (0.92, 0.92, 0.91)
-ROOFS = (  # as blue as water, as green as grass, as grey as roads
+ROOFS = (  # some look like water (blue), grass (green) or roads (grey)
     (0.66, 0.34, 0.26),
     (0.76, 0.72, 0.68),
     (0.44, 0.41, 0.40),
@@ -34,7 +34,7 @@ ROOFS = (  # as blue as water, as green as grass, as grey as roads
     (0.40, 0.50, 0.40),
 )
 
-# The share of each scene type, and the probability of each thing in it, in the order of painting.
+# The share of each scene type, and the probability of each object in it, in the order of painting.
 SCENE_TYPES: dict[str, tuple[float, dict[str, float]]] = {
     "residential": (
         0.27,
@@ -70,30 +70,30 @@ SCENE_TYPES: dict[str, tuple[float, dict[str, float]]] = {
 
 
 def paint_scene(canvas: SceneCanvas) -> None:
-    """Choose a scene type by its share and paint the things that chance gives it."""
+    """Draw a scene type by its share, then paint each of its objects with the object's probability."""
     levels = np.cumsum([share for share, _ in SCENE_TYPES.values()])
     chosen = int(np.searchsorted(levels, canvas.uniform(0, levels[-1]), side="right"))
-    _, things = list(SCENE_TYPES.values())[chosen]
+    _, objects = list(SCENE_TYPES.values())[chosen]
     paint_soil(canvas)
-    for thing, probability in things.items():
+    for name, probability in objects.items():
         if canvas.chance(probability):
-            PAINTERS[thing](canvas)
+            PAINTERS[name](canvas)
 
 
 def paint_soil(canvas: SceneCanvas) -> None:
-    """Bare ground everywhere: sand or earth."""
+    """Paint bare ground (sand or earth) everywhere."""
     colour = canvas.colour((0.72, 0.62, 0.47), (0.56, 0.45, 0.35), (0.64, 0.54, 0.42))
     canvas.paint(everywhere(canvas), textured(canvas, colour, 0.08, 4), "soil")
 
 
 def paint_pavement(canvas: SceneCanvas) -> None:
-    """Concrete everywhere: nearly the grey of roads and roofs."""
+    """Paint concrete everywhere, nearly as grey as roads and roofs."""
     colour = canvas.colour((0.60, 0.60, 0.61), (0.70, 0.69, 0.66))
     canvas.paint(everywhere(canvas), textured(canvas, colour, 0.03, 5), "pavement")
 
 
 def paint_lawn(canvas: SceneCanvas) -> None:
-    """Grass on all of the ground or on one side of it."""
+    """Paint grass everywhere or on one side of the image."""
     shape = everywhere(canvas)
     if canvas.chance(0.35):
         shape, _ = canvas.turned(canvas.uniform(-0.2, 0.2), canvas.uniform(-0.2, 0.2), canvas.uniform(0, 2 * math.pi))
@@ -102,13 +102,13 @@ def paint_lawn(canvas: SceneCanvas) -> None:
 
 
 def paint_patches(canvas: SceneCanvas) -> None:
-    """Bare spots: round like tanks, pale like roofs."""
+    """Paint bare spots that are round like tanks and pale like roofs."""
     for _ in range(canvas.count(1, 3)):
         canvas.paint(blob(canvas, 0.4, 0.04, 0.12), canvas.colour((0.75, 0.68, 0.52), (0.60, 0.50, 0.38)), "soil")
 
 
 def paint_fields(canvas: SceneCanvas) -> None:
-    """One to three strips of ploughed or planted rows."""
+    """Paint one to three strips of ploughed or planted rows."""
     edge = -0.75 if canvas.chance(0.6) else canvas.uniform(-0.2, 0.1)
     for _ in range(canvas.count(1, 3)):
         width = canvas.uniform(0.35, 0.8)
@@ -118,18 +118,18 @@ def paint_fields(canvas: SceneCanvas) -> None:
 
 
 def paint_pivot(canvas: SceneCanvas) -> None:
-    """A round field, planted in circles."""
+    """Paint a round field, planted in circles."""
     shape = canvas.disc(canvas.uniform(-0.25, 0.25), canvas.uniform(-0.25, 0.25), canvas.uniform(0.2, 0.38))
     canvas.paint(shape, planted(canvas, shape), "field")
 
 
 def paint_pond(canvas: SceneCanvas) -> None:
-    """A small round water."""
+    """Paint a small round pond."""
     canvas.paint(blob(canvas, 0.3, 0.12, 0.25), rippled(canvas), "water")
 
 
 def paint_river(canvas: SceneCanvas) -> None:
-    """A bent band of water with bare banks."""
+    """Paint a curved band of water with bare banks."""
     bend = canvas.uniform(0.03, 0.1) * np.sin(2 * math.pi * (canvas.uniform(0.4, 1) * canvas.u + canvas.uniform(0, 1)))
     shape = np.abs(canvas.v - bend - canvas.uniform(-0.2, 0.2)) - canvas.uniform(0.09, 0.2)
     canvas.paint(shape - 0.03, canvas.colour((0.68, 0.61, 0.47)), "soil")
@@ -137,7 +137,7 @@ def paint_river(canvas: SceneCanvas) -> None:
 
 
 def paint_coast(canvas: SceneCanvas) -> None:
-    """Water on one side of the shore, sometimes with surf as white as a ship."""
+    """Paint water on one side of the shore, sometimes with surf as white as a ship."""
     line = canvas.shore + canvas.uniform(0, 0.04) * np.sin(2 * math.pi * (canvas.u + canvas.uniform(0, 1)))
     canvas.paint(line - canvas.v, rippled(canvas), "water")
     if canvas.chance(0.3):
@@ -145,19 +145,19 @@ def paint_coast(canvas: SceneCanvas) -> None:
 
 
 def paint_road(canvas: SceneCanvas) -> None:
-    """A street, often with a crossing one."""
+    """Paint a street, often with a second one that crosses it."""
     paint_street(canvas, canvas.v - canvas.uniform(-0.25, 0.25), canvas.u)
     if canvas.chance(0.4):
         paint_bridge(canvas)
 
 
 def paint_bridge(canvas: SceneCanvas) -> None:
-    """A street across the scene, and across its river."""
+    """Paint a street across the scene, over the river if there is one."""
     paint_street(canvas, canvas.u - canvas.uniform(-0.3, 0.3), canvas.v)
 
 
 def paint_street(canvas: SceneCanvas, across: Array, along: Array) -> None:
-    """A grey band with a dashed line as white as a car."""
+    """Paint a grey band, often with a dashed line as white as a car."""
     width = canvas.uniform(0.16, 0.22)
     canvas.paint(np.abs(across) - width / 2, canvas.colour((0.36, 0.36, 0.38), (0.46, 0.46, 0.46)), "road")
     if canvas.chance(0.6):
@@ -166,7 +166,7 @@ def paint_street(canvas: SceneCanvas, across: Array, along: Array) -> None:
 
 
 def paint_runway(canvas: SceneCanvas) -> None:
-    """A wide band of concrete."""
+    """Paint a wide band of concrete, sometimes with a centre line."""
     across = np.abs(canvas.v - canvas.shore)
     colour = canvas.colour((0.54, 0.54, 0.56), (0.64, 0.63, 0.60))
     canvas.paint(across - canvas.uniform(0.2, 0.35), colour, "pavement")
@@ -175,12 +175,12 @@ def paint_runway(canvas: SceneCanvas) -> None:
 
 
 def paint_houses(canvas: SceneCanvas) -> None:
-    """Small ridged roofs."""
+    """Paint small ridged roofs."""
     scatter(canvas, canvas.count(2, 7), paint_house)
 
 
 def paint_house(canvas: SceneCanvas, u: float, v: float) -> bool:
-    """One small roof, its far side darker."""
+    """Paint one small roof with a darker side."""
     shape = canvas.box(u, v, canvas.uniform(0.17, 0.24), canvas.uniform(0.13, 0.18))
     colour = canvas.colour(*ROOFS)
     painted = paint_roof(canvas, shape, colour)
@@ -190,12 +190,12 @@ def paint_house(canvas: SceneCanvas, u: float, v: float) -> bool:
 
 
 def paint_blocks(canvas: SceneCanvas) -> None:
-    """Large flat roofs."""
+    """Paint large flat roofs."""
     scatter(canvas, canvas.count(2, 5), paint_block)
 
 
 def paint_block(canvas: SceneCanvas, u: float, v: float) -> bool:
-    """One large roof with something on it."""
+    """Paint one large roof with a small dark box on it."""
     colour = canvas.colour(*ROOFS)
     painted = paint_roof(canvas, canvas.box(u, v, canvas.uniform(0.2, 0.42), canvas.uniform(0.18, 0.32)), colour)
     if painted:
@@ -204,7 +204,7 @@ def paint_block(canvas: SceneCanvas, u: float, v: float) -> bool:
 
 
 def paint_roof(canvas: SceneCanvas, shape: Array, colour: Array) -> bool:
-    """A roof and the dark edge of its shadow."""
+    """Paint a roof and the dark edge of its shadow if the roof fits here."""
     fits = canvas.fits(shape, colour, over=(*GROUNDS, "grass", "field"))
     if fits:
         canvas.paint(shape - 0.03, 0.6 * canvas.pixels)
@@ -213,14 +213,14 @@ def paint_roof(canvas: SceneCanvas, shape: Array, colour: Array) -> bool:
 
 
 def paint_court(canvas: SceneCanvas) -> None:
-    """One sports court."""
+    """Paint one sports court."""
     scatter(canvas, 1, paint_court_at)
 
 
 def paint_court_at(canvas: SceneCanvas, u: float, v: float) -> bool:
-    """A coloured rectangle with white lines."""
+    """Paint a coloured rectangle with white lines if it fits here."""
     colour = canvas.colour((0.25, 0.52, 0.35), (0.62, 0.28, 0.22), (0.25, 0.40, 0.62))
-    u, v = 0.8 * u, 0.8 * v  # the lines must be seen
+    u, v = 0.8 * u, 0.8 * v  # near the centre, so that the lines stay visible
     turn = right_angle(canvas)
     shape = canvas.box(u, v, 0.36, 0.22, turn)
     fits = canvas.fits(shape, colour, over=("grass", "soil"))
@@ -233,7 +233,7 @@ def paint_court_at(canvas: SceneCanvas, u: float, v: float) -> bool:
 
 
 def paint_tanks(canvas: SceneCanvas) -> None:
-    """Some storage tanks of one colour."""
+    """Paint one to four storage tanks of one size and colour."""
     radius = canvas.uniform(0.09, 0.15)
     colour = canvas.colour((0.88, 0.88, 0.86), (0.70, 0.70, 0.70), (0.58, 0.32, 0.24))
 
@@ -250,17 +250,17 @@ def paint_tanks(canvas: SceneCanvas) -> None:
 
 
 def paint_cars(canvas: SceneCanvas) -> None:
-    """Cars on the roads."""
+    """Paint cars on the roads."""
     scatter(canvas, canvas.count(1, 4), lambda canvas, u, v: paint_car(canvas, u, v, "road"))
 
 
 def paint_parked_cars(canvas: SceneCanvas) -> None:
-    """Cars on a parking lot."""
+    """Paint cars on a parking lot."""
     scatter(canvas, canvas.count(2, 5), lambda canvas, u, v: paint_car(canvas, u, v, "pavement"))
 
 
 def paint_car(canvas: SceneCanvas, u: float, v: float, surface: str) -> bool:
-    """A small bright or dark rectangle."""
+    """Paint a small bright or dark rectangle if it fits here."""
     colour = canvas.colour(WHITE, (0.80, 0.15, 0.12), (0.15, 0.25, 0.60), (0.90, 0.75, 0.20), (0.10, 0.10, 0.12))
     shape = canvas.box(u, v, 0.13, 0.07, right_angle(canvas))
     fits = canvas.fits(shape, colour, over=(surface,))
@@ -270,17 +270,17 @@ def paint_car(canvas: SceneCanvas, u: float, v: float, surface: str) -> bool:
 
 
 def paint_trees(canvas: SceneCanvas) -> None:
-    """Single trees."""
+    """Paint single trees."""
     scatter(canvas, canvas.count(2, 7), paint_tree)
 
 
 def paint_forest(canvas: SceneCanvas) -> None:
-    """Many crowns that touch."""
+    """Paint many trees whose crowns touch."""
     scatter(canvas, canvas.count(12, 30), paint_tree)
 
 
 def paint_tree(canvas: SceneCanvas, u: float, v: float) -> bool:
-    """A round crown, brighter on its lit side."""
+    """Paint a round crown, brighter on its lit side, if it fits here."""
     colour = canvas.colour((0.14, 0.32, 0.14), (0.22, 0.38, 0.16), (0.30, 0.36, 0.14))
     radius = canvas.uniform(0.06, 0.11)
     shape = canvas.disc(u, v, radius)
@@ -292,7 +292,7 @@ def paint_tree(canvas: SceneCanvas, u: float, v: float) -> bool:
 
 
 def paint_dock(canvas: SceneCanvas) -> None:
-    """Piers: narrow bars from the shore into the water."""
+    """Paint piers: narrow bars from the shore into the water."""
     colour = canvas.colour((0.72, 0.68, 0.62), (0.50, 0.42, 0.34), (0.80, 0.80, 0.78))
     first, step, length = canvas.uniform(-0.35, 0.0), canvas.uniform(0.25, 0.4), canvas.uniform(0.28, 0.5)
     for number in range(canvas.count(1, 3)):
@@ -302,12 +302,12 @@ def paint_dock(canvas: SceneCanvas) -> None:
 
 
 def paint_ships(canvas: SceneCanvas) -> None:
-    """Ships at anchor, most of them parallel to the piers."""
+    """Paint anchored ships, most of them parallel to the piers."""
     scatter(canvas, canvas.count(1, 5), paint_ship)
 
 
 def paint_ship(canvas: SceneCanvas, u: float, v: float) -> bool:
-    """A hull pointed at both ends, with a deck."""
+    """Paint a hull with pointed ends and a deck if it fits here."""
     colour = canvas.colour(WHITE, (0.75, 0.76, 0.78), (0.60, 0.25, 0.22))
     length, width = canvas.uniform(0.2, 0.32), canvas.uniform(0.07, 0.1)
     turn = math.pi / 2 if canvas.chance(0.7) else canvas.uniform(0, math.pi)
@@ -321,12 +321,12 @@ def paint_ship(canvas: SceneCanvas, u: float, v: float) -> bool:
 
 
 def paint_airplanes(canvas: SceneCanvas) -> None:
-    """One or two airplanes near the runway."""
+    """Paint one or two airplanes near the runway."""
     scatter(canvas, canvas.count(1, 2), paint_airplane)
 
 
 def paint_airplane(canvas: SceneCanvas, u: float, v: float) -> bool:
-    """Swept wings, a fuselage and a tail, white or grey."""
+    """Paint a white or grey airplane with swept wings if it fits here."""
     colour = canvas.colour(WHITE, (0.82, 0.84, 0.87))
     size = canvas.uniform(0.85, 1.25)
     along, across = canvas.turned(0.7 * u, canvas.shore + 0.4 * v, canvas.uniform(0, 2 * math.pi))
@@ -342,42 +342,42 @@ def paint_airplane(canvas: SceneCanvas, u: float, v: float) -> bool:
 
 
 def scatter(canvas: SceneCanvas, number: int, paint_at: Callable[[SceneCanvas, float, float], bool]) -> None:
-    """Paint a thing ``number`` times, each at the first of ten random places where it fits."""
+    """Paint an object ``number`` times, each time at the first of ten random places where it fits."""
     for _ in range(number):
         any(paint_at(canvas, canvas.uniform(-0.48, 0.48), canvas.uniform(-0.48, 0.48)) for _ in range(10))
 
 
 def right_angle(canvas: SceneCanvas) -> float:
-    """Along ``u`` or along ``v``."""
+    """Draw a turn: 0 (along ``u``) or a right angle (along ``v``)."""
     return math.pi / 2 if canvas.chance(0.5) else 0.0
 
 
 def planted(canvas: SceneCanvas, across: Array) -> Array:
-    """Rows of a crop: green, yellow or brown, as grass, soil and trees are."""
+    """Return the texture of crop rows, in colours of grass, soil or trees."""
     colour = canvas.colour((0.42, 0.56, 0.26), (0.74, 0.66, 0.36), (0.52, 0.40, 0.28), (0.28, 0.42, 0.20))
     rows = np.sin(2 * math.pi * (canvas.uniform(6, 9) * across + canvas.uniform(0, 1)))
     return colour * (1 + canvas.uniform(0.14, 0.25) * rows)[..., None]
 
 
 def rippled(canvas: SceneCanvas) -> Array:
-    """Water: blue, green or nearly black."""
+    """Return the texture of water: blue, green or nearly black."""
     colour = canvas.colour((0.16, 0.34, 0.50), (0.18, 0.38, 0.42), (0.12, 0.20, 0.30), (0.26, 0.42, 0.48))
     return textured(canvas, colour, 0.08, 3)
 
 
 def textured(canvas: SceneCanvas, colour: Array, strength: float, frequency: float) -> Array:
-    """A colour with smooth patches."""
+    """Return the texture of a colour with smooth patches."""
     return colour * (1 + strength * canvas.ripples(frequency))[..., None]
 
 
 def blob(canvas: SceneCanvas, reach: float, low: float, high: float) -> Array:
-    """A roundish shape near the centre."""
+    """Return a roundish shape near the centre."""
     shape = canvas.disc(canvas.uniform(-reach, reach), canvas.uniform(-reach, reach), canvas.uniform(low, high))
     return shape + 0.05 * canvas.ripples(2)
 
 
 def everywhere(canvas: SceneCanvas) -> Array:
-    """The whole picture as a shape."""
+    """Return the whole picture as a shape."""
     return np.full_like(canvas.u, -1.0)
 
 

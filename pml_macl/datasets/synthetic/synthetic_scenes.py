@@ -1,4 +1,4 @@
-"""Small multi-label images that are painted on the fly: no files, no downloads."""
+"""A data set of small multi-label images that needs no files."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,18 +14,17 @@ from pml_macl.datasets.synthetic.scene_types import GROUNDS, SMALLEST_SHARE, SUR
 
 
 class SyntheticScenes(Dataset[tuple[Any, Tensor]]):
-    """Painted aerial scenes with multi-labels, for examples and tests.
+    """Paints aerial scenes with multi-labels, for examples and tests.
 
-    Each image has a scene type (residential, farmland, harbour, airport, ...). The type decides which things may
-    appear together and with what probability, so that labels co-occur as they do in real archives: a dock comes with
-    water and often with ships, never with a field. The labels have a long tail: two thirds of the images carry trees,
-    one in a hundred an airplane. An image gets a label if enough of the thing is visible; every image has at least
-    one label. Colour alone does not identify the labels: light, hue and noise change from image to image, roofs may
-    be as blue as water, fields as green as grass. Bare ground and concrete, which have no label, look like fields and
-    roads.
+    Each image has a scene type (residential, farmland, harbour, airport, ...). The type sets which objects may appear
+    and with what probability. Labels therefore co-occur as they do in real archives: a dock comes with water and often
+    with ships, never with a field. The label frequencies have a long tail: two thirds of the images show trees, one in
+    a hundred shows an airplane. An image gets a label if enough of the object is visible. Every image has at least one
+    label. Colour alone does not identify the labels: light, hue and noise vary between images, a roof may be as blue
+    as water, and a field as green as grass. Bare ground and concrete have no label but look like fields and roads.
 
-    Image ``i`` depends only on ``seed``, ``i`` and ``image_size``: a longer data set begins with the images of a
-    shorter one. Use a different seed for training, validation and test. The constructor paints all images (about 2 ms
+    Image ``i`` depends only on ``seed``, ``i`` and ``image_size``, so a longer data set begins with the images of a
+    shorter one. Use different seeds for training, validation and test. The constructor paints all images (about 2 ms
     each at 32 pixels) and keeps them as bytes.
 
     Args:

@@ -18,7 +18,7 @@ def column(dataset, name):
 
 
 def share_given(dataset, name, given):
-    """Share of the images with label ``given`` that carry label ``name`` too."""
+    """Share of the images with label ``given`` that also have label ``name``."""
     return column(dataset, name)[column(dataset, given)].float().mean().item()
 
 
@@ -90,7 +90,7 @@ def test_labels_co_occur_as_in_real_scenes(scenes):
 
 
 def test_mean_colour_does_not_tell_the_labels(scenes):
-    """Fewer than one image in four carries the label set of the image that is nearest to it in colour."""
+    """Fewer than one image in four has the same label set as the image with the most similar colours."""
     images = torch.stack([image for image, _ in scenes])
     colours = torch.cat([images.mean(dim=(2, 3)), images.std(dim=(2, 3))], dim=1)
     distances = torch.cdist(colours, colours).fill_diagonal_(torch.inf)
@@ -98,7 +98,7 @@ def test_mean_colour_does_not_tell_the_labels(scenes):
     assert (scenes.labels == scenes.labels[nearest]).all(dim=1).float().mean() < 0.25
 
 
-def test_the_scene_stays_when_the_size_changes():
+def test_the_image_size_hardly_changes_the_labels():
     small, large = SyntheticScenes(50, image_size=32), SyntheticScenes(50, image_size=64)
     assert large[0][0].shape == (3, 64, 64)
     assert (small.labels == large.labels).float().mean() > 0.95
