@@ -1,7 +1,4 @@
-"""Turns the docstrings' reStructuredText into Markdown, and equations into MathML, which needs no script to show.
-
-It also keeps the pages free of requests to other sites.
-"""
+"""Converts the reStructuredText of docstrings to Markdown, and equations to MathML, which needs no script."""
 
 import re
 import textwrap
@@ -9,7 +6,6 @@ from typing import Any
 
 import griffe
 from latex2mathml.converter import convert
-from mkdocs.exceptions import PluginError
 
 MATH_BLOCK = re.compile(r"^([ ]*)\.\. math::[ ]*(.*)\n((?:\1[ ]+.*\n|[ ]*\n)*)", re.MULTILINE)
 MATH_ROLE = re.compile(r":math:`([^`]+)`")
@@ -17,21 +13,30 @@ CODE_ROLE = re.compile(r":(?:attr|class|func|meth):`~?([^`]*?)([^`.]+)`")
 EXAMPLE = re.compile(r"^( *)Example:$", re.MULTILINE)
 DISPLAYED = re.compile(r"\$\$(.+?)\$\$", re.DOTALL)
 INLINE = re.compile(r"\$([^$\n]+)\$")
-REQUEST = re.compile(r"<(?:script|img|iframe|link(?![^>]*rel=\"?canonical))\b[^>]*(?:src|href)=\"?https?:[^>]*>")
+# latex2mathml leaves these three to the browser, which spaces them unlike TeX: bars are always brackets here, colons stand
+# for "such that", and the argument of a function without brackets needs a thin space.
+SPACING = (
+    (re.compile('<mo stretchy="false">&#x0007C;'), '<mo stretchy="false" lspace="0" rspace="0">&#x0007C;'),
+    (re.compile("<mi>:</mi>"), '<mo lspace="0.28em" rspace="0.28em">:</mo>'),
+    (re.compile("(<m[io]>(?:exp|log|max|min)</m[io]>)(?=<m(?:frac|i|sub))"), r'\1<mspace width="0.17em"/>'),
+)
+CODE = re.compile(r"(^```.*?^```$|`[^`\n]+`)", re.DOTALL | re.MULTILINE)
 
 
 def mathml(latex: str, display: str) -> str:
-    """MathML of an equation, ``inline`` or as a ``block``."""
-    latex = latex.replace("\\Bigl", "\\left").replace("\\Bigr", "\\right")  # MathML has no fixed sizes
+    """Convert an equation to MathML; ``display`` is ``"inline"`` or ``"block"``."""
+    latex = latex.replace("\\Bigl", "\\left").replace("\\Bigr", "\\right")  # MathML has no fixed bracket sizes
     latex = latex.replace("\\bigl", "\\left").replace("\\bigr", "\\right")
-    # Underscores of argument names stand in \text{}, where LaTeX would escape them.
+    # Names of arguments have their underscores escaped in LaTeX's \text{}; MathML shows the backslash.
     markup = convert(" ".join(latex.split()), display=display).replace("\\_", "_")
-    # Markdown takes a line that begins with <math> for a block of HTML.
+    for pattern, replacement in SPACING:
+        markup = pattern.sub(replacement, markup)
+    # Markdown treats a line that starts with <math> as a block of HTML, so inline equations start with <span>.
     return f"<span>{markup}</span>" if display == "inline" else markup
 
 
 def to_markdown(text: str) -> str:
-    """Markdown of a docstring's prose; the sections that follow are left for mkdocstrings."""
+    """Convert the prose of a docstring to Markdown; mkdocstrings reads the sections, such as Args."""
 
     def block(match: re.Match[str]) -> str:
         indent, first, rest = match.groups()
@@ -46,16 +51,16 @@ def to_markdown(text: str) -> str:
 
 
 class Docstrings(griffe.Extension):
-    """Griffe extension for mkdocstrings."""
+    """Griffe extension for mkdocstrings: docstrings in Markdown, and members that griffe does not show."""
 
     def on_instance(self, *, obj: griffe.Object, **kwargs: Any) -> None:
         if obj.docstring:
             obj.docstring.value = to_markdown(obj.docstring.value)
 
     def on_class_members(self, *, cls: griffe.Class, **kwargs: Any) -> None:
-        """Show what griffe does not see: properties that are computed once, and signatures in ``__new__``.
+        """Show members decorated with ``computed_once`` as properties, and signatures that ``__new__`` defines.
 
-        Griffe takes the signature of a class from ``__init__`` only; subclasses of Tensor have ``__new__``.
+        Griffe reads the signature of a class from ``__init__`` only; subclasses of Tensor define ``__new__``.
         """
         for name, member in list(cls.members.items()):
             if isinstance(member, griffe.Function) and any("computed_once" in str(d.value) for d in member.decorators):
@@ -74,14 +79,11 @@ class Docstrings(griffe.Extension):
 
 
 def on_page_markdown(markdown: str, **kwargs: Any) -> str:
-    """MkDocs hook: equations of the pages stand between dollars, or double dollars where they have their own line."""
+    """Convert the equations of a page, between ``$`` or ``$$``, to MathML; code stays as it is (MkDocs hook)."""
+    return "".join(part if CODE.fullmatch(part) else convert_equations(part) for part in CODE.split(markdown))
+
+
+def convert_equations(markdown: str) -> str:
+    """Convert ``$$...$$`` to block equations and ``$...$`` to inline equations."""
     markdown = DISPLAYED.sub(lambda match: mathml(match[1], "block"), markdown)
     return INLINE.sub(lambda match: mathml(match[1], "inline"), markdown)
-
-
-def on_post_page(output: str, page: Any, **kwargs: Any) -> str:
-    """MkDocs hook: a page that asks another site for anything would not show offline."""
-    request = REQUEST.search(output)
-    if request:
-        raise PluginError(f"{page.file.src_path} would ask another site: {request[0]}")
-    return output
