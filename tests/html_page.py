@@ -1,4 +1,4 @@
-"""A page of the documentation site, as far as the tests read it."""
+"""Reads a page of the documentation site for the tests."""
 
 import re
 from html.parser import HTMLParser
@@ -6,25 +6,30 @@ from html.parser import HTMLParser
 VOID = {"area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr"}
 CONTENT = {"img", "math", "svg", "table"}
 SECTION_OF_A_DOCSTRING = 7  # one level below h6
+SAYS_NOTHING = re.compile(r"(none|nothing|no settings|not applicable|n/a|-)?\.?", re.IGNORECASE)
 
 
 class Page(HTMLParser):
-    """What the tests ask of a page.
+    """What the tests check of a page.
 
     Attributes:
-        ids: the anchors.
-        links: where its links lead.
+        ids: anchors.
+        links: targets of the links.
         files: what the browser fetches to show the page.
-        signatures: of each documented object, by its anchor.
-        empty_sections: headings that nothing follows.
-        text: the article's prose, with ``code`` for each piece of code.
+        signatures: signature of each documented object, by its anchor.
+        title: text of the first h1.
+        first_paragraph: text of the first paragraph of the article.
+        empty_sections: headings of sections without content, or with "None." alone.
+        text: prose of the article, with ``code`` in place of each piece of code.
+        equations: text of all equations.
+        footer: text of the footer.
     """
 
     def __init__(self, html):
         super().__init__()
         self.ids, self.links, self.files, self.signatures, self.empty_sections = set(), [], [], {}, []
-        self.text = ""
-        self._open, self._section, self._anchor = [], None, ""
+        self.text = self.title = self.first_paragraph = self.equations = self.footer = ""
+        self._open, self._section, self._anchor, self._paragraphs, self._titles = [], None, "", 0, 0
         self.feed(html)
         self.close()
 
@@ -40,14 +45,18 @@ class Page(HTMLParser):
         self.files += [found[name] for name in ("src", "data", "poster") if name in found]
         role = tag
         if self._within("article"):
+            self._paragraphs += tag == "p"
+            self._titles += tag == "h1"
             if re.fullmatch("h[1-6]", tag) or "doc-section-title" in classes:
                 self._start_section(int(tag[1]) if tag[0] == "h" else SECTION_OF_A_DOCSTRING)
                 self._anchor = found.get("id", self._anchor)
                 role = "heading"
             elif "doc-signature" in classes:
                 role = "signature"
+            elif "headerlink" in classes:
+                role = "link of a heading"
             elif tag in CONTENT and self._section:
-                self._section["empty"] = False
+                self._section["figures"] = True
             elif tag == "code" and not self._within("pre"):
                 self.text += "code"
         if tag not in VOID:
@@ -57,28 +66,38 @@ class Page(HTMLParser):
         if tag == "article":
             self._end_section(0)
         if tag in (name for name, _ in self._open):
-            while self._open.pop()[0] != tag:  # elements that HTML lets stay open, such as <p> and <li>
+            while self._open.pop()[0] != tag:  # elements that HTML allows to stay open, such as <p> and <li>
                 pass
 
     def handle_data(self, data):
+        if self._within("footer"):
+            self.footer += data
+        if self._within("math"):
+            self.equations += data
         if self._within("signature"):
             self.signatures[self._anchor] = self.signatures.get(self._anchor, "") + data
         elif self._within("heading"):
             self._section["title"] += data
+            if self._titles == 1 and self._within("h1") and not self._within("link of a heading"):
+                self.title += data
         elif self._within("article") and not self._within("script", "style"):
-            if self._section and data.strip():
-                self._section["empty"] = False
+            if self._paragraphs == 1 and self._within("p"):
+                self.first_paragraph += data
+            if self._section:
+                self._section["text"] += data
             if not self._within("code", "pre", "math"):
                 self.text += data
 
     def _within(self, *names):
-        return any(role in names for _, role in self._open)
+        return any(name in names or role in names for name, role in self._open)
 
     def _start_section(self, level):
         self._end_section(level)
-        self._section = {"level": level, "title": "", "empty": True}
+        self._section = {"level": level, "title": "", "text": "", "figures": False}
 
     def _end_section(self, level):
-        if self._section and self._section["empty"] and level <= self._section["level"]:
-            self.empty_sections.append(self._section["title"].strip())
+        section = self._section
+        if section and level <= section["level"] and not section["figures"]:
+            if SAYS_NOTHING.fullmatch(section["text"].strip()):
+                self.empty_sections.append(section["title"].strip())
         self._section = None

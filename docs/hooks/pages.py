@@ -37,7 +37,7 @@ def on_config(config: MkDocsConfig) -> None:
     """Show the version of the package in the footer."""
     version = VERSION.search((ROOT / "pml_macl" / "__init__.py").read_text(encoding="utf-8"))
     if version is None:
-        raise PluginError("pml_macl/__init__.py must contain a line __version__ = \"...\", found none")
+        raise PluginError('pml_macl/__init__.py must contain a line __version__ = "...", found none')
     config.copyright = f"pml_macl {version[1]}, MIT licence"
 
 
