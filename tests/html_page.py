@@ -96,8 +96,8 @@ class Page(HTMLParser):
         self._section = {"level": level, "title": "", "text": "", "figures": False}
 
     def _end_section(self, level):
-        section = self._section
-        if section and level <= section["level"] and not section["figures"]:
-            if SAYS_NOTHING.fullmatch(section["text"].strip()):
-                self.empty_sections.append(section["title"].strip())
-        self._section = None
+        section, self._section = self._section, None
+        if section is None or level > section["level"] or section["figures"]:  # a subsection is content too
+            return
+        if SAYS_NOTHING.fullmatch(section["text"].strip()):
+            self.empty_sections.append(section["title"].strip())

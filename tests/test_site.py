@@ -62,8 +62,6 @@ def test_every_page_starts_with_a_title_and_a_paragraph(pages):
     found = {name: (page.title.strip(), page.first_paragraph.strip()) for name, page in pages.items()}
     del found["/404.html"]
     assert {name: texts for name, texts in found.items() if not all(texts)} == {}
-    titles = [title for title, _ in found.values()]
-    assert {title for title in titles if titles.count(title) > 1} == set()
 
 
 def test_notebooks_are_shown_with_their_outputs(build):

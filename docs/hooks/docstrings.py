@@ -13,8 +13,8 @@ CODE_ROLE = re.compile(r":(?:attr|class|func|meth):`~?([^`]*?)([^`.]+)`")
 EXAMPLE = re.compile(r"^( *)Example:$", re.MULTILINE)
 DISPLAYED = re.compile(r"\$\$(.+?)\$\$", re.DOTALL)
 INLINE = re.compile(r"\$([^$\n]+)\$")
-# latex2mathml leaves these three to the browser, which spaces them unlike TeX: bars are always brackets here, colons stand
-# for "such that", and the argument of a function without brackets needs a thin space.
+# Browsers space these unlike TeX. Here bars are always brackets, colons mean "such that", and the argument of a function
+# without brackets needs a thin space.
 SPACING = (
     (re.compile('<mo stretchy="false">&#x0007C;'), '<mo stretchy="false" lspace="0" rspace="0">&#x0007C;'),
     (re.compile("<mi>:</mi>"), '<mo lspace="0.28em" rspace="0.28em">:</mo>'),
