@@ -1,9 +1,9 @@
 """Sessions for nox: the checks of .ci/run one by one, and the tests on all supported Pythons.
 
-nox                   lint, types, docs, notebooks, build and wheel
-nox -s tests          on every supported Python that is installed
-nox -s tests_oldest   with the oldest supported release of each dependency
-nox -s docs_oldest    the documentation site with the oldest supported release of each package of the extra docs
+nox                   run lint, types, docs, notebooks, build and wheel
+nox -s tests          run the tests on every supported Python that is installed
+nox -s tests_oldest   run the tests with the oldest supported release of each dependency
+nox -s docs_oldest    build the site with the oldest supported release of each package in the extra docs
 """
 
 from pathlib import Path
@@ -12,6 +12,7 @@ import nox
 
 PYTHONS = ["3.10", "3.11", "3.12", "3.13"]
 NOTEBOOKS = sorted(str(path) for path in Path("examples/notebooks").glob("*.ipynb"))
+QUIET = {"NO_MKDOCS_2_WARNING": "1"}  # hides the notice of mkdocs-material, see docs/development/releasing.md
 IMPORT_ALL = """
 import importlib, pkgutil, pml_macl
 names = [info.name for info in pkgutil.walk_packages(pml_macl.__path__, "pml_macl.")]
@@ -26,7 +27,7 @@ nox.options.sessions = ["lint", "types", "docs", "notebooks", "build", "wheel"]
 
 
 def oldest(*extras: str) -> list[str]:
-    """The lower bounds that pyproject.toml gives, of the extras; ``core`` stands for the dependencies."""
+    """Return requirements that pin the lower bounds in pyproject.toml; ``core`` means the dependencies."""
     project = nox.project.load_toml("pyproject.toml")["project"]
     groups = {"core": project["dependencies"], **project["optional-dependencies"]}
     requirements = [requirement for extra in extras for requirement in groups[extra]]
@@ -35,22 +36,22 @@ def oldest(*extras: str) -> list[str]:
 
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
-    """The test-suite with the newest release of each dependency."""
+    """Run the tests with the newest release of each dependency."""
     session.install("-e", ".[dev]")
     session.run("python", "-m", "pytest", *session.posargs)
 
 
 @nox.session(python="3.10")
 def tests_oldest(session: nox.Session) -> None:
-    """The test-suite with the lower bounds that pyproject.toml gives the core and the examples."""
+    """Run the tests with the lower bounds of the core and of the extra examples."""
     session.install("-e", ".[dev]", *oldest("core", "examples"))
-    # Old releases warn of each other; pyproject.toml makes errors of warnings.
+    # Old releases warn about each other, and pyproject.toml turns warnings into errors.
     session.run("python", "-m", "pytest", "-W", "default", *session.posargs)
 
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Ruff: rules and format."""
+    """Run ruff: rules and format."""
     session.install("ruff>=0.8")
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
@@ -58,35 +59,35 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def types(session: nox.Session) -> None:
-    """Mypy, strict."""
+    """Run mypy."""
     session.install("-e", ".[dev]")
     session.run("mypy")
 
 
 @nox.session
 def docs(session: nox.Session) -> None:
-    """The documentation site, with what the extra docs brings and nothing else."""
+    """Build the site with the extra docs alone."""
     session.install("-e", ".[docs]")
-    session.run("mkdocs", "build", "--strict", "--site-dir", session.create_tmp() + "/site")
+    session.run("mkdocs", "build", "--strict", "--site-dir", session.create_tmp() + "/site", env=QUIET)
 
 
 @nox.session
 def docs_oldest(session: nox.Session) -> None:
-    """The documentation site with the lower bounds that pyproject.toml gives the extra docs."""
+    """Build the site with the lower bounds of the extra docs."""
     session.install("-e", ".[docs]", *oldest("docs"))
-    session.run("mkdocs", "build", "--strict", "--site-dir", session.create_tmp() + "/site")
+    session.run("mkdocs", "build", "--strict", "--site-dir", session.create_tmp() + "/site", env=QUIET)
 
 
 @nox.session
 def notebooks(session: nox.Session) -> None:
-    """The notebooks run without an error; the committed ones stay as they are."""
+    """Run the notebooks without changing the committed files."""
     session.install("-e", ".[dev]")
     session.run("jupyter", "execute", *session.posargs, *NOTEBOOKS)
 
 
 @nox.session
 def build(session: nox.Session) -> None:
-    """Source archive and wheel, which is made from the archive, for the session ``wheel``."""
+    """Build the source archive, and from it the wheel for the session ``wheel``."""
     session.install("build>=1.2", "twine>=6.1")
     folder = session.cache_dir / "dist"
     for old in folder.glob("pml_macl-*"):
@@ -97,10 +98,10 @@ def build(session: nox.Session) -> None:
 
 @nox.session
 def wheel(session: nox.Session) -> None:
-    """The wheel alone, without extras: every module can be imported."""
+    """Install the wheel without extras and import every module."""
     wheels = list((session.cache_dir / "dist").glob("pml_macl-*.whl"))
     if len(wheels) != 1:
-        session.error("there is no wheel; run the session build first")
+        session.error(f"expected one wheel in {session.cache_dir}/dist, found {len(wheels)}; run nox -s build first")
     session.install(str(wheels[0]))
-    session.chdir(session.create_tmp())  # or the repository would be imported
+    session.chdir(session.create_tmp())  # in the repository, Python would import the source folder
     session.run("python", "-c", IMPORT_ALL)

@@ -1,4 +1,4 @@
-"""What the package says of itself: requirements, supported Pythons, the citation file."""
+"""Checks the metadata of the package: requirements, supported Pythons, CI, the citation file, the changelog."""
 
 import ast
 import re
@@ -18,7 +18,10 @@ else:
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 EXTRAS = PROJECT["optional-dependencies"]
-# Of each module, the distributions that install it; packages_distributions of Python 3.10 misses most wheels.
+PYTHONS = ast.literal_eval(
+    re.search(r"^PYTHONS = (.*)$", (ROOT / "noxfile.py").read_text(encoding="utf-8"), re.MULTILINE)[1]
+)
+# The distributions that install each module. packages_distributions of Python 3.10 misses most wheels.
 OWNERS: dict[str, set[str]] = {}
 for found in distributions():
     name = found.metadata["Name"]  # each access parses the metadata again
@@ -31,7 +34,7 @@ def names(requirements):
 
 
 def imported(files, top_level_only):
-    """Third-party modules that the files import: all, or only what importing the file itself asks for."""
+    """Third-party modules that the files import: all of them, or only those at the top level of a file."""
     found = set()
     for file in files:
         tree = ast.parse(file.read_text(encoding="utf-8"))
@@ -88,22 +91,52 @@ print(len(modules))
 
 def test_supported_pythons_are_those_of_the_nox_file():
     classifiers = [name.rsplit(" ", 1)[1] for name in PROJECT["classifiers"] if re.search(r":: 3\.\d+$", name)]
-    listed = re.search(r"^PYTHONS = (.*)$", (ROOT / "noxfile.py").read_text(encoding="utf-8"), re.MULTILINE)
-    assert ast.literal_eval(listed[1]) == classifiers
+    assert classifiers == PYTHONS
     assert PROJECT["requires-python"] == f">={classifiers[0]}"
+
+
+def test_ci_runs_everything_and_the_tests_on_every_supported_python():
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8"))
+    jobs = workflow["jobs"]
+    commands = {name: [step["run"] for step in job["steps"] if "run" in step] for name, job in jobs.items()}
+    assert ".ci/run" in commands["everything"]
+    assert "nox -s tests-${{ matrix.python }}" in commands["tests"]
+    assert jobs["tests"]["strategy"]["matrix"]["python"] == PYTHONS
+    assert jobs["oldest"]["steps"][1]["with"]["python-version"] == PYTHONS[0]
+    sessions = " ".join(
+        command.removeprefix("nox -s ") for command in commands["oldest"] if "nox -s" in command
+    ).split()
+    defined = re.findall(r"^def (\w+)\(session", (ROOT / "noxfile.py").read_text(encoding="utf-8"), re.MULTILINE)
+    assert sessions == [name for name in defined if name.endswith("_oldest")]
+
+
+@pytest.mark.parametrize(
+    "form", sorted((ROOT / ".github" / "ISSUE_TEMPLATE").glob("*.yml")), ids=lambda path: path.stem
+)
+def test_issue_templates_can_be_read(form):
+    content = yaml.safe_load(form.read_text(encoding="utf-8"))
+    if form.stem == "config":
+        assert content.keys() == {"blank_issues_enabled"}
+        return
+    assert {"name", "description", "body"} <= content.keys()
+    names = [part["id"] for part in content["body"]]
+    assert len(set(names)) == len(names) >= 2
+    assert all(part["attributes"]["label"] for part in content["body"])
 
 
 def test_each_lower_bound_has_one_number_to_test():
     for requirement in PROJECT["dependencies"] + EXTRAS["examples"] + EXTRAS["docs"]:
-        # What nox -s tests_oldest docs_oldest can read.
+        # The form that the function oldest of noxfile.py can read.
         assert re.fullmatch(r"[\w.\[\]-]+>=\d+(\.\d+)+(,<\d+)?", requirement), requirement
 
 
 def test_the_extra_docs_brings_what_formats_signatures():
-    assert "ruff" in names(EXTRAS["docs"])  # mkdocstrings requires no formatter; without one each signature is one line
+    assert "ruff" in names(
+        EXTRAS["docs"]
+    )  # mkdocstrings does not require a formatter, but without one each signature is a single line
 
 
-# What schema 1.2.0 of the Citation File Format asks for, as far as this file uses it.
+# The keys of Citation File Format 1.2.0 that this file may use.
 KEYS = {"cff-version", "message", "title", "type", "authors", "version", "date-released", "license", "url", "keywords"}
 REFERENCE_KEYS = {"type", "title", "authors", "year", "month", "url", "doi", "journal", "identifiers", "notes"}
 
@@ -111,10 +144,10 @@ REFERENCE_KEYS = {"type", "title", "authors", "year", "month", "url", "doi", "jo
 def test_citation_file_is_valid():
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     assert citation["cff-version"] == "1.2.0"
-    assert {"cff-version", "message", "title", "authors"} <= citation.keys() <= KEYS | {"preferred-citation"}
+    assert {"cff-version", "message", "title", "authors"} <= citation.keys() <= KEYS | {"references"}
     assert citation["type"] == "software"
     assert citation["license"] == PROJECT["license"]
-    paper = citation["preferred-citation"]
+    (paper,) = citation["references"]  # with preferred-citation instead, readers would cite the paper alone
     assert {"type", "title", "authors"} <= paper.keys() <= REFERENCE_KEYS
     assert paper["url"] == PROJECT["urls"]["Paper"]
     assert paper["identifiers"][0]["value"].removeprefix("arXiv:") == paper["url"].rsplit("/", 1)[1]
@@ -122,7 +155,10 @@ def test_citation_file_is_valid():
         assert author.keys() in ({"name"}, {"given-names", "family-names"})
 
 
-def test_the_changelog_speaks_of_this_version():
+def test_the_changelog_has_a_section_of_this_version():
     changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
-    first = re.search(r"^## \[(.+?)\]( - \d{4}-\d{2}-\d{2})?$", changelog, re.MULTILINE)
-    assert first[1] in ("Unreleased", yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))["version"])
+    sections = re.findall(r"^## \[(.+?)\]( - \d{4}-\d{2}-\d{2})?$", changelog, re.MULTILINE)
+    assert sections[0] == ("Unreleased", "")
+    versions = [version for version, date in sections[1:] if date]
+    assert len(versions) == len(sections) - 1
+    assert versions[0] == yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))["version"]
