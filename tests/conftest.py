@@ -73,9 +73,11 @@ def generator():
 
 @pytest.fixture(scope="session")
 def shared_data():
-    """Folder of the real data sets; set PML_MACL_DATA to where they lie, or put them into ../shared/data."""
+    """Folder of the real data sets: $PML_MACL_DATA, or ../shared/data."""
     default = Path(__file__).resolve().parents[2] / "shared" / "data"
     folder = Path(os.environ.get("PML_MACL_DATA", default))
     if not folder.is_dir():
-        pytest.skip(f"needs the real data sets, which are not part of the repository (looked in {folder})")
+        pytest.skip(
+            f"needs the real data sets, found no folder {folder}; set PML_MACL_DATA to the folder that contains them"
+        )
     return folder

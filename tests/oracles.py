@@ -1,4 +1,4 @@
-"""Naive float64 loops, written from the formulas and sharing no code with the package."""
+"""The formulas as naive float64 loops, which share no code with the package."""
 
 import math
 
@@ -6,14 +6,14 @@ import torch
 
 
 def counts_of(labels):
-    """Label co-occurrence counts as nested dictionaries: n[l][m]."""
+    """Label co-occurrence counts as nested lists: n[l][m]."""
     num_classes = labels.shape[1]
     rows = [set(row.nonzero().flatten().tolist()) for row in labels]
     return [[sum(1 for row in rows if {k, m} <= row) for m in range(num_classes)] for k in range(num_classes)]
 
 
 def naive_rarity(counts):
-    """Log-rarity of each label; an unseen label counts as seen once."""
+    """Log-rarity of each label. A label that never occurs counts as 1."""
     seen = [max(counts[k][k], 1) for k in range(len(counts))]
     high, low = max(seen), min(seen)
     if high == low:
@@ -51,7 +51,7 @@ def naive_temperature(
 
 
 def naive_pairs(rows, ref_rows, positive_threshold=0.0, negative_threshold=0.0, exclude_self=True):
-    """Sets of positives and of negatives of each anchor."""
+    """The set of positives and the set of negatives of each anchor."""
     positives, negatives = [], []
     for i, first in enumerate(rows):
         positives.append(set())
@@ -69,7 +69,7 @@ def naive_pairs(rows, ref_rows, positive_threshold=0.0, negative_threshold=0.0, 
 
 
 def pairs_of(indices_tuple, num_rows):
-    """Sets of positives and negatives of each anchor from a miner's pairs or triplets."""
+    """The set of positives and the set of negatives of each anchor, from pairs or triplets of a miner."""
     positives, negatives = [set() for _ in range(num_rows)], [set() for _ in range(num_rows)]
     if len(indices_tuple) == 3:
         indices_tuple = (indices_tuple[0], indices_tuple[1], indices_tuple[0], indices_tuple[2])
@@ -93,7 +93,7 @@ def naive_macl(
     weights=None,
     temperatures=None,
 ):
-    """MACL by loops over pairs; ``weights`` also takes ``anchor_power``. Counts default to those of the batch."""
+    """MACL as loops over pairs. ``weights`` may contain ``anchor_power``. By default the batch gives the counts."""
     weights = dict(weights or {})
     anchor_power = weights.pop("anchor_power", 0.0)
     temperatures = temperatures or {}
@@ -133,8 +133,8 @@ def mean(values):
     return sum(values) / len(values) if values else None
 
 
-# Each takes the label set i, those of the others as {p: set}, and -log p_ip as a function of p; it returns the terms
-# whose mean over all anchors is the loss.
+# Each function takes the label set of anchor i, the label sets of the other images as {p: set}, and the loss of a pair
+# as a function of p. It returns terms; the mean of the terms of all anchors is the loss.
 
 
 def sup_con_any(anchor, others, loss):
@@ -173,7 +173,7 @@ BASELINES = {
 
 
 def naive_baseline(name, temperature, embeddings, labels, ref_emb=None, ref_labels=None, own=None):
-    """A baseline by loops over its paper's formula; ``own`` is the reference that is the anchor itself."""
+    """A baseline as loops over the formula of its paper. ``own`` is the index of each anchor among the references."""
     own = range(len(labels)) if ref_emb is None else own
     rows = [set(row.nonzero().flatten().tolist()) for row in labels]
     ref_rows = rows if ref_labels is None else [set(row.nonzero().flatten().tolist()) for row in ref_labels]

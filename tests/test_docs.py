@@ -1,4 +1,4 @@
-"""The code of README and of the docs runs, and what they say of the package is true."""
+"""The code of README and of the pages runs, and the pages agree with the package."""
 
 import inspect
 import json
@@ -32,11 +32,11 @@ def test_readme_and_home_page_have_code():
 
 PARTS = sorted(page for page in (ROOT / "docs" / "parts").glob("*.md") if page.stem not in ("index", "pml_parts"))
 SECTIONS = ["Label contract", "Implementation notes", "Settings", "Example"]
-NO_PARTS = ("visualization", "functional")  # lists of functions
+NO_PARTS = ("visualization", "functional")  # these pages list functions
 
 
 @pytest.mark.parametrize("page", PARTS, ids=lambda page: page.stem)
-def test_pages_of_parts_have_one_order(page):
+def test_pages_of_parts_have_the_same_sections(page):
     text = page.read_text(encoding="utf-8")
     headings = re.findall(r"^## (.*)$", text, re.MULTILINE)
     if page.stem in NO_PARTS:
@@ -66,13 +66,13 @@ def test_the_page_about_parts_of_pml_is_generated_from_the_table():
 
 def test_every_public_object_has_a_page():
     shown = re.findall(r"^::: (\S+)$", "\n".join(page.read_text(encoding="utf-8") for page in PARTS), re.MULTILINE)
-    whole = {"pml_macl.evaluation", "pml_macl.functional"}  # shown with all that they hold
+    whole = {"pml_macl.evaluation", "pml_macl.functional"}  # a page shows all functions of these modules
     missing = {name for name in public_objects() if name not in shown and name.rpartition(".")[0] not in whole}
     assert missing == set()
 
 
 @pytest.mark.parametrize("name", public_objects())
-def test_documented_arguments_are_those_of_the_signature(name):
+def test_documented_arguments_equal_the_signature(name):
     thing = public_objects()[name]
     documented = re.search(r"^ *Args:\n(.*?)(?=^ *\w+:\n|\Z)", inspect.getdoc(thing), re.DOTALL | re.MULTILINE)
     arguments = [
@@ -87,18 +87,27 @@ def test_documented_arguments_are_those_of_the_signature(name):
 @pytest.mark.parametrize(
     "notebook", sorted((ROOT / "examples" / "notebooks").glob("*.ipynb")), ids=lambda path: path.stem
 )
-def test_notebooks_are_committed_as_they_ran(notebook):
+def test_notebooks_are_committed_with_the_outputs_of_one_complete_run(notebook):
     assert notebook.stat().st_size < 250_000
     content = json.loads(notebook.read_text(encoding="utf-8"))
     cells = [cell for cell in content["cells"] if cell["cell_type"] == "code"]
     assert [cell["execution_count"] for cell in cells] == list(range(1, len(cells) + 1))
     outputs = [output for cell in cells for output in cell["outputs"]]
     assert outputs
-    for output in outputs:  # no errors, no warnings with the paths of somebody's machine
+    for output in outputs:  # neither errors nor warnings, which would show local paths
         assert output["output_type"] in ("stream", "execute_result")
         assert output.get("name", "stdout") == "stdout"
 
 
-def test_version_is_the_same_everywhere():
+@pytest.mark.parametrize("page", ["CONTRIBUTING.md", "docs/development/releasing.md"])
+def test_files_named_for_contributors_exist(page):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    found = set(re.findall(r"(?:pml_macl|tests|docs|examples|benchmarks|\.ci|\.github)(?:/[\w.]+)+", text))
+    named = {path for path in found if "/my_" not in path}
+    assert len(named) > 3
+    assert {path for path in named if not (ROOT / path).exists()} == set()
+
+
+def test_citation_has_the_version_of_the_package():
     version = pml_macl.__version__
     assert f"version: {version}\n" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Bad calls of the public API: each raises an error that says what it found and how to mend it, and changes nothing."""
+"""Bad calls of the public API. Each raises an error that says what it found and how to fix it, and changes nothing."""
 
 import pickle
 from collections.abc import Callable
@@ -47,7 +47,7 @@ LABELS = tensor([[1, 1, 0], [1, 0, 0], [0, 1, 1], [0, 0, 1], [1, 0, 1], [0, 0, 0
 
 
 class World(SimpleNamespace):
-    """A valid batch, one object of each kind with some state, and a folder with two images."""
+    """A valid batch, one object of each kind that already has some state, and a folder with two images."""
 
     def __init__(self, folder):
         x = torch.randn(6, 4, generator=torch.Generator().manual_seed(0))
@@ -86,13 +86,13 @@ class World(SimpleNamespace):
         return MultiLabelImageDataset(self.folder / "images", self.folder / "good.csv", *more, **options)
 
     def table(self, content):
-        """The data set of a table with this content."""
+        """Load a data set whose label table has this content."""
         path = self.folder / "labels.csv"
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
         return MultiLabelImageDataset(self.folder / "images", path)
 
     def state(self):
-        """All that a call could change, but for the table that the call writes itself."""
+        """Everything that a call could change, except the table that the call itself writes."""
         modules = {name: part for name, part in vars(self).items() if isinstance(part, torch.nn.Module)}
         files = sorted(path for path in self.folder.rglob("*") if path.is_file() and path.name != "labels.csv")
         return {
@@ -560,7 +560,7 @@ BAD_CALLS = {
 
 
 class Stranger:
-    """Makes a file when it is unpickled."""
+    """Creates a file when it is unpickled."""
 
     def __reduce__(self):
         return Path.touch, (Path("unpickled"),)
@@ -587,7 +587,7 @@ def assert_same(found, expected, name=""):
 
 
 def copy(state):
-    """The state with tensors of its own."""
+    """Copy the state and its tensors."""
     if isinstance(state, dict):
         return {name: copy(part) for name, part in state.items()}
     if isinstance(state, tuple):
@@ -596,7 +596,7 @@ def copy(state):
 
 
 @pytest.mark.parametrize("name", BAD_CALLS)
-def test_a_bad_call_says_what_it_found_and_how_to_mend_it_and_changes_nothing(world, name):
+def test_a_bad_call_says_what_it_found_and_how_to_fix_it_and_changes_nothing(world, name):
     call, error, fragments = BAD_CALLS[name]
     before = copy(world.state())
     with pytest.raises(error) as raised:
@@ -607,7 +607,7 @@ def test_a_bad_call_says_what_it_found_and_how_to_mend_it_and_changes_nothing(wo
     assert_same(world.state(), before)
 
 
-def test_the_table_is_long_and_the_good_calls_are_good(world):
+def test_valid_calls_on_the_same_objects_succeed(world):
     assert len(BAD_CALLS) >= 60
     for part in (world.loss, world.wrapper, world.memory):
         assert part(world.x, world.y).isfinite()
@@ -618,8 +618,8 @@ def test_the_table_is_long_and_the_good_calls_are_good(world):
     assert len(world.table("\ufeffimage,ship\r\na,1\r\nb.png,0\r\n")) == 2  # BOM and CRLF
 
 
-def test_an_image_that_another_format_hides_in_is_not_opened(world):
-    """Pillow would hand an EPS file to another program."""
+def test_a_file_in_another_format_with_the_name_of_an_image_is_not_opened(world):
+    """Pillow opens EPS files with another program."""
     (world.folder / "images" / "a.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n")
     dataset = world.table("image,ship\na,1\n")
     with pytest.raises(ValueError, match=r"cannot decode image .*a\.png"):

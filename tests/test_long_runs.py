@@ -1,4 +1,4 @@
-"""Ten thousand steps: memory stays where it is, and counts stay exact."""
+"""10,000 training steps: memory does not grow, and counts stay exact."""
 
 import gc
 import resource
@@ -16,7 +16,7 @@ STEPS, WARM_UP, ROWS, CLASSES, SIZE = 10_000, 1_000, 8, 6, 8
 
 
 def resident_bytes():
-    """Of this process, now: the peak that getrusage gives never falls."""
+    """Memory that this process uses now. getrusage gives only the peak."""
     gc.collect()
     pages = Path("/proc/self/statm").read_text().split()[1]
     return int(pages) * resource.getpagesize()
@@ -32,7 +32,7 @@ def one_thread():
 
 
 def make_step(engine):
-    """A training step of miner, memory, loss and its statistics, and the parts that count."""
+    """Make a training step with miner, memory and loss, and return it with the parts that count steps or rows."""
     schedule = CosineTemperature(0.2, 0.1, STEPS)
     loss = MACLLoss(num_classes=CLASSES, distance=TemperatureScheduledSimilarity(schedule=schedule), engine=engine)
     miner = LabelOverlapMiner(neg_strategy="hard", max_negatives_per_anchor=3)
@@ -53,7 +53,7 @@ def make_step(engine):
 @pytest.mark.usefixtures("one_thread")
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads the resident memory from /proc")
 @pytest.mark.parametrize(("engine", "steps"), [("auto", STEPS), ("reference", STEPS // 5)])
-def test_steps(engine, steps, generator):
+def test_memory_and_counts_after_many_steps(engine, steps, generator):
     step, memory, schedule = make_step(engine)
     labels = torch.rand(steps, ROWS, CLASSES, generator=generator) < 0.3
     images = torch.randn(16, ROWS, SIZE, generator=generator)
@@ -77,8 +77,8 @@ def test_steps(engine, steps, generator):
     assert torch.equal(memory.label_memory[slots], everything[-20:])
 
 
-def test_counts_beyond_what_floats_can_tell_apart():
-    """2**24 + 1 is no float32, 2**53 + 1 no float64."""
+def test_counts_stay_exact_where_floats_would_not():
+    """float32 cannot represent 2**24 + 1, and float64 cannot represent 2**53 + 1."""
     for most in (2**24, 2**53):
         statistics = LabelStatistics(2)
         statistics.num_samples.fill_(most)

@@ -1,4 +1,4 @@
-"""Half precision, low temperatures, many references, and embeddings and labels at the edge of what is valid."""
+"""Half precision, low temperatures, many references, and extreme but valid embeddings and labels."""
 
 import importlib.util
 from pathlib import Path
@@ -26,7 +26,7 @@ def load_benchmark():
 benchmark = load_benchmark()
 LOSSES = list(benchmark.make_losses(0.01))
 CONTRASTIVE = [name for name in LOSSES if not name.startswith("wrapped")]
-# Of the value and of the gradient; in half precision the gradient is rounded to its type at least.
+# Tolerances of the value and of the gradient. In half precision, rounding alone gives the gradient an error.
 TOLERANCES = {
     "float32": (2e-6, 2e-5),
     "bfloat16": (2e-6, 5e-3),
@@ -59,7 +59,7 @@ def test_error_against_float64(temperature, name, mode, device):
 @pytest.mark.parametrize("mode", TOLERANCES)
 @pytest.mark.parametrize("name", ["MACLLoss, fused", "MACLLoss, reference", "SupConAnyLoss", "MulSupConLoss"])
 def test_many_references_at_a_low_temperature(name, mode, device):
-    """In float32 the sum of so many weights, one after the other, costs the reference engine a digit."""
+    """In float32 the reference engine loses a digit, because it adds up so many weights one after the other."""
     skip_without_autocast(mode, device)
     batch = to_device(benchmark.make_batch(4, 65536), device)
     errors = benchmark.measure(benchmark.make_losses(0.01)[name], batch, mode)
@@ -92,7 +92,7 @@ EDGE_CASES = make_edge_cases()
 @pytest.mark.parametrize("mode", [*TOLERANCES, "float64"])
 @pytest.mark.parametrize("case", EDGE_CASES)
 @pytest.mark.parametrize("references", [False, True])
-def test_finite_loss_and_gradient_at_the_edges(case, mode, references, device):
+def test_loss_and_gradient_are_finite_in_edge_cases(case, mode, references, device):
     skip_without_autocast(mode, device)
     dtype, autocast = (torch.float64, None) if mode == "float64" else benchmark.MODES[mode]
     embeddings, labels = to_device(EDGE_CASES[case], device)
@@ -107,7 +107,7 @@ def test_finite_loss_and_gradient_at_the_edges(case, mode, references, device):
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
-def test_the_memory_takes_the_type_of_the_embeddings(dtype, device):
+def test_the_memory_has_the_dtype_of_the_embeddings(dtype, device):
     embeddings, labels = to_device(EDGE_CASES["a row of zeros"], device)
     similarity = TemperatureScheduledSimilarity(0.01)
     memory = losses.MultiLabelCrossBatchMemory(losses.MACLLoss(distance=similarity), 8, 5, memory_size=64).to(device)
@@ -134,7 +134,7 @@ MINERS = {
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("case", EDGE_CASES)
 @pytest.mark.parametrize("name", MINERS)
-def test_miners_choose_in_half_precision_as_in_float32(name, case, dtype, device):
+def test_miners_choose_the_same_pairs_in_half_precision_and_in_float32(name, case, dtype, device):
     embeddings, labels = to_device(EDGE_CASES[case], device)
     half = embeddings.to(dtype)
     found, expected = (MINERS[name]()(rows, labels) for rows in (half, half.float()))
@@ -142,7 +142,7 @@ def test_miners_choose_in_half_precision_as_in_float32(name, case, dtype, device
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
-def test_metrics_of_half_precision_are_those_of_the_rounded_embeddings(dtype, device):
+def test_metrics_of_half_precision_embeddings_equal_those_of_the_same_values_in_float64(dtype, device):
     embeddings, labels = to_device(benchmark.make_batch(60, 0)[:2], device)
     calculator = MultiLabelAccuracyCalculator()
     found = calculator.get_accuracy(embeddings.to(dtype), labels)
@@ -151,7 +151,7 @@ def test_metrics_of_half_precision_are_those_of_the_rounded_embeddings(dtype, de
 
 
 def test_counts_are_exact_under_autocast(device):
-    """Beyond 256 bfloat16 has no odd numbers, beyond 2048 float16."""
+    """bfloat16 has no odd numbers above 256, and float16 has none above 2048."""
     labels = torch.ones(3001, 2, dtype=torch.bool, device=device)
     labels[-1, 1] = False
     for dtype in (torch.bfloat16, torch.float16):

@@ -13,8 +13,8 @@ CODE_ROLE = re.compile(r":(?:attr|class|func|meth):`~?([^`]*?)([^`.]+)`")
 EXAMPLE = re.compile(r"^( *)Example:$", re.MULTILINE)
 DISPLAYED = re.compile(r"\$\$(.+?)\$\$", re.DOTALL)
 INLINE = re.compile(r"\$([^$\n]+)\$")
-# Browsers space these unlike TeX. Here bars are brackets, colons mean "such that", and a thin space separates a function
-# from an argument without brackets.
+# Browsers space these unlike TeX. Here bars are brackets, colons mean "such that", and a thin space follows the name of
+# a function whose argument has no brackets.
 SPACING = (
     (re.compile('<mo stretchy="false">&#x0007C;'), '<mo stretchy="false" lspace="0" rspace="0">&#x0007C;'),
     (re.compile("<mi>:</mi>"), '<mo lspace="0.28em" rspace="0.28em">:</mo>'),
