@@ -1,4 +1,4 @@
-"""Random retrieval problems, and retrieval metrics as naive loops in Python floats, written from the definitions."""
+"""Random retrieval problems, and retrieval metrics as plain Python loops that follow the definitions."""
 
 import math
 
@@ -8,7 +8,7 @@ NAN = float("nan")
 
 
 def naive_order(query, reference, ref_includes_query):
-    """For each query the reference indices, nearest first, ties by index, itself left out."""
+    """For each query, return the other references' indices, nearest first, and by index at equal distances."""
     orders = []
     for i, q in enumerate(query.double().tolist()):
         distances = [sum((a - b) ** 2 for a, b in zip(q, r, strict=True)) for r in reference.double().tolist()]
@@ -18,7 +18,7 @@ def naive_order(query, reference, ref_includes_query):
 
 
 def naive_values(query, query_labels, reference, reference_labels, ref_includes_query, **settings):
-    """For each query a dictionary of its values; the AP of each of its labels is under ``label_ap``."""
+    """For each query, return a dictionary of its metrics; ``label_ap`` has the average precision of each label."""
     query_sets = [set(row.nonzero().flatten().tolist()) for row in query_labels]
     reference_sets = [set(row.nonzero().flatten().tolist()) for row in reference_labels]
     orders = naive_order(query, reference, ref_includes_query)
@@ -47,6 +47,7 @@ def naive_query(
     exponential_gain=False,
     ap_denominator="relevant",
     num_classes=0,
+    at_k=(),
 ):
     relevance = [is_relevant(own, other, relevance_threshold) for other in ranked]
     total = sum(relevance)
@@ -73,7 +74,15 @@ def naive_query(
     def mean(values):
         return sum(values) / k
 
+    values_at_k = {}
+    for count in at_k:
+        found = sum(relevance[:count])
+        values_at_k[f"recall_at_{count}"] = 1.0 if found else 0.0
+        values_at_k[f"precision_at_{count}"] = found / count
+        values_at_k[f"coverage_at_{count}"] = found / total
+
     return {
+        **values_at_k,
         "label_ap": label_ap,
         "precision_at_1": float(relevance[0]),
         "r_precision": sum(first_r) / len(first_r),
@@ -100,7 +109,7 @@ def naive_ap(relevance, total, denominator):
 
 
 def naive_mean(values, name, counts):
-    """What the calculator reports: the mean over queries, or for labels over labels of the means over queries."""
+    """Return what the calculator reports: the mean over queries, or for label mAP the mean over the labels' means."""
     if name == "label_mean_average_precision":
         return nan_mean(naive_label_means(values).values())
     if name.startswith("label_mean_average_precision_"):
@@ -109,7 +118,7 @@ def naive_mean(values, name, counts):
 
 
 def naive_by_frequency(label_means, counts):
-    """Label mAP of the rarest third of the labels, the middle and the most frequent third."""
+    """Return the label mAP of the rarest, the middle and the most frequent third of the labels."""
     labels = sorted((label for label in label_means if not math.isnan(label_means[label])), key=lambda m: counts[m])
     thirds = {"tail": [], "middle": [], "head": []}
     for place, label in enumerate(labels):
@@ -118,7 +127,7 @@ def naive_by_frequency(label_means, counts):
 
 
 def naive_label_means(values):
-    """Mean AP of each label that a query carries."""
+    """Return the mean average precision of each label that a query carries."""
     labels = sorted({label for value in values for label in value["label_ap"]})
     return {
         label: nan_mean(value["label_ap"][label] for value in values if label in value["label_ap"]) for label in labels
@@ -131,7 +140,7 @@ def nan_mean(values):
 
 
 def random_problem(seed, num_classes=5):
-    """Embeddings on a small grid, so that many distances tie exactly, with empty label sets and unseen labels."""
+    """Draw embeddings on a small grid, so that many distances are equal, with empty label sets and unused labels."""
     generator = torch.Generator().manual_seed(seed)
 
     def integers(low, high, *shape):

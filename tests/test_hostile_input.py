@@ -415,7 +415,7 @@ BAD_CALLS = {
         lambda w: w.calculator.get_accuracy(w.x * torch.nan, w.y), ValueError, ("query", "finite", "6 of 6 rows")
     ),
     "query: empty": BadCall(
-        lambda w: w.calculator.get_accuracy(w.x[:0], w.y[:0]), ValueError, ("query", "(rows, size)", "(0, 4)")
+        lambda w: w.calculator.get_accuracy(w.x[:0], w.y[:0]), ValueError, ("query", "(rows, embedding_size)", "(0, 4)")
     ),
     "query_labels: text": BadCall(
         lambda w: w.calculator.get_accuracy(w.x, np.full((6, 3), "a")), TypeError, ("query_labels", "<U1", "astype")
@@ -424,7 +424,7 @@ BAD_CALLS = {
         lambda w: w.calculator.get_accuracy(w.x, w.y[:3]), ValueError, ("query_labels", "(6)", "got 3 rows")
     ),
     "reference: size": BadCall(
-        lambda w: w.calculator.get_accuracy(w.x, w.y, w.x[:, :2], w.y), ValueError, ("reference", "one size", "4 and 2")
+        lambda w: w.calculator.get_accuracy(w.x, w.y, w.x[:, :2], w.y), ValueError, ("reference", "same embedding size", "4 and 2")
     ),
     "reference: without labels": BadCall(
         lambda w: w.calculator.get_accuracy(w.x, w.y, w.x), ValueError, ("reference_labels", "missing", "together")

@@ -1,19 +1,20 @@
-"""Finds equal rows by comparing one whole number per row; on a CPU ``torch.unique(dim=0)`` is far slower."""
+"""Finds equal rows by comparing one integer per row, which on a CPU is far faster than ``torch.unique(dim=0)``."""
 
 import torch
 from torch import Tensor
 
-_BITS_AT_ONCE = 31  # columns that one int64 code holds beside the code of the columns before them
+_BITS_AT_ONCE = 31  # an int64 holds these columns and the code of all columns before them
 
 
 def distinct_label_sets(labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The distinct label sets, in no particular order.
+    """Find the distinct label sets.
 
     Args:
         labels: (N, C) boolean label sets.
 
     Returns:
-        The (S, C) distinct sets, the (N,) int64 index of each row's set among them, and (S,) how many rows have each.
+        The (S, C) distinct sets in an arbitrary order, the (N,) int64 index of each row's set, and the (S,) number of
+        rows that have each set.
     """
     codes = torch.zeros(len(labels), dtype=torch.long, device=labels.device)
     counts = codes.new_full((1,), len(labels))
@@ -26,13 +27,13 @@ def distinct_label_sets(labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def may_have_equal_rows(values: Tensor) -> bool:
-    """Whether two rows have the same checksum: always true if two rows are equal, and very rarely if not.
+    """Return whether two rows have the same checksum: always True if two rows are equal, rarely True if none are.
 
     Args:
         values: (N, D) float32 or float64, without -0.0.
     """
     bits = values.view(torch.int32 if values.dtype is torch.float32 else torch.long)
-    # Products with odd numbers, summed modulo a power of two: exact, whatever the order of the sum.
+    # The checksum is a sum of products with odd numbers modulo a power of two. It is exact in any order of the sum.
     generator = torch.Generator().manual_seed(0)
     factors = torch.randint(-(2**30), 2**30, (values.shape[1],), generator=generator).to(values.device, bits.dtype)
     checksums = torch.cat(

@@ -1,4 +1,4 @@
-"""Matrix products in full float32, whatever autocast and torch's matmul precision are set to."""
+"""Computes matrix products in full float32, whatever the settings of autocast and of torch's matmul precision."""
 
 import threading
 from collections.abc import Iterator
@@ -11,13 +11,14 @@ import torch
 
 @contextmanager
 def full_precision(device_type: str) -> Iterator[None]:
-    """Compute in the type of the tensors: no autocast in this thread, no TF32 or bfloat16 inside matrix products.
+    """Compute in the dtype of the tensors: without autocast, and without TF32 or bfloat16 in matrix products.
 
-    The matmul precision belongs to the process. It returns to what it was when the last of several overlapping blocks
-    ends, also after an exception, unless another thread has changed it meanwhile.
+    Autocast is a setting of the thread, the matmul precision a setting of the process. When the last of several
+    overlapping blocks ends, also after an exception, the matmul precision is restored, unless another thread has
+    changed it in the meantime.
 
     Args:
-        device_type: of the tensors, ``"cpu"`` or ``"cuda"``.
+        device_type: device type of the tensors, ``"cpu"`` or ``"cuda"``.
     """
     _enter()
     try:
@@ -29,9 +30,9 @@ def full_precision(device_type: str) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class _MatmulPrecision:
-    """What torch says about the float32 matrix products; None for what cannot be read."""
+    """Torch's settings for float32 matrix products; None for a setting that cannot be read."""
 
-    general: str | None  # torch.get_float32_matmul_precision(), which sets both of the others
+    general: str | None  # torch.get_float32_matmul_precision(); setting it sets the other two as well
     cuda: str | None  # torch.backends.*.matmul.fp32_precision, since torch 2.9
     mkldnn: str | None
 
@@ -75,10 +76,10 @@ def _read() -> _MatmulPrecision:
         return _MatmulPrecision(torch.get_float32_matmul_precision(), None, None)
     cuda, mkldnn = _backends.cuda.matmul.fp32_precision, _backends.mkldnn.matmul.fp32_precision
     if cuda in _FULL and mkldnn in _FULL:
-        return _MatmulPrecision(None, cuda, mkldnn)  # torch warns if it is asked for the general one without need
+        return _MatmulPrecision(None, cuda, mkldnn)  # reading the general setting could warn
     try:
         return _MatmulPrecision(torch.get_float32_matmul_precision(), cuda, mkldnn)
-    except RuntimeError:  # the user has set the backends one by one
+    except RuntimeError:  # the backends have different settings
         return _MatmulPrecision(None, cuda, mkldnn)
 
 
@@ -88,6 +89,6 @@ def _write(precision: _MatmulPrecision) -> None:
     if not _HAS_BACKEND_SETTINGS:
         return
     for backend, value in ((_backends.cuda, precision.cuda), (_backends.mkldnn, precision.mkldnn)):
-        backend.matmul.fp32_precision = "none"  # follow torch.backends.fp32_precision, ...
+        backend.matmul.fp32_precision = "none"  # follows torch.backends.fp32_precision
         if backend.matmul.fp32_precision != value:
-            backend.matmul.fp32_precision = value  # ... unless that is another
+            backend.matmul.fp32_precision = value

@@ -1,4 +1,6 @@
-"""Collects the values of one metric over query chunks."""
+"""Collects the values of metrics over query chunks."""
+
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor
@@ -7,25 +9,25 @@ from pml_macl.tuning import BLOCK_ELEMENTS
 
 
 class MetricAccumulator:
-    """Values of one metric over all queries, and their means; NaN is left out of every mean.
+    """Collects the values of one metric and computes their means. Means leave out NaN.
 
     Args:
         labels: (Q, C) boolean label sets of all queries.
-        has_label_values: the metric has one value per query and label, not one per query.
+        has_label_values: whether the metric has one value per query and label instead of one per query.
     """
 
     def __init__(self, labels: Tensor, has_label_values: bool) -> None:
         self.labels = labels
         self.has_label_values = has_label_values
         num_queries, num_classes = labels.shape
-        if has_label_values:  # only sums, since all values would take Q x C x 8 bytes
+        if has_label_values:  # keep only sums: all values would take Q x C x 8 bytes
             self.sums = torch.zeros(num_classes, dtype=torch.float64, device=labels.device)
             self.counts = torch.zeros(num_classes, dtype=torch.long, device=labels.device)
         else:
             self.values = torch.full((num_queries,), torch.nan, dtype=torch.float64, device=labels.device)
 
     def add(self, rows: Tensor, values: Tensor) -> None:
-        """Take the values of some queries.
+        """Add the values of some queries.
 
         Args:
             rows: (N,) index of each query.
@@ -37,15 +39,15 @@ class MetricAccumulator:
             self.values[rows] = values
 
     def mean(self) -> float:
-        """Mean over the queries, or over the labels if the metric has values per label."""
+        """Return the mean over queries; for a metric with values per label, the mean over labels."""
         return self.mean_over_labels() if self.has_label_values else self.values.nanmean().item()
 
     def mean_over_labels(self) -> float:
-        """Mean over the labels of :meth:`label_means`."""
+        """Return the mean of :meth:`label_means`."""
         return self.label_means().nanmean().item()
 
     def label_means(self) -> Tensor:
-        """(C,) float64 mean over the queries that carry the label; NaN for a label without queries."""
+        """Return the (C,) float64 means over the queries that carry each label; NaN for a label without queries."""
         if self.has_label_values:
             return self.sums / self.counts
         means = MetricAccumulator(self.labels, has_label_values=True)
@@ -58,3 +60,22 @@ class MetricAccumulator:
     def _add_to_sums(self, values: Tensor) -> None:
         self.sums += values.nansum(dim=0)
         self.counts += (~values.isnan()).sum(dim=0)
+
+
+def accumulate(
+    labels: Tensor, chunks: Iterable[Tensor], results: Iterable[Mapping[str, Tensor]]
+) -> dict[str, MetricAccumulator]:
+    """Collect each metric of several chunks.
+
+    Args:
+        labels: (Q, C) boolean label sets of all queries.
+        chunks: (N,) query indices of each chunk.
+        results: (N,) or (N, C) values of each metric, by name, for each chunk.
+    """
+    metrics: dict[str, MetricAccumulator] = {}
+    for rows, values in zip(chunks, results, strict=True):
+        for name, value in values.items():
+            if name not in metrics:
+                metrics[name] = MetricAccumulator(labels, has_label_values=value.ndim == 2)
+            metrics[name].add(rows, value)
+    return metrics

@@ -1,6 +1,6 @@
 """PML's accuracy calculator for multi-hot labels."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
 import torch
@@ -30,17 +30,18 @@ from pml_macl.evaluation.functional.r_precision import r_precision
 from pml_macl.evaluation.functional.reciprocal_rank import reciprocal_rank
 from pml_macl.evaluation.functional.weighted_average_precision import weighted_average_precision
 from pml_macl.evaluation.map_in_threads import map_in_threads, num_torch_threads
-from pml_macl.evaluation.metric_accumulator import MetricAccumulator
+from pml_macl.evaluation.measurement import Measurement, MetricFunction
+from pml_macl.evaluation.metric_accumulator import MetricAccumulator, accumulate
+from pml_macl.evaluation.metrics_at_k import check_at_k, functions_at_k, is_at_k, names_at_k
 from pml_macl.evaluation.query_chunks import label_set_chunks, query_chunks
 from pml_macl.evaluation.ranked_queries import RankedQueries
-from pml_macl.evaluation.ranker import Ranker
+from pml_macl.evaluation.ranker import make_rank_function
 from pml_macl.evaluation.reference_labels import ReferenceLabels
 from pml_macl.evaluation.retrieval_sets import Array, RetrievalSets
 from pml_macl.labels import label_dtype
 from pml_macl.statistics import LabelStatistics
 from pml_macl.tuning import EVALUATION_BYTES_PER_RANK, EVALUATION_CPU_BUDGET, EVALUATION_GPU_BUDGET
 
-MetricFunction = Callable[[RankedQueries], Tensor]
 GAINS = ("shared", "jaccard")
 _CLUSTERING_METRICS = ("NMI", "AMI")
 FULL_RANKING_METRICS = ("anmrr",)
@@ -49,56 +50,85 @@ _BY_FREQUENCY_METRICS = tuple(f"label_mean_average_precision_{part}" for part in
 
 
 class MultiLabelAccuracyCalculator(AccuracyCalculator):
-    r"""Retrieval metrics for multi-hot labels, computed in query chunks on the device of the embeddings.
+    r"""Compute retrieval metrics for multi-hot labels, in place of PML's ``AccuracyCalculator``.
 
-    A reference r is relevant to a query q if they share a label and their Jaccard similarity is at least
-    ``relevance_threshold``. Queries without a relevant reference are left out, as in PML. On one-hot labels, metrics
-    that PML has too get PML's values. References are ranked by Euclidean distance on the embeddings as given, equal
-    distances by reference index. Ranking uses full float32 also under autocast or TF32: during a call torch's float32
-    matmul precision is at its highest, for other threads too, and afterwards it is what it was.
+    The calculator ranks the references by their distance to each query, computes a value per query, and returns the
+    mean over queries. A reference is relevant to a query if both share a label and their Jaccard similarity is at least
+    ``relevance_threshold``. As in PML, queries without a relevant reference do not count. On one-hot labels, metrics
+    that PML has too get PML's values. The functions of the same names give the formulas.
 
-    The metrics, each documented with the function of its name: ``precision_at_1``, ``r_precision``,
-    ``mean_average_precision``, ``mean_average_precision_at_r``, ``mean_reciprocal_rank``, ``ndcg``, ``acg``,
-    ``weighted_average_precision``, ``label_precision``, ``label_recall``, ``label_f1``, ``hamming_loss``, ``anmrr``
-    (smaller is better for the last two, so do not use them as ``primary_metric`` of PML's ``HookContainer``), and
-    ``label_mean_average_precision``: the mean over labels of the average precision of the queries that carry the
-    label, where the references that carry it are relevant. ``label_mean_average_precision_tail``, ``_middle`` and
-    ``_head`` are the same mean over the rarest third of the labels, the middle third and the most frequent third.
+    | Metric | Value of a query |
+    |---|---|
+    | ``precision_at_1`` | 1 if the nearest reference is relevant, otherwise 0 |
+    | ``recall_at_k`` | for each K in ``at_k``: 1 if one of the first K references is relevant, otherwise 0 |
+    | ``precision_at_k`` | for each K in ``at_k``: share of relevant references among the first K |
+    | ``coverage_at_k`` | for each K in ``at_k``: share of the relevant references that are among the first K |
+    | ``r_precision`` | precision among the first R, where R is the number of relevant references |
+    | ``mean_average_precision`` | mean of the precisions at the ranks of the relevant references |
+    | ``mean_average_precision_at_r`` | average precision over the first R ranks |
+    | ``mean_reciprocal_rank`` | 1 / rank of the first relevant reference |
+    | ``ndcg`` | gains discounted by rank, divided by those of the best possible ranking |
+    | ``acg`` | mean gain |
+    | ``weighted_average_precision`` | average precision with gains in place of relevance |
+    | ``label_precision``, ``label_recall``, ``label_f1`` | agreement between the labels of query and references |
+    | ``hamming_loss`` | share of classes in which query and references differ; smaller is better |
+    | ``anmrr`` | normalised mean rank of the relevant references; smaller is better |
+
+    Label mAP, ``label_mean_average_precision``, has one value per query and label that the query carries: the average
+    precision if the references that carry the label are relevant. It is averaged over the queries of each label, then
+    over labels. ``label_mean_average_precision_tail``, ``_middle`` and ``_head`` average over the rarest, the middle
+    and the most frequent third of the labels.
+
+    Do not use ``hamming_loss`` or ``anmrr`` as ``primary_metric`` of PML's ``HookContainer``, which keeps the model
+    with the largest value.
+
+    The distance is Euclidean on the embeddings as given; references at equal distances are ranked by index. Queries are
+    evaluated in chunks on the device of the embeddings. The ranking uses full float32 precision, also under autocast or
+    TF32: each call sets torch's float32 matmul precision to the highest, for all threads, and restores it afterwards.
 
     Args:
-        include: names of the metrics to compute; empty for all.
-        exclude: names of metrics to leave out. ``"label_mean_average_precision_by_frequency"`` stands for the three of
-            tail, middle and head, here and in ``include``.
-        avg_of_avgs: take the mean over the queries that carry each label, then the mean over labels.
-        return_per_class: return those means as a list in class order, NaN for a label without queries.
-        k: how many nearest references are ranked: None for all, an int, or ``"max_bin_count"`` for the largest number
-            of references that are relevant to one query. If k is given, ``anmrr``, which needs all, is computed only
-            if ``include`` names it.
-        device: where to compute; None is the device of the embeddings.
-        knn_func: replaces the exact ranking: PML's ``FaissKNN``, ``CustomKNN`` or a function with their arguments.
-        relevance_threshold: in [0, 1]; 0 makes a reference relevant if it shares any label.
+        include: names of the metrics to compute; empty computes all. The name
+            ``"label_mean_average_precision_by_frequency"`` stands for tail, middle and head, and ``"recall_at_k"`` for
+            ``recall_at_1``, ``recall_at_5``, ... of all K in ``at_k``; the same goes for ``"precision_at_k"`` and
+            ``"coverage_at_k"``.
+        exclude: names of the metrics to leave out.
+        avg_of_avgs: average over the queries that carry each label first, then over labels.
+        return_per_class: return these label means as a list in class order, with NaN for a label without queries.
+        k: number of nearest references to rank: None for all, an integer, or ``"max_bin_count"`` for the largest
+            number of references that are relevant to one query. The rest of the references is ignored. ``anmrr`` needs
+            them all: if ``k`` is given, it is computed only if ``include`` names it.
+        device: where to compute; None uses the device of the embeddings.
+        knn_func: replaces the exact ranking: PML's ``FaissKNN`` or ``CustomKNN``, or a function with their arguments.
+        relevance_threshold: smallest Jaccard similarity of a relevant reference, in [0, 1]; with 0, one shared label
+            is enough.
         gain: gain of a reference: ``"shared"``, the number of shared labels, or ``"jaccard"``.
-        exponential_gain: use :math:`2^g - 1` for the gain g in ``ndcg``.
-        ap_denominator: what average precision divides by: ``"relevant"`` (PML), ``"hits"`` or ``"min"``, see
-            :func:`~pml_macl.evaluation.average_precision`.
+        exponential_gain: use :math:`2^g - 1` instead of the gain g in ``ndcg``.
+        ap_denominator: what average precision divides by: ``"relevant"``, the number R of relevant references, as in
+            PML; ``"hits"``, those among the first k; or ``"min"``, min(R, k). Set ``"min"`` if you set ``k``: with
+            ``"relevant"``, no ranking gets more than k / R, which is 0.02 for ``k=20`` and R = 1000. With ``"min"``, a
+            perfect ranking gets 1.
         label_statistics: label counts that decide which labels are rare; None counts in the reference set.
-        query_batch_size: queries in one chunk; None takes as many as the memory budget allows.
-        memory_budget: bytes that the temporaries may take, about; None is 64 MiB on a CPU, 1 GiB on a GPU.
-            A single query may need more. Another budget
-            changes the results by rounding only: sums are added up in another order, and references whose distances to
-            the query agree to rounding may change places.
+        query_batch_size: number of queries in one chunk; None takes as many as ``memory_budget`` allows.
+        memory_budget: approximate number of bytes for temporary tensors; None is 64 MiB on a CPU, 1 GiB on a GPU. A
+            single query may need more. Another budget changes the results by rounding only: sums are added up in
+            another order, and references at nearly equal distances may change places.
+        at_k: values of K for ``recall_at_k``, ``precision_at_k`` and ``coverage_at_k``, such as ``(1, 5, 10)``. One
+            ranking serves all of them. None computes none of these metrics. With fewer than K references, the missing
+            ones count as not relevant.
 
     Raises:
-        TypeError: ``include`` or ``exclude`` is not a tuple or list, or a setting has the wrong type.
-        ValueError: an unknown metric, or a setting outside its range.
+        TypeError: ``include``, ``exclude`` or ``at_k`` is not a tuple or list, or a setting has the wrong type.
+        ValueError: a metric is unknown, a setting is outside its range, or ``at_k`` exceeds ``k``.
 
     Example:
         >>> embeddings = torch.tensor([[0.0], [1.0], [3.0]])
         >>> labels = torch.tensor([[1, 1, 0], [0, 1, 1], [1, 0, 0]])
-        >>> calculator = MultiLabelAccuracyCalculator(include=("precision_at_1", "mean_reciprocal_rank"))
+        >>> calculator = MultiLabelAccuracyCalculator(include=("mean_reciprocal_rank", "recall_at_k"), at_k=(1, 2))
         >>> calculator.get_accuracy(embeddings, labels)
-        {'mean_reciprocal_rank': 0.8333333333333334, 'precision_at_1': 0.6666666666666666}
+        {'mean_reciprocal_rank': 0.8333333333333334, 'recall_at_1': 0.6666666666666666, 'recall_at_2': 1.0}
     """
+
+    original_function_dict: dict[str, Any]
 
     def __init__(
         self,
@@ -117,19 +147,13 @@ class MultiLabelAccuracyCalculator(AccuracyCalculator):
         label_statistics: LabelStatistics | None = None,
         query_batch_size: int | None = None,
         memory_budget: int | None = None,
+        at_k: Sequence[int] | None = None,
     ) -> None:
         check_k(k)
         check_bool("avg_of_avgs", avg_of_avgs)
         check_bool("return_per_class", return_per_class)
-        check_bool("exponential_gain", exponential_gain)
-        check_callable("knn_func", knn_func, "a FaissKNN, a CustomKNN, a function of their form")
-        check_range("relevance_threshold", relevance_threshold, 0, 1)
-        check_choice("gain", gain, GAINS)
-        check_choice("ap_denominator", ap_denominator, AP_DENOMINATORS)
-        check_instance("label_statistics", label_statistics, LabelStatistics, "LabelStatistics")
-        for name, number in (("query_batch_size", query_batch_size), ("memory_budget", memory_budget)):
-            if number is not None:
-                check_integer(name, number)
+        self.at_k = check_at_k(at_k, k)
+        self._names_at_k = names_at_k(self.at_k)
         super().__init__(
             exclude=_CLUSTERING_METRICS,
             avg_of_avgs=avg_of_avgs,
@@ -139,6 +163,8 @@ class MultiLabelAccuracyCalculator(AccuracyCalculator):
             knn_func=_not_used,  # PML's defaults would ask for faiss
             kmeans_func=_not_used,
         )
+        for name, function in functions_at_k(self.at_k).items():
+            self.original_function_dict.setdefault(name, function)
         self.check_primary_metrics(include, exclude)
         if not include and k is not None:
             exclude = (*exclude, *FULL_RANKING_METRICS)
@@ -153,6 +179,7 @@ class MultiLabelAccuracyCalculator(AccuracyCalculator):
         self.label_statistics = label_statistics
         self.query_batch_size = query_batch_size
         self.memory_budget = memory_budget
+        self._check_settings()
 
     @torch.no_grad()
     def get_accuracy(
@@ -172,34 +199,37 @@ class MultiLabelAccuracyCalculator(AccuracyCalculator):
             query_labels: (Q, C) multi-hot label sets.
             reference: (M, D) embeddings; None ranks the queries among themselves.
             reference_labels: (M, C) multi-hot label sets.
-            ref_includes_query: the first Q references are the queries; each is left out of its own ranking.
-            include: names of the metrics to compute in this call, out of those that the constructor chose.
+            ref_includes_query: whether the first Q references are the queries. If so, each query is left out of its
+                own ranking.
+            include: names of the metrics to compute in this call, out of those that the constructor selected.
             exclude: names of the metrics to leave out in this call.
 
         Returns:
-            One value per metric, or with ``return_per_class`` a list with one value per class; NaN if no query counts.
+            One value per metric, or with ``return_per_class`` a list with one value per class; NaN if no query has a
+            relevant reference.
 
         Raises:
             TypeError: an argument is neither a tensor nor an array.
-            ValueError: shapes that do not fit each other, labels other than 0 and 1, embeddings that are not finite,
-                an unknown metric, or with ``ref_includes_query`` references that do not begin with the queries.
+            ValueError: shapes do not fit each other, labels are not 0 or 1, embeddings are not finite, a metric is
+                unknown, a metric needs more references than ``k`` ranks, or with ``ref_includes_query`` the references
+                do not begin with the queries.
         """
-        num_torch_threads()  # before anything else in this thread, see there
+        num_torch_threads()  # must come before any other torch call of this thread: see its docstring
         self.check_primary_metrics(include, exclude)
         sets = RetrievalSets.from_arrays(
             query, query_labels, reference, reference_labels, ref_includes_query, self.device
         )
         if self.label_statistics is not None and self.label_statistics.num_classes != sets.num_classes:
             raise ValueError(
-                f"label_statistics must be of the {sets.num_classes} classes of the labels, "
-                f"got {self.label_statistics.num_classes}"
+                f"label_statistics must count the {sets.num_classes} classes of the labels, "
+                f"got counts of {self.label_statistics.num_classes} classes"
             )
         previous = self.curr_function_dict
         functions = self.curr_function_dict = self.get_function_dict(include, exclude)
         try:
             with full_precision(sets.query.device.type):
                 return self._rank_and_measure(sets, functions)
-        except Exception:  # a failed call leaves the calculator as it was
+        except Exception:  # a failed call must not change the calculator
             self.curr_function_dict = previous
             raise
 
@@ -255,19 +285,20 @@ class MultiLabelAccuracyCalculator(AccuracyCalculator):
         return ranking.label_average_precision.masked_fill(ranking.thirds != 2, torch.nan)
 
     def get_function_dict(self, include: Sequence[str] = (), exclude: Sequence[str] = ()) -> dict[str, Any]:
-        functions: dict[str, Any] = super().get_function_dict(_expand(include), _expand(exclude))
+        functions: dict[str, Any] = super().get_function_dict(self._expand(include), self._expand(exclude))
         return functions
 
     def check_primary_metrics(self, include: Sequence[str] = (), exclude: Sequence[str] = ()) -> None:
-        """Raise unless both are tuples or lists of metrics that this calculator has."""
+        """Raise unless both are tuples or lists of metrics that this calculator computes."""
         for name, metrics in (("include", include), ("exclude", exclude)):
             if not isinstance(metrics, tuple | list):
                 raise TypeError(f"{name} must be a tuple or list of metric names, got {metrics!r}")
-            unknown = [metric for metric in _expand(metrics) if metric not in self.original_function_dict]
+            unknown = [metric for metric in self._expand(metrics) if metric not in self.original_function_dict]
             if unknown:
-                known = ", ".join(self.original_function_dict)
-                hint = "; anmrr is left out because k is given" if "anmrr" in unknown else ""
-                raise ValueError(f"{name} has {unknown}, which this calculator does not compute; it has: {known}{hint}")
+                raise ValueError(
+                    f"{name} has {unknown}, which this calculator does not compute; "
+                    f"it has: {', '.join(self.original_function_dict)}{_hint(unknown)}"
+                )
 
     def requires_knn(self) -> list[str]:
         return list(self.original_function_dict)
@@ -275,115 +306,98 @@ class MultiLabelAccuracyCalculator(AccuracyCalculator):
     def requires_clustering(self) -> list[str]:
         return []
 
+    def _check_settings(self) -> None:
+        check_bool("exponential_gain", self.exponential_gain)
+        check_callable("knn_func", self.knn_func, "a FaissKNN, a CustomKNN, a function with their arguments")
+        check_range("relevance_threshold", self.relevance_threshold, 0, 1)
+        check_choice("gain", self.gain, GAINS)
+        check_choice("ap_denominator", self.ap_denominator, AP_DENOMINATORS)
+        check_instance("label_statistics", self.label_statistics, LabelStatistics, "LabelStatistics")
+        for name, number in (("query_batch_size", self.query_batch_size), ("memory_budget", self.memory_budget)):
+            if number is not None:
+                check_integer(name, number)
+
+    def _expand(self, metrics: Sequence[str]) -> list[str]:
+        """Replace each name that stands for several metrics by their names."""
+        groups = {BY_FREQUENCY: _BY_FREQUENCY_METRICS} | {m: names for m, names in self._names_at_k.items() if names}
+        return [name for metric in metrics for name in groups.get(metric, (metric,))]
+
     def _rank_and_measure(
-        self, sets: RetrievalSets, functions: dict[str, MetricFunction]
+        self, sets: RetrievalSets, functions: Mapping[str, MetricFunction]
     ) -> dict[str, float | list[float]]:
-        """What the user gets for each metric."""
+        """Return what :meth:`get_accuracy` returns."""
+        budget = self.memory_budget or (EVALUATION_GPU_BUDGET if sets.query.is_cuda else EVALUATION_CPU_BUDGET)
         references = ReferenceLabels(sets.reference_labels, label_dtype(sets.query), self.relevance_threshold)
-        default_budget = EVALUATION_GPU_BUDGET if sets.query.is_cuda else EVALUATION_CPU_BUDGET
-        budget = self.memory_budget or default_budget
         distinct, set_of_query, _ = distinct_label_sets(sets.query_labels)
         chunks = label_set_chunks(distinct, len(sets.reference), budget)
         counts = torch.cat([references.count_relevant(chunk) for chunk in chunks])
         num_relevant = counts[set_of_query] - sets.num_own * sets.query_labels.any(dim=1).long()
-        k = self._num_ranks(sets, num_relevant, needs_all="anmrr" in functions)
-        metrics: dict[str, MetricAccumulator] = {}
+        k = self._num_ranks(sets, num_relevant, functions)
+        metrics = {}
         if k:
             on_cpu = sets.query.device.type == "cpu"
             budget //= num_torch_threads() if on_cpu else 1  # on a CPU each thread has a chunk at a time
-            max_elements = budget // EVALUATION_BYTES_PER_RANK
-            measure = self._measurement(sets, functions, references, num_relevant, k, max_elements)
+            measure = self._measurement(sets, references, functions, num_relevant, k, budget)
             chunks = query_chunks(set_of_query, len(sets.reference), k, sets.num_classes, budget, self.query_batch_size)
             results = map_in_threads(measure, chunks) if on_cpu else map(measure, chunks)
-            for rows, values in zip(chunks, results, strict=True):
-                for name, value in values.items():
-                    if name not in metrics:
-                        metrics[name] = MetricAccumulator(sets.query_labels, has_label_values=value.ndim == 2)
-                    metrics[name].add(rows, value)
+            metrics = accumulate(sets.query_labels, chunks, results)
         without_value = MetricAccumulator(sets.query_labels, has_label_values=False)
         return {name: self._report(metrics.get(name, without_value)) for name in functions}
 
-    def _num_ranks(self, sets: RetrievalSets, num_relevant: Tensor, needs_all: bool) -> int:
-        """How many references are ranked for each query."""
+    def _num_ranks(self, sets: RetrievalSets, num_relevant: Tensor, functions: Mapping[str, MetricFunction]) -> int:
+        """Return how many references to rank for each query; raise if a metric needs more."""
         k: int = self.determine_k(num_relevant + sets.num_own, len(sets.reference), sets.ref_includes_query)
         k = min(max(k, 1), sets.num_others)
-        if needs_all:
-            needed = min(2 * int(num_relevant.max()), sets.num_others)
-            if k < needed:
+        needed = {"anmrr": 2 * int(num_relevant.max())}
+        for names in self._names_at_k.values():
+            needed |= dict(zip(names, self.at_k, strict=True))
+        for name in functions:
+            depth = min(needed.get(name, 0), sets.num_others)
+            if k < depth:
                 raise ValueError(
-                    f"anmrr needs the full ranking, here at least the first {needed} references, but only the first "
-                    f"{k} are ranked; set k=None or exclude=('anmrr',)"
+                    f"{name} needs at least the first {depth} references, but k={self.k!r} ranks only the first {k}; "
+                    f"set k=None or exclude=({name!r},)"
                 )
         return k
 
     def _measurement(
         self,
         sets: RetrievalSets,
-        functions: dict[str, MetricFunction],
         references: ReferenceLabels,
+        functions: Mapping[str, MetricFunction],
         num_relevant: Tensor,
         k: int,
-        max_elements: int,
-    ) -> Callable[[Tensor], dict[str, Tensor]]:
-        """A function that gives the values of each metric for some of the queries, given by index."""
-        rank = self._ranker(sets, k)
-        max_relevant = num_relevant.max()
+        budget: int,
+    ) -> Measurement:
         frequency = references.label_counts if self.label_statistics is None else self.label_statistics.counts
         has_value = sets.query_labels.any(dim=0) & (references.label_counts > sets.num_own)
-        thirds = frequency_thirds(frequency.to(sets.query.device), has_value)
-
-        def measure(rows: Tensor) -> dict[str, Tensor]:
-            ranking = RankedQueries(
-                rank(rows),
-                sets.query_labels[rows],
-                references,
-                num_relevant[rows],
-                max_relevant,
-                thirds,
-                max_elements,
-                own_index=rows if sets.ref_includes_query else None,
-                gain=self.gain,
-                ap_denominator=self.ap_denominator,
-            )
-            return {name: _values(function, ranking) for name, function in functions.items()}
-
-        return measure
-
-    def _ranker(self, sets: RetrievalSets, k: int) -> Callable[[Tensor], Tensor]:
-        """A function that ranks the references for some of the queries, given by index."""
-        query, reference = sets.query, sets.reference
-        if self.knn_func is None:
-            ranker = Ranker(reference)
-            return lambda rows: ranker(query[rows], k, rows if sets.ref_includes_query else None)
-        # Each call of knn_func builds an index, so there is one call for all queries.
-        order = self.knn_func(query, k, reference, sets.ref_includes_query)[1]
-        if order.shape != (len(query), k):
-            raise ValueError(
-                f"knn_func must return the {k} nearest references of each query, shape {(len(query), k)}, got indices "
-                f"of shape {tuple(order.shape)}; ask for fewer with k"
-            )
-        order = torch.where(order < 0, len(reference), order)
-        return lambda rows: order[rows]
+        return Measurement(
+            sets,
+            references,
+            functions,
+            make_rank_function(sets, k, self.knn_func),
+            num_relevant,
+            frequency_thirds(frequency.to(sets.query.device), has_value),
+            max_elements=budget // EVALUATION_BYTES_PER_RANK,
+            gain=self.gain,
+            ap_denominator=self.ap_denominator,
+        )
 
     def _report(self, metric: MetricAccumulator) -> float | list[float]:
-        """What the user gets for a metric."""
+        """Return the value of a metric, or its values per class."""
         if self.return_per_class:
             means: list[float] = metric.label_means().tolist()
             return means
         return metric.mean_over_labels() if self.avg_of_avgs else metric.mean()
 
 
-def _values(function: MetricFunction, ranking: RankedQueries) -> Tensor:
-    """A metric's values. If it has one value per query, queries without a relevant reference get NaN."""
-    values = function(ranking)
-    return values.masked_fill(ranking.num_relevant == 0, torch.nan) if values.ndim == 1 else values
-
-
-def _expand(metrics: Sequence[str]) -> tuple[str, ...]:
-    """The names, with the three metrics by frequency in place of their common name."""
-    return tuple(
-        name for metric in metrics for name in (_BY_FREQUENCY_METRICS if metric == BY_FREQUENCY else (metric,))
-    )
+def _hint(unknown: Sequence[str]) -> str:
+    """Return how to get some of the metrics that a calculator does not compute."""
+    if "anmrr" in unknown:
+        return "; anmrr is left out because k is given: name it in the constructor's include"
+    if any(map(is_at_k, unknown)):
+        return "; give the constructor the values of K that you need, for example at_k=(1, 5, 10)"
+    return ""
 
 
 def _as_device(device: torch.device | str) -> torch.device:

@@ -1,4 +1,4 @@
-"""How many queries are evaluated at once."""
+"""Divides the queries into chunks."""
 
 from collections.abc import Sequence
 
@@ -11,17 +11,17 @@ from pml_macl.tuning import EVALUATION_BYTES_PER_CLASS, EVALUATION_BYTES_PER_RAN
 def query_chunks(
     set_of_query: Tensor, num_references: int, k: int, num_classes: int, budget: int, query_batch_size: int | None
 ) -> Sequence[Tensor]:
-    """Share out the queries to chunks whose temporaries fit into a budget.
+    """Divide the queries into chunks whose temporary tensors fit a budget.
 
-    Queries with equal label sets come one after the other, so that a chunk compares each set with the references once.
+    Queries with equal label sets follow each other, so that a chunk compares each set with the references only once.
 
     Args:
         set_of_query: (Q,) int64 index of each query's label set among the distinct ones.
-        num_references: M.
-        k: how many of them are ranked.
-        num_classes: C.
-        budget: bytes that the temporaries of one chunk may take. A single query may take more.
-        query_batch_size: queries per chunk; None takes as many as the budget allows.
+        num_references: number of references M.
+        k: number of references that are ranked.
+        num_classes: number of classes C.
+        budget: number of bytes for the temporary tensors of one chunk. A single query may need more.
+        query_batch_size: number of queries per chunk; None takes as many as the budget allows.
 
     Returns:
         The indices of the queries of each chunk.
@@ -35,5 +35,5 @@ def query_chunks(
 
 
 def label_set_chunks(sets: Tensor, num_references: int, budget: int) -> Sequence[Tensor]:
-    """Parts of the (S, C) distinct label sets of the queries whose comparison with all references fits a budget."""
+    """Divide the (S, C) distinct label sets of the queries into parts whose comparison with all references fits."""
     return torch.split(sets, max(1, budget // (EVALUATION_BYTES_PER_REFERENCE * num_references)))

@@ -1,4 +1,4 @@
-"""What the metrics need to know about a chunk of ranked queries."""
+"""Relevance, gains and label counts of a chunk of ranked queries."""
 
 from functools import cached_property
 
@@ -14,15 +14,15 @@ class RankedQueries:
     """A chunk of queries with their ranked references. Each property is computed on first use.
 
     Args:
-        order: (N, k) int64 reference index at each rank; M if an approximate search found none.
-        labels: (N, C) boolean label sets of the queries; equal ones are compared once.
+        order: (N, k) int64 reference index at each rank; M if an approximate search found no reference.
+        labels: (N, C) boolean label sets of the queries. Equal ones are compared with the references once.
         references: label sets of the reference set.
         num_relevant: (N,) int64 number of relevant references in the whole reference set, without the query itself.
         max_relevant: () int64 the largest such number over all queries, including those of other chunks.
-        thirds: (C,) 0, 1 or 2 for a label of the rarest, middle or most frequent third, -1 for one without a value.
-        max_elements: how many elements a temporary tensor may have.
+        thirds: (C,) 0, 1 or 2 for a label of the rarest, middle or most frequent third; -1 for a label without a value.
+        max_elements: largest number of elements of a temporary tensor.
         own_index: (N,) index of each query in the reference set; None if queries are not references.
-        gain: ``"shared"`` or ``"jaccard"``, the gain of a reference.
+        gain: gain of a reference: ``"shared"`` or ``"jaccard"``.
         ap_denominator: as in :func:`~pml_macl.evaluation.average_precision`.
     """
 
@@ -53,7 +53,7 @@ class RankedQueries:
 
     @property
     def k(self) -> int:
-        """How many references are ranked."""
+        """Number of references that are ranked."""
         return self.order.shape[1]
 
     @cached_property
@@ -61,40 +61,44 @@ class RankedQueries:
         """(N, k) whether the reference at each rank is relevant."""
         return self._at_ranks(self.references.relevance(self._distinct, self._shared))
 
+    def relevance_at(self, num_ranks: int) -> Tensor:
+        """Return the (N, num_ranks) relevance at the first ranks. Ranks without a reference are not relevant."""
+        return torch.nn.functional.pad(self.relevance[:, :num_ranks], (0, max(0, num_ranks - self.k)))
+
     @cached_property
     def shared(self) -> Tensor:
-        """(N, k) labels that the query and the reference at each rank share."""
+        """(N, k) number of labels that the query and the reference at each rank share."""
         return self._at_ranks(self._shared)
 
     @cached_property
     def query_sizes(self) -> Tensor:
-        """(N,) int64 labels of each query."""
+        """(N,) int64 number of labels of each query."""
         return self.labels.sum(dim=1)
 
     @cached_property
     def reference_sizes(self) -> Tensor:
-        """(N, k) int64 labels of the reference at each rank."""
+        """(N, k) int64 number of labels of the reference at each rank."""
         sizes = self.references.of_references(self.references.sizes)
         return sizes.index_select(0, self.order.flatten()).view(self.order.shape)
 
     @cached_property
     def gains(self) -> Tensor:
-        """(N, k) gain at each rank."""
+        """(N, k) gain of the reference at each rank."""
         return self.shared if self.gain == "shared" else self._at_ranks(self._gain)
 
     @cached_property
     def ideal_gains(self) -> Tensor:
         """(N, k) largest gains of the whole reference set, descending."""
-        # No reference has a larger gain than the query itself, so one more is taken and the first dropped.
+        # The query itself is among the references with the largest gain: take one gain more and drop the first.
         own = int(self.own_index is not None)
-        copies = self.references.multiplicity.long().clamp(max=self.k + own)  # more cannot be among the largest
+        copies = self.references.multiplicity.long().clamp(max=self.k + own)  # more are never used
         return _largest(self._gain.repeat_interleave(copies, dim=1), self.k + own)[self._row, own:]
 
     @cached_property
     def label_average_precision(self) -> Tensor:
-        """(N, C) float64 average precision for each label, where the references that carry it are relevant.
+        """(N, C) float64 average precision for each label, if the references that carry the label are relevant.
 
-        It is NaN for the labels that the query lacks, and for those that no other reference carries.
+        Labels that the query does not carry, and labels that no other reference carries, have NaN.
         """
         queries, classes = self.labels.nonzero(as_tuple=True)
         values = torch.full(self.labels.shape, torch.nan, dtype=torch.float64, device=self.labels.device)
@@ -107,7 +111,7 @@ class RankedQueries:
         return values
 
     def _at_ranks(self, values: Tensor) -> Tensor:
-        """(N, k) values at each rank from those of the chunk's distinct label sets with those of the references."""
+        """Turn values of distinct query sets x distinct reference sets into (N, k) values of queries x ranks."""
         return self.references.of_references(values).index_select(0, self._row).gather(1, self.order)
 
     @cached_property
@@ -120,10 +124,10 @@ class RankedQueries:
 
 
 def _largest(values: Tensor, k: int) -> Tensor:
-    """(N, k) largest values of each row, descending."""
+    """Return the (N, k) largest values of each row, descending."""
     if k < values.shape[1] // 4:
         return values.topk(k, dim=1).values
     if values.device.type != "cpu":
         return values.sort(dim=1, descending=True).values[:, :k]
-    values.numpy().sort(axis=1)  # in place, and faster than torch's
+    values.numpy().sort(axis=1)  # sorts in place, faster than torch
     return values.flip(1)[:, :k]

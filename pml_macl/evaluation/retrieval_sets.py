@@ -1,4 +1,4 @@
-"""The checked input of an evaluation."""
+"""Checks the input of an evaluation."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -22,7 +22,7 @@ class RetrievalSets:
         query_labels: (Q, C) boolean label sets.
         reference: (M, D) embeddings of the same type.
         reference_labels: (M, C) boolean label sets.
-        ref_includes_query: the first Q references are the queries.
+        ref_includes_query: whether the first Q references are the queries.
     """
 
     query: Tensor
@@ -41,19 +41,19 @@ class RetrievalSets:
         ref_includes_query: bool,
         device: torch.device | None,
     ) -> "RetrievalSets":
-        """Check what the user gave; no reference ranks the queries among themselves.
+        """Check the arguments of :meth:`MultiLabelAccuracyCalculator.get_accuracy` and convert them to tensors.
 
         Args:
             query: (Q, D) embeddings.
             query_labels: (Q, C) multi-hot label sets.
-            reference: (M, D) embeddings, or None.
-            reference_labels: (M, C) multi-hot label sets, given exactly where ``reference`` is.
-            ref_includes_query: the first Q references are the queries.
-            device: where to compute; None is the device of ``query``.
+            reference: (M, D) embeddings; None ranks the queries among themselves.
+            reference_labels: (M, C) multi-hot label sets; None if ``reference`` is None.
+            ref_includes_query: whether the first Q references are the queries.
+            device: where to compute; None uses the device of ``query``.
 
         Raises:
             TypeError: an argument is neither a tensor nor an array.
-            ValueError: shapes or values do not fit.
+            ValueError: a shape or value is wrong.
         """
         if reference is None:
             if reference_labels is not None:
@@ -62,12 +62,8 @@ class RetrievalSets:
         if reference_labels is None:
             raise ValueError("reference_labels are missing; give reference and reference_labels together")
         query, reference = _check_both_embeddings(query, reference, device)
-        query_labels = _as_tensor(query_labels, query.device, "query_labels")
-        query_labels = check_labels(query_labels, len(query), name="query_labels")
-        reference_labels = _as_tensor(reference_labels, query.device, "reference_labels")
-        reference_labels = check_labels(
-            reference_labels, len(reference), query_labels.shape[1], name="reference_labels"
-        )
+        query_labels = _check_labels(query_labels, "query_labels", query, None)
+        reference_labels = _check_labels(reference_labels, "reference_labels", reference, query_labels.shape[1])
         sets = cls(query, query_labels, reference, reference_labels, bool(ref_includes_query))
         if ref_includes_query:
             sets._check_reference_begins_with_query()
@@ -75,17 +71,17 @@ class RetrievalSets:
 
     @property
     def num_classes(self) -> int:
-        """C."""
+        """Number of classes C."""
         return self.query_labels.shape[1]
 
     @property
     def num_own(self) -> int:
-        """How many references are the query itself: 1 or 0."""
+        """Number of references that are the query itself: 1 or 0."""
         return int(self.ref_includes_query)
 
     @property
     def num_others(self) -> int:
-        """How many references can be ranked for one query: all but itself."""
+        """Number of references that can be ranked for one query: all except the query itself."""
         return len(self.reference) - self.num_own
 
     def _check_reference_begins_with_query(self) -> None:
@@ -96,19 +92,20 @@ class RetrievalSets:
         head = self.reference[:size]
         if not (same_labels and self.query.shape == head.shape and torch.allclose(self.query, head)):
             raise ValueError(
-                f"reference must begin with the {size} queries, and reference_labels with their labels, if "
-                "ref_includes_query=True, but they differ; put the queries first, or set ref_includes_query=False"
+                f"with ref_includes_query=True, reference must begin with the {size} queries and reference_labels with "
+                "their labels, but they differ; put the queries first, or set ref_includes_query=False"
             )
 
 
 def _check_both_embeddings(query: Array, reference: Array, device: torch.device | None) -> tuple[Tensor, Tensor]:
-    """Both as finite float32 or float64 tensors of one type on one device."""
+    """Return both as finite tensors of the same dtype, float32 or float64, on the same device."""
     is_query = reference is query
     query = _as_embeddings(query, "query", device)
     reference = query if is_query else _as_embeddings(reference, "reference", query.device)
     if query.shape[1] != reference.shape[1]:
         raise ValueError(
-            f"query and reference must have embeddings of one size, got {query.shape[1]} and {reference.shape[1]}"
+            f"query and reference must have the same embedding size, got {query.shape[1]} and {reference.shape[1]}; "
+            "compute both with the same model"
         )
     dtype = torch.promote_types(query.dtype, reference.dtype)
     return query.to(dtype), reference.to(dtype)
@@ -119,7 +116,9 @@ def _as_embeddings(embeddings: Array, name: str, device: torch.device | None) ->
     if not isinstance(tensor, Tensor):
         raise TypeError(f"{name} must be a torch.Tensor or numpy array, got {type(tensor).__name__}")
     if tensor.ndim != 2 or 0 in tensor.shape:
-        raise ValueError(f"{name} must hold embeddings, shape (rows, size), got {tuple(tensor.shape)}")
+        raise ValueError(
+            f"{name} must hold at least one embedding, shape (rows, embedding_size), got {tuple(tensor.shape)}"
+        )
     if tensor.is_complex():
         raise ValueError(f"{name} must be real, got {tensor.dtype}")
     if tensor.dtype is not torch.float64:
@@ -128,14 +127,26 @@ def _as_embeddings(embeddings: Array, name: str, device: torch.device | None) ->
     if not_finite.any():
         raise ValueError(
             f"{name} must be finite, got NaN or infinity in {int(not_finite.sum())} of {len(tensor)} rows; "
-            "check whether the training diverged"
+            "check whether the training has diverged"
         )
     return tensor
 
 
+def _check_labels(labels: Array, name: str, embeddings: Tensor, num_classes: int | None) -> Tensor:
+    """Return the labels of the embeddings as booleans on the same device."""
+    tensor = _as_tensor(labels, embeddings.device, name)
+    if isinstance(tensor, Tensor) and tensor.ndim == 1:
+        raise ValueError(
+            f"{name} must be 2-D multi-hot, shape (rows, classes), got shape {tuple(tensor.shape)}; PML's testers pass "
+            "one label column at a time, whatever label_hierarchy_level is: use MultiLabelEmbeddingSpaceTester instead; "
+            "convert class indices with torch.nn.functional.one_hot"
+        )
+    return check_labels(tensor, len(embeddings), num_classes, name=name)
+
+
 def _as_tensor(array: Array, device: torch.device | None, name: str) -> Tensor:
-    """An array as a tensor on the device. Anything else is returned as it is, for the next check to refuse."""
+    """Move a tensor or array to the device as a tensor. Return anything else unchanged for the next check."""
     if isinstance(array, np.ndarray) and array.dtype.kind not in "biuf":
-        raise TypeError(f"{name} must be numbers, got an array of {array.dtype}; convert it with astype")
+        raise TypeError(f"{name} must hold numbers, got an array of {array.dtype}; convert it with astype")
     tensor = torch.from_numpy(array) if isinstance(array, np.ndarray) else array
     return tensor.to(device) if isinstance(tensor, Tensor) else tensor

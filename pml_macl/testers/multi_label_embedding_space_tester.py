@@ -9,18 +9,18 @@ from pml_macl.evaluation import MultiLabelAccuracyCalculator
 
 
 class MultiLabelEmbeddingSpaceTester(GlobalEmbeddingSpaceTester):
-    """Evaluates the embedding space on multi-hot labels, as PML's ``GlobalEmbeddingSpaceTester`` does on classes.
+    """Evaluate a model on multi-hot labels, in place of PML's ``GlobalEmbeddingSpaceTester``.
 
-    PML treats each column of 2-dimensional labels as a level of a hierarchy and evaluates each level alone. This tester
-    treats the columns as one label set and evaluates it once. It records metrics under their plain names, so that
-    PML's ``HookContainer`` accepts them as ``primary_metric``.
+    PML's testers treat each label column as a level of a hierarchy and evaluate each level separately. This tester
+    passes all columns to the accuracy calculator as one label set per image. It records each metric under its plain
+    name (``ndcg``, not ``ndcg_level0``), so that PML's ``HookContainer`` accepts the name as ``primary_metric``.
 
     Args:
-        *args: as for PML's tester, in its order.
-        label_hierarchy_level: must be ``"all"``, since the columns are one label set.
-        **kwargs: as for PML's tester: ``normalize_embeddings``, ``batch_size``, ``dataloader_num_workers``, ...;
-            ``accuracy_calculator=None`` makes a :class:`~pml_macl.evaluation.MultiLabelAccuracyCalculator`, which does
-            not need faiss.
+        *args: arguments of PML's tester, in its order.
+        label_hierarchy_level: must be ``"all"``, because the columns are one label set.
+        **kwargs: arguments of PML's tester: ``normalize_embeddings``, ``batch_size``, ``dataloader_num_workers``, ...
+            If ``accuracy_calculator`` is None, the tester creates a
+            :class:`~pml_macl.evaluation.MultiLabelAccuracyCalculator` with its default settings.
 
     Raises:
         ValueError: ``label_hierarchy_level`` is not ``"all"``.
@@ -41,7 +41,7 @@ class MultiLabelEmbeddingSpaceTester(GlobalEmbeddingSpaceTester):
     def __init__(self, *args: Any, label_hierarchy_level: str = "all", **kwargs: Any) -> None:
         if label_hierarchy_level != "all":
             raise ValueError(
-                "label_hierarchy_level must be 'all', since the columns of multi-hot labels are one label set, "
+                "label_hierarchy_level must be 'all', because the columns of multi-hot labels are one label set, "
                 f"got {label_hierarchy_level!r}; leave it out"
             )
         super().__init__(*args, label_hierarchy_level=label_hierarchy_level, **kwargs)

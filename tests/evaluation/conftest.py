@@ -1,4 +1,4 @@
-"""Random retrieval problems that hit the corners of the definitions."""
+"""Random retrieval problems that cover special cases of the definitions."""
 
 import sys
 
@@ -16,9 +16,9 @@ def problem(request):
 
 @pytest.fixture(autouse=True)
 def several_threads(request, monkeypatch):
-    """Evaluate in at least two threads, although each process of pytest-xdist has one (see tests/conftest.py).
+    """Evaluate in at least two threads, although each process of pytest-xdist has only one (see tests/conftest.py).
 
-    Tests that set the number of threads themselves keep their number.
+    Tests that set the number of threads themselves are not changed.
     """
     if "num_threads" not in request.fixturenames:
         threads = max(torch.get_num_threads(), 2)

@@ -5,7 +5,7 @@ from evaluation_oracles import naive_query
 from pml_macl.evaluation import anmrr
 
 
-def test_is_0_for_a_perfect_ranking_and_1_where_nothing_is_near(device):
+def test_is_0_if_relevant_references_come_first_and_1_if_they_come_last(device):
     best, worst = torch.zeros(1, 40), torch.zeros(1, 40)
     best[0, :5] = 1
     worst[0, -5:] = 1

@@ -39,12 +39,12 @@ def test_hits_is_torchmetrics_at_k(relevance, k):
     assert found.tolist() == pytest.approx(expected, abs=1e-6)
 
 
-def test_at_r_counts_the_first_r_ranks_only():
+def test_at_r_counts_only_the_first_r_ranks():
     relevance = torch.tensor([[0, 1, 1, 1]])
     assert average_precision_at_r(relevance, torch.tensor([2])).tolist() == [0.25]
     assert average_precision_at_r(relevance, torch.tensor([9])).tolist() == pytest.approx([(1 / 2 + 2 / 3 + 3 / 4) / 9])
 
 
-def test_an_unknown_denominator_is_named():
+def test_an_unknown_denominator_is_named_in_the_error():
     with pytest.raises(ValueError, match="denominator must be one of 'relevant', 'hits', 'min', got 'all'"):
         average_precision(torch.ones(1, 1), torch.ones(1), "all")

@@ -1,4 +1,4 @@
-"""What all metric functions share: one float64 value a query, on the device, and errors that name the argument."""
+"""Properties of all metric functions: one float64 value per query on the input's device, errors name the argument."""
 
 import pytest
 import torch
@@ -8,6 +8,7 @@ from pml_macl.evaluation import (
     anmrr,
     average_precision,
     average_precision_at_r,
+    coverage_at_k,
     hamming_loss,
     label_f1,
     label_precision,
@@ -15,6 +16,7 @@ from pml_macl.evaluation import (
     ndcg,
     precision_at_k,
     r_precision,
+    recall_at_k,
     reciprocal_rank,
     weighted_average_precision,
 )
@@ -26,6 +28,7 @@ CALLS = {
     "anmrr": lambda relevance, total: anmrr(relevance, total, 3),
     "average_precision": lambda relevance, total: average_precision(relevance, total),
     "average_precision_at_r": lambda relevance, total: average_precision_at_r(relevance, total),
+    "coverage_at_k": lambda relevance, total: coverage_at_k(relevance, total, 2),
     "hamming_loss": lambda relevance, total: hamming_loss(relevance, total, 2 * relevance, 5),
     "label_f1": lambda relevance, total: label_f1(relevance, total, 2 * relevance),
     "label_precision": lambda relevance, total: label_precision(relevance, 2 * relevance),
@@ -33,6 +36,7 @@ CALLS = {
     "ndcg": lambda relevance, total: ndcg(relevance, relevance.sort(dim=-1, descending=True).values),
     "precision_at_k": lambda relevance, total: precision_at_k(relevance, 2),
     "r_precision": lambda relevance, total: r_precision(relevance, total),
+    "recall_at_k": lambda relevance, total: recall_at_k(relevance, 2),
     "reciprocal_rank": lambda relevance, total: reciprocal_rank(relevance),
     "weighted_average_precision": lambda relevance, total: weighted_average_precision(relevance, relevance),
 }
@@ -40,7 +44,7 @@ CALLS = {
 
 @pytest.mark.parametrize("name", CALLS)
 @pytest.mark.parametrize("dtype", [torch.bool, torch.int64, torch.float32])
-def test_one_float64_value_a_query_whatever_the_type(name, dtype, device):
+def test_returns_one_float64_value_per_query_for_each_dtype(name, dtype, device):
     values = CALLS[name](RELEVANCE.to(device, dtype), TOTAL.to(device))
     assert values.shape == (3,)
     assert values.dtype is torch.float64
@@ -62,8 +66,17 @@ def test_a_wrong_shape_is_named(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["anmrr", "average_precision", "average_precision_at_r", "hamming_loss", "label_f1", "label_recall"]
+    "name",
+    [
+        "anmrr",
+        "average_precision",
+        "average_precision_at_r",
+        "coverage_at_k",
+        "hamming_loss",
+        "label_f1",
+        "label_recall",
+    ],
 )
-def test_values_per_query_of_another_length_are_named(name):
+def test_an_argument_with_a_wrong_number_of_queries_is_named(name):
     with pytest.raises(ValueError, match=r"(num_relevant|query_sizes) .*\(3,\), got \(2,\)"):
         CALLS[name](RELEVANCE, TOTAL[:2])

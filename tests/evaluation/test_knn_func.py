@@ -1,4 +1,4 @@
-"""PML's nearest-neighbour functions, faiss among them, in place of the exact ranking."""
+"""PML's nearest-neighbour functions, including faiss, in place of the exact ranking."""
 
 import pytest
 import torch
@@ -13,7 +13,7 @@ faiss = pytest.importorskip("faiss", reason="needs faiss, which is an optional d
 
 @pytest.fixture(params=[False, True], ids=["two sets", "one set"])
 def real_problem(request, generator, device):
-    """Distances that do not tie, so that every exact search agrees."""
+    """Embeddings without equal distances, so that all exact searches agree."""
     embeddings = torch.nn.functional.normalize(torch.randn(90, 8, generator=generator)).to(device)
     labels = (torch.rand(90, 5, generator=generator) < 0.4).to(device)
     if request.param:
@@ -32,7 +32,7 @@ def real_problem(request, generator, device):
     ],
     ids=["faiss L2", "faiss inner product", "Lp", "cosine in batches"],
 )
-def test_every_exact_search_agrees(real_problem, make, k):
+def test_all_exact_searches_agree(real_problem, make, k):
     expected = MultiLabelAccuracyCalculator(k=k).get_accuracy(*real_problem)
     assert MultiLabelAccuracyCalculator(k=k, knn_func=make()).get_accuracy(*real_problem) == pytest.approx(expected)
 
@@ -45,7 +45,7 @@ def test_every_exact_search_agrees(real_problem, make, k):
     ],
     ids=["HNSW", "scalar quantizer"],
 )
-def test_an_approximate_search_is_near(real_problem, make_index):
+def test_an_approximate_search_gives_similar_values(real_problem, make_index):
     embeddings = real_problem[2] if len(real_problem) == 4 else real_problem[0]
 
     def trained(size):
@@ -58,7 +58,7 @@ def test_an_approximate_search_is_near(real_problem, make_index):
     assert found == pytest.approx(exact, abs=0.02)
 
 
-def test_what_an_index_did_not_find_is_worth_nothing():
+def test_references_that_an_index_does_not_find_have_no_gain():
     query, labels = torch.zeros(2, 3), torch.tensor([[1, 1], [1, 1]])
     reference, reference_labels = torch.zeros(4, 3), torch.tensor([[1, 1], [1, 1], [1, 1], [1, 0]])
 
@@ -80,28 +80,28 @@ def test_a_search_that_returns_too_few_is_refused():
         knn_func=lambda query, *_: (torch.zeros(len(query), 1), torch.zeros(len(query), 1).long())
     )
     metrics = calculator.get_curr_metrics()
-    with pytest.raises(ValueError, match=r"knn_func must return the \d+ nearest .* ask for fewer with k"):
+    with pytest.raises(ValueError, match=r"knn_func must return the \d+ nearest .* set k to the number that it can return"):
         calculator.get_accuracy(*random_problem(1), include=("ndcg",))
     assert calculator.get_curr_metrics() == metrics
 
 
 class TestFullRanking:
-    """ANMRR looks deeper than a top-k reaches."""
+    """ANMRR needs more references than a small k ranks."""
 
     @pytest.mark.parametrize("k", [3, "max_bin_count"])
-    def test_is_left_out_of_a_top_k_and_refused_there_by_name(self, k):
+    def test_is_left_out_if_k_is_given_and_raises_if_included(self, k):
         embeddings, labels = torch.rand(20, 3, generator=torch.Generator().manual_seed(0)), torch.ones(20, 2)
         labels[:10, 0] = labels[10:, 1] = 0
         found = MultiLabelAccuracyCalculator(k=k).get_accuracy(embeddings, labels)
         assert "anmrr" not in found
         assert "ndcg" in found
         calculator = MultiLabelAccuracyCalculator(include=("anmrr",), k=k)
-        with pytest.raises(ValueError, match="anmrr needs the full ranking, here at least the first 18 references"):
+        with pytest.raises(ValueError, match="anmrr needs at least the first 18 references"):
             calculator.get_accuracy(embeddings, labels)
-        with pytest.raises(ValueError, match=r"it has: .*; anmrr is left out because k is given"):
+        with pytest.raises(ValueError, match=r"it has: .*; anmrr is left out because k is given: name it in the constructor"):
             MultiLabelAccuracyCalculator(k=k).get_accuracy(embeddings, labels, include=("anmrr",))
 
-    def test_is_computed_where_k_is_deep_enough(self):
+    def test_is_computed_if_k_is_large_enough(self):
         embeddings, labels = torch.rand(20, 3), torch.eye(10).repeat(2, 1)
         deep = MultiLabelAccuracyCalculator(include=("anmrr",), k=2).get_accuracy(embeddings, labels)
         assert deep == MultiLabelAccuracyCalculator(include=("anmrr",)).get_accuracy(embeddings, labels)

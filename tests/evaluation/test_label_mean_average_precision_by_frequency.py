@@ -15,7 +15,7 @@ def test_equals_the_loop(num_labels, generator, device):
     assert found == pytest.approx([expected["tail"], expected["middle"], expected["head"]], nan_ok=True)
 
 
-def test_shapes_that_differ_are_named():
+def test_different_shapes_are_named_in_the_error():
     with pytest.raises(
         ValueError, match=r"must both have one value per class, shape \(classes,\), got \(3,\) and \(2,\)"
     ):

@@ -23,7 +23,7 @@ def label_sets(generator):
         ("hamming_loss", sklearn_hamming_loss),
     ],
 )
-def test_equals_sklearn_with_the_query_as_the_truth(label_sets, name, oracle, device):
+def test_equals_sklearn_with_the_query_as_ground_truth(label_sets, name, oracle, device):
     query, ranked = label_sets
     settings = {} if name == "hamming_loss" else {"average": "samples", "zero_division": 0}
     expected = [
@@ -40,6 +40,6 @@ def test_equals_sklearn_with_the_query_as_the_truth(label_sets, name, oracle, de
     assert found.tolist() == pytest.approx(expected)
 
 
-def test_no_classes_are_refused():
+def test_zero_classes_raise():
     with pytest.raises(ValueError, match="num_classes must be at least 1, got 0"):
         hamming_loss(torch.ones(1, 1), torch.ones(1), torch.ones(1, 1), 0)

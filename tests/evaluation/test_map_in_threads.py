@@ -22,7 +22,7 @@ def in_new_thread(function):
         return pool.submit(function).result()
 
 
-def test_results_come_in_order_from_threads_of_one_thread_each(num_threads):
+def test_results_come_in_order_and_each_worker_runs_torch_on_one_thread(num_threads):
     found = list(map_in_threads(lambda chunk: (chunk, torch.get_num_threads(), torch.is_grad_enabled()), range(20)))
     assert [chunk for chunk, _, _ in found] == list(range(20))
     if num_threads > 1:
@@ -30,7 +30,7 @@ def test_results_come_in_order_from_threads_of_one_thread_each(num_threads):
     assert torch.get_num_threads() == num_threads
 
 
-def test_an_error_comes_through_and_the_number_of_threads_comes_back(num_threads):
+def test_an_error_is_raised_and_the_number_of_threads_is_restored(num_threads):
     def fail(chunk):
         raise ValueError(f"chunk {chunk}")
 
@@ -40,7 +40,7 @@ def test_an_error_comes_through_and_the_number_of_threads_comes_back(num_threads
     assert in_new_thread(torch.get_num_threads) == num_threads
 
 
-def test_threads_that_start_meanwhile_have_as_many_threads_as_before(num_threads):
+def test_threads_that_start_in_the_meantime_keep_torchs_default_number(num_threads):
     all_work = threading.Barrier(num_threads)
 
     def look(chunk):
@@ -51,7 +51,7 @@ def test_threads_that_start_meanwhile_have_as_many_threads_as_before(num_threads
     assert set(map_in_threads(look, range(num_threads))) == expected
 
 
-def test_two_at_once_beside_a_third_thread_change_no_number_of_threads(num_threads, problem):
+def test_two_evaluations_and_a_training_thread_keep_their_numbers_of_threads(num_threads, problem):
     started, stop = threading.Event(), threading.Event()
 
     def train():
@@ -88,7 +88,7 @@ def problem(generator):
     return torch.randn(300, 8, generator=generator), torch.rand(300, 9, generator=generator) < 0.3
 
 
-def test_the_values_do_not_depend_on_threads(problem):
+def test_values_do_not_depend_on_the_number_of_threads(problem):
     embeddings, labels = problem
     embeddings.requires_grad_()
     before, values = torch.get_num_threads(), []

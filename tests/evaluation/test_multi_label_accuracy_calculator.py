@@ -46,7 +46,7 @@ def test_every_metric_equals_the_loop(problem, settings, device):
 
 
 @pytest.mark.parametrize("name", ["label_mean_average_precision", "ndcg"])
-def test_per_class_values_stand_in_class_order(problem, name):
+def test_per_class_values_are_in_class_order(problem, name):
     found = MultiLabelAccuracyCalculator(include=(name,), return_per_class=True).get_accuracy(*problem)[name]
     values, labels = naive_values(*problem), problem[1]
     if name == "label_mean_average_precision":
@@ -67,7 +67,7 @@ def test_per_class_values_stand_in_class_order(problem, name):
     [{"query_batch_size": 1}, {"query_batch_size": 5}, {"memory_budget": 1}, {"memory_budget": 5000}],
     ids=str,
 )
-def test_the_chunk_size_changes_nothing(settings, device):
+def test_the_chunk_size_does_not_change_the_values(settings, device):
     problem = to_device(random_problem(4), device)
     expected = MultiLabelAccuracyCalculator(return_per_class=True).get_accuracy(*problem)
     found = MultiLabelAccuracyCalculator(return_per_class=True, **settings)
@@ -92,17 +92,17 @@ def test_labels_without_columns_have_no_value():
 
 
 class TestOnOneHotLabels:
-    """PML with class indices is the oracle."""
+    """PML's calculator with class indices is the oracle."""
 
     @pytest.fixture(params=range(6))
     def one_hot_problem(self, request):
         generator = torch.Generator().manual_seed(request.param)
         classes = torch.randint(0, 7, (60,), generator=generator)
-        classes[0] = 7  # a lone query
+        classes[0] = 7  # a query without a relevant reference
         query = torch.randn(60, 8, generator=generator)
         if request.param % 3 == 0:
             return query, classes, None, None, False
-        other_classes = torch.randint(0, 6, (40,), generator=generator)  # class 6 has queries only
+        other_classes = torch.randint(0, 6, (40,), generator=generator)  # class 6 has queries but no references
         other = torch.randn(40, 8, generator=generator)
         if request.param % 3 == 1:
             return query, classes, other, other_classes, False
@@ -123,14 +123,14 @@ class TestOnOneHotLabels:
 
     @pytest.mark.parametrize("k", [None, 1, 2, 7, 30, "max_bin_count"])
     @pytest.mark.parametrize("avg_of_avgs", [False, True])
-    def test_the_five_metrics_are_pml_s(self, one_hot_problem, k, avg_of_avgs, device):
+    def test_the_five_metrics_equal_those_of_pml(self, one_hot_problem, k, avg_of_avgs, device):
         expected = self.theirs(one_hot_problem, k=k, avg_of_avgs=avg_of_avgs)
         found = self.ours(one_hot_problem, device, k=k, avg_of_avgs=avg_of_avgs)
-        # PML's reciprocal rank is in float32.
+        # PML computes the reciprocal rank in float32.
         assert found.pop("mean_reciprocal_rank") == pytest.approx(expected.pop("mean_reciprocal_rank"), abs=1e-6)
         assert found == pytest.approx(expected, abs=1e-14)
 
-    def test_values_per_class_are_pml_s_for_the_classes_with_queries(self, one_hot_problem, device):
+    def test_values_per_class_equal_those_of_pml_for_classes_with_queries(self, one_hot_problem, device):
         expected = self.theirs(one_hot_problem, return_per_class=True)
         found = self.ours(one_hot_problem, device, return_per_class=True)
         for name, values in found.items():
@@ -173,7 +173,7 @@ def test_half_precision_is_ranked_in_float32(dtype, device):
 
 
 @pytest.mark.parametrize("convert", [torch.Tensor.long, torch.Tensor.float, torch.Tensor.numpy])
-def test_takes_what_pml_delivers(convert):
+def test_accepts_labels_as_pml_passes_them(convert):
     query, query_labels, reference, reference_labels, ref_includes_query = random_problem(3)
     expected = MultiLabelAccuracyCalculator().get_accuracy(*random_problem(3))
     if convert is torch.Tensor.numpy:
@@ -194,13 +194,13 @@ def test_thousands_of_label_columns(device):
     assert found == pytest.approx({name: naive_mean(values, name, counts) for name in found})
 
 
-def test_one_query_that_is_the_only_reference_has_no_value():
+def test_a_query_that_is_the_only_reference_has_no_value():
     found = MultiLabelAccuracyCalculator().get_accuracy(torch.ones(1, 2), torch.ones(1, 3))
     assert found
     assert all(value != value for value in found.values())
 
 
-def test_include_and_exclude_choose_in_the_constructor_and_in_the_call():
+def test_include_and_exclude_select_metrics_in_the_constructor_and_in_the_call():
     problem = random_problem(0)
     calculator = MultiLabelAccuracyCalculator(include=("ndcg", "r_precision", "mean_reciprocal_rank"))
     assert set(calculator.get_curr_metrics()) == {"ndcg", "r_precision", "mean_reciprocal_rank"}
@@ -209,7 +209,7 @@ def test_include_and_exclude_choose_in_the_constructor_and_in_the_call():
     assert set(calculator.get_accuracy(*problem)) == {"ndcg", "r_precision", "mean_reciprocal_rank"}
 
 
-def test_labels_are_rare_or_frequent_by_the_statistics_given(device):
+def test_label_statistics_decide_which_labels_are_rare(device):
     problem = to_device(random_problem(4), device)
     per_label = MultiLabelAccuracyCalculator(include=("label_mean_average_precision",), return_per_class=True)
     values = torch.tensor(per_label.get_accuracy(*problem)["label_mean_average_precision"], dtype=torch.float64)
@@ -224,7 +224,7 @@ def test_labels_are_rare_or_frequent_by_the_statistics_given(device):
     assert len(set(expected)) == 3
 
 
-def test_the_metrics_by_frequency_have_one_name_together():
+def test_one_name_stands_for_the_three_metrics_by_frequency():
     three = {f"label_mean_average_precision_{part}" for part in ("tail", "middle", "head")}
     assert set(MultiLabelAccuracyCalculator(include=(BY_FREQUENCY,)).get_curr_metrics()) == three
     assert not three & set(MultiLabelAccuracyCalculator(exclude=(BY_FREQUENCY,)).get_curr_metrics())
@@ -283,16 +283,16 @@ class TestBadInput:
     @pytest.mark.parametrize(
         ("changes", "message"),
         [
-            ({"query": torch.ones(4)}, r"query must hold embeddings, shape \(rows, size\), got \(4,\)"),
-            ({"query": torch.ones(0, 2)}, r"query must hold embeddings.*got \(0, 2\)"),
+            ({"query": torch.ones(4)}, r"query must hold at least one embedding, shape \(rows, embedding_size\), got \(4,\)"),
+            ({"query": torch.ones(0, 2)}, r"query must hold at least one embedding.*got \(0, 2\)"),
             ({"query": torch.full((4, 2), torch.nan)}, "query must be finite, got NaN or infinity in 4 of 4 rows"),
             ({"reference": torch.full((3, 2), torch.inf)}, "reference must be finite"),
-            ({"reference": torch.ones(3, 5)}, "embeddings of one size, got 2 and 5"),
+            ({"reference": torch.ones(3, 5)}, "the same embedding size, got 2 and 5; compute both with the same model"),
             ({"query": torch.ones(4, 2, dtype=torch.complex64)}, "query must be real, got torch.complex64"),
             ({"query_labels": torch.ones(3, 2)}, r"query_labels must have one row per embedding \(4\), got 3"),
             ({"reference_labels": torch.ones(4, 2)}, r"reference_labels must have one row per embedding \(3\), got 4"),
             ({"reference_labels": torch.ones(3, 5)}, r"reference_labels must have one column per class \(2\), got 5"),
-            ({"query_labels": torch.arange(4)}, r"query_labels must be 2-D multi-hot, .*one_hot"),
+            ({"query_labels": torch.arange(4)}, r"query_labels must be 2-D .*, got shape \(4,\); PML's testers .*Tester instead; .*one_hot"),
             ({"query_labels": torch.full((4, 2), 2)}, "query_labels must hold only 0 and 1, got 2"),
             ({"reference_labels": None}, "reference_labels are missing"),
             ({"ref_includes_query": True}, "reference must begin with the 4 queries"),
@@ -300,7 +300,7 @@ class TestBadInput:
         ],
         ids=str,
     )
-    def test_calls_raise_and_leave_the_calculator_as_it_was(self, changes, message):
+    def test_calls_raise_and_do_not_change_the_calculator(self, changes, message):
         calculator = MultiLabelAccuracyCalculator()
         call = {
             "query": torch.rand(4, 2),
@@ -315,13 +315,13 @@ class TestBadInput:
 
     def test_statistics_of_other_classes(self):
         calculator = MultiLabelAccuracyCalculator(label_statistics=LabelStatistics(3))
-        with pytest.raises(ValueError, match="label_statistics must be of the 2 classes of the labels, got 3"):
+        with pytest.raises(ValueError, match="label_statistics must count the 2 classes of the labels, got counts of 3"):
             calculator.get_accuracy(torch.rand(2, 2), torch.ones(2, 2))
         with pytest.raises(TypeError, match="label_statistics must be LabelStatistics, got list"):
             MultiLabelAccuracyCalculator(label_statistics=[3, 2])
 
     @pytest.mark.parametrize("name", ["query", "query_labels"])
-    def test_what_is_no_tensor(self, name):
+    def test_a_list_raises(self, name):
         call = {"query": torch.rand(2, 2), "query_labels": torch.ones(2, 2)} | {name: [[1, 0], [0, 1]]}
         with pytest.raises(TypeError, match=rf"{name} must be .* got list"):
             MultiLabelAccuracyCalculator().get_accuracy(**call)

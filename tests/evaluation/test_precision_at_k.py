@@ -14,7 +14,7 @@ def test_equals_torchmetrics(k, device, generator):
 
 @pytest.mark.parametrize("k", [0, 3])
 def test_k_beyond_the_ranks_is_named(k):
-    with pytest.raises(ValueError, match=f"k must be 1 to 2, the ranks given, got {k}"):
+    with pytest.raises(ValueError, match=f"k must be 1 to 2, the number of ranks in relevance, got {k}"):
         precision_at_k(torch.ones(1, 2), k)
 
 

@@ -12,7 +12,7 @@ DTYPES = [torch.float32, torch.float64]
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("k", [1, 3, 7, None])
-def test_equals_the_loop_on_a_grid_full_of_ties(problem, dtype, k, device):
+def test_equals_the_loop_with_many_equal_distances(problem, dtype, k, device):
     query, _, reference, _, ref_includes_query = problem
     most = len(reference) - ref_includes_query
     k = most if k is None else min(k, most)
@@ -24,24 +24,24 @@ def test_equals_the_loop_on_a_grid_full_of_ties(problem, dtype, k, device):
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("size", [3, 31, 128])
 @pytest.mark.parametrize("k", [50, 300])
-def test_equal_references_tie_whatever_their_place(dtype, size, k, device, generator):
+def test_equal_references_are_ranked_next_to_each_other_by_index(dtype, size, k, device, generator):
     distinct = torch.randn(60, size, dtype=dtype, generator=generator)
     copies = torch.randint(0, 60, (301,), generator=generator)
     query = torch.randn(17, size, dtype=dtype, generator=generator).to(device)
     order = Ranker(distinct[copies].to(device))(query, k)
     for row in copies[order.cpu()].tolist():
         blocks = [row[0]] + [b for a, b in itertools.pairwise(row) if a != b]
-        assert len(blocks) == len(set(blocks)), "copies of one reference are apart"
+        assert len(blocks) == len(set(blocks)), "copies of a reference are not next to each other"
     same = copies[order.cpu()].diff(dim=1) == 0
     assert (order.cpu().diff(dim=1)[same] > 0).all()
 
 
-def test_a_negative_zero_is_a_zero(device):
+def test_negative_zero_equals_zero(device):
     reference = torch.tensor([[-0.0, 1.0], [0.0, 1.0], [-0.0, 1.0]], device=device)
     assert Ranker(reference)(torch.ones(1, 2, device=device), 3).tolist() == [[0, 1, 2]]
 
 
-def test_references_that_differ_in_the_sign_of_a_zero_share_a_column(device, generator):
+def test_references_that_differ_only_in_the_sign_of_a_zero_share_a_column(device, generator):
     reference = torch.randn(149, 31, generator=generator).to(device)
     reference[:, 0] = 0
     other_sign = reference.clone()
@@ -52,7 +52,7 @@ def test_references_that_differ_in_the_sign_of_a_zero_share_a_column(device, gen
     assert order[:, 1::2].equal(order[:, ::2] + 149)
 
 
-def test_top_k_is_the_head_of_the_full_ranking(device, generator):
+def test_top_k_is_the_start_of_the_full_ranking(device, generator):
     reference = torch.randint(-3, 4, (500, 2), generator=generator).float().to(device)
     query = torch.randint(-3, 4, (40, 2), generator=generator).float().to(device)
     ranker = Ranker(reference)
@@ -62,7 +62,7 @@ def test_top_k_is_the_head_of_the_full_ranking(device, generator):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_sorting_of_numbers_of_every_size(dtype, device, generator):
+def test_sorts_numbers_of_all_magnitudes(dtype, device, generator):
     exponents = 120 * torch.rand(50, 400, dtype=torch.float64, generator=generator) - 60
     keys = (torch.randn(50, 400, dtype=torch.float64, generator=generator) * 2.0**exponents).to(dtype)
     neighbours = torch.nextafter(keys[:, :100], torch.tensor(-torch.inf, dtype=dtype))  # differ in the last bit
@@ -73,7 +73,7 @@ def test_sorting_of_numbers_of_every_size(dtype, device, generator):
         assert Ranker._sort(keys.clone().to(device), k).cpu().equal(expected[:, :k])
 
 
-def test_far_from_the_origin_digits_are_kept(device, generator):
+def test_embeddings_far_from_0_keep_their_digits(device, generator):
     offsets = torch.randn(200, 8, dtype=torch.float64, generator=generator)
     reference = (1000 + offsets).float()
     query = reference[:20] + 0.5
@@ -82,13 +82,13 @@ def test_far_from_the_origin_digits_are_kept(device, generator):
     assert (found == expected).float().mean() > 0.99
 
 
-def test_the_origin_moves_to_data_that_are_far_from_it(device, generator):
+def test_the_origin_is_a_reference_if_the_data_are_far_from_0(device, generator):
     reference = torch.randn(200, 8, generator=generator).to(device)
     assert Ranker._origin(reference).equal(torch.zeros(8, device=device))
     assert Ranker._origin(reference + 3).equal(reference[0] + 3)
 
 
-def test_autocast_does_not_coarsen_the_ranking(device, generator):
+def test_autocast_does_not_change_the_ranking(device, generator):
     reference, query = torch.randn(300, 16, generator=generator), torch.randn(20, 16, generator=generator)
     expected = Ranker(reference.to(device))(query.to(device), 300)
     with torch.autocast(device.type, dtype=torch.bfloat16), full_precision(device.type):
@@ -97,7 +97,7 @@ def test_autocast_does_not_coarsen_the_ranking(device, generator):
 
 @pytest.mark.parametrize("num_threads", [1, 2, 7])
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_the_number_of_threads_changes_nothing(num_threads, dtype, generator, monkeypatch):
+def test_does_not_depend_on_the_number_of_threads(num_threads, dtype, generator, monkeypatch):
     reference, query = (
         torch.randn(40, 4, generator=generator).to(dtype),
         torch.randn(5, 4, generator=generator).to(dtype),

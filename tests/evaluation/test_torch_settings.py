@@ -1,4 +1,4 @@
-"""Evaluation under settings of torch that training uses: autocast, TF32, deterministic algorithms, threads."""
+"""Evaluation with torch settings of a training: autocast, TF32, deterministic algorithms, threads."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -40,14 +40,14 @@ class TestDeterministicAlgorithms:
 
     @pytest.mark.parametrize("settings", SETTINGS, ids=str)
     @pytest.mark.parametrize("num_classes", [9, DENSE_LABELS + 1])
-    def test_no_operation_is_one_that_torch_lists(self, num_classes, settings):
+    def test_no_operation_is_listed_as_nondeterministic(self, num_classes, settings):
         problem = make_problem(num_classes, 0.2)
-        calculator = MultiLabelAccuracyCalculator(**settings, query_batch_size=1000)  # one chunk, hence in this thread
+        calculator = MultiLabelAccuracyCalculator(**settings, query_batch_size=1000)  # one chunk, which this thread computes
         with RefuseNondeterministic() as mode:
             calculator.get_accuracy(*problem)
         assert {"gather", "cumsum"} <= mode.seen
 
-    def test_the_mode_refuses(self):
+    def test_the_mode_refuses_nondeterministic_operations(self):
         for call in (
             lambda: torch.rand(3).cumsum(0),
             lambda: torch.bincount(torch.arange(3), torch.rand(3)),
@@ -58,7 +58,7 @@ class TestDeterministicAlgorithms:
                 call()
 
     @pytest.mark.parametrize("settings", SETTINGS, ids=str)
-    def test_evaluation_runs_under_them_with_the_same_values(self, settings):
+    def test_values_are_the_same_with_deterministic_algorithms(self, settings):
         problem = make_problem(200, 0.05)
         expected = MultiLabelAccuracyCalculator(**settings).get_accuracy(*problem)
         before = torch.are_deterministic_algorithms_enabled()
@@ -72,7 +72,7 @@ class TestDeterministicAlgorithms:
 
 
 class RefuseNondeterministic(TorchDispatchMode):
-    """Fails on operations that torch's page on use_deterministic_algorithms lists for CUDA."""
+    """Raises at operations that torch's documentation of use_deterministic_algorithms lists for CUDA."""
 
     NEVER = (
         *("index_add", "scatter_add", "scatter_reduce", "put", "kthvalue", "histc", "index_reduce", "index_copy"),
@@ -102,7 +102,7 @@ class RefuseNondeterministic(TorchDispatchMode):
 
 @pytest.fixture
 def matmul_precision():
-    """Lets a test set the precision, and sets it back."""
+    """Function that sets the precision; the fixture restores it."""
     torch.set_float32_matmul_precision("highest")
     yield torch.set_float32_matmul_precision
     if full_precision._HAS_BACKEND_SETTINGS:
@@ -114,7 +114,7 @@ def matmul_precision():
 class TestMatmulPrecision:
     @pytest.mark.parametrize("precision", ["highest", "high", "medium"])
     @pytest.mark.parametrize("fails", [False, True])
-    def test_ranking_has_the_full_one_and_the_setting_comes_back(self, precision, fails, matmul_precision, device):
+    def test_ranking_uses_full_precision_and_the_setting_is_restored(self, precision, fails, matmul_precision, device):
         embeddings, labels = (part.to(device) for part in make_problem(9, 0.3))
         expected = MultiLabelAccuracyCalculator(query_batch_size=20).get_accuracy(embeddings, labels)
         seen = []
@@ -138,14 +138,14 @@ class TestMatmulPrecision:
         assert torch.get_float32_matmul_precision() == precision
 
     @pytest.mark.parametrize("precision", ["highest", "high", "medium"])
-    def test_the_setting_of_old_releases_comes_back(self, precision, matmul_precision, monkeypatch):
+    def test_the_setting_of_old_releases_is_restored(self, precision, matmul_precision, monkeypatch):
         monkeypatch.setattr(full_precision, "_HAS_BACKEND_SETTINGS", False)
         matmul_precision(precision)
         with in_full_precision("cpu"):
             assert torch.get_float32_matmul_precision() == "highest"
         assert torch.get_float32_matmul_precision() == precision
 
-    def test_allow_tf32_comes_back(self, matmul_precision):
+    def test_allow_tf32_is_restored(self, matmul_precision):
         torch.backends.cuda.matmul.allow_tf32 = True
         before = full_precision._read()
         with in_full_precision("cpu"):
@@ -154,17 +154,17 @@ class TestMatmulPrecision:
         assert full_precision._read() == before
 
     @pytest.mark.skipif(not full_precision._HAS_BACKEND_SETTINGS, reason="needs torch's settings per backend")
-    def test_a_setting_for_all_backends_comes_back(self, matmul_precision):
+    def test_a_setting_for_all_backends_is_restored(self, matmul_precision):
         backends = torch.backends
         backends.cuda.matmul.fp32_precision = backends.mkldnn.matmul.fp32_precision = "none"
         backends.fp32_precision = "tf32"
         with in_full_precision("cpu"):
             assert backends.cuda.matmul.fp32_precision == backends.mkldnn.matmul.fp32_precision == "ieee"
         assert backends.cuda.matmul.fp32_precision == backends.mkldnn.matmul.fp32_precision == "tf32"
-        backends.fp32_precision = "ieee"  # is still what the others follow
+        backends.fp32_precision = "ieee"  # both backends still follow this setting
         assert backends.cuda.matmul.fp32_precision == backends.mkldnn.matmul.fp32_precision == "ieee"
 
-    def test_overlapping_blocks_restore_it_once_the_last_has_ended(self, matmul_precision):
+    def test_overlapping_blocks_restore_the_setting_when_the_last_one_ends(self, matmul_precision):
         matmul_precision("high")
         first, second = in_full_precision("cpu"), in_full_precision("cpu")
         first.__enter__()
@@ -174,14 +174,14 @@ class TestMatmulPrecision:
         second.__exit__(None, None, None)
         assert torch.get_float32_matmul_precision() == "high"
 
-    def test_what_another_thread_sets_meanwhile_stays(self, matmul_precision):
+    def test_a_setting_changed_inside_the_block_stays(self, matmul_precision):
         matmul_precision("high")
         with in_full_precision("cpu"):
             matmul_precision("medium")
         assert torch.get_float32_matmul_precision() == "medium"
 
 
-def test_one_calculator_in_two_threads_computes_what_each_call_asks_for():
+def test_calls_of_one_calculator_in_two_threads_do_not_mix():
     problem = make_problem(9, 0.3, num_rows=300)
     calculator = MultiLabelAccuracyCalculator(query_batch_size=50)
     expected = calculator.get_accuracy(*problem)

@@ -27,7 +27,7 @@ def make_tester(**kwargs):
     )
 
 
-def test_values_are_the_calculator_s_under_plain_names(datasets):
+def test_records_the_values_of_the_calculator_under_plain_names(datasets):
     embeddings, labels = datasets["val"].tensors
     calculator = MultiLabelAccuracyCalculator()
     expected = calculator.get_accuracy(torch.nn.functional.normalize(embeddings), labels)
@@ -36,7 +36,7 @@ def test_values_are_the_calculator_s_under_plain_names(datasets):
     assert found == pytest.approx(expected)
 
 
-def test_splits_are_compared_as_asked(datasets):
+def test_queries_are_compared_with_the_splits_given(datasets):
     (query, query_labels), (reference, reference_labels) = datasets["val"].tensors, datasets["train"].tensors
     calculator = MultiLabelAccuracyCalculator(k=5)
     tester = make_tester(accuracy_calculator=calculator, normalize_embeddings=False)
@@ -52,7 +52,7 @@ def test_splits_are_compared_as_asked(datasets):
 
 
 @pytest.mark.parametrize("level", [0, [0, 1]])
-def test_other_levels_are_refused(level):
+def test_other_label_hierarchy_levels_raise(level):
     with pytest.raises(ValueError, match="label_hierarchy_level must be 'all'"):
         MultiLabelEmbeddingSpaceTester(label_hierarchy_level=level)
 
@@ -65,7 +65,7 @@ class TestWithHooks:
         )
         return logging_presets.get_hook_container(keeper, primary_metric=PRIMARY)
 
-    def test_the_best_epoch_is_found_by_the_primary_metric(self, hooks, datasets, tmp_path):
+    def test_the_primary_metric_selects_the_best_epoch(self, hooks, datasets, tmp_path):
         tester = make_tester(end_of_testing_hook=hooks.end_of_testing_hook)
         history = []
         for epoch, noise in enumerate((1.0, 0.0, 5.0), start=1):
@@ -80,7 +80,7 @@ class TestWithHooks:
         assert {"epoch", PRIMARY, "ndcg", "best_epoch", "best_accuracy"} <= set(header)
         assert (tmp_path / "records.db").stat().st_size
 
-    def test_a_training_run_keeps_its_best_model(self, hooks, datasets, tmp_path):
+    def test_a_training_run_saves_its_best_model(self, hooks, datasets, tmp_path):
         torch.manual_seed(0)
         models = {"trunk": torch.nn.Linear(6, 4)}
         tester = make_tester(end_of_testing_hook=hooks.end_of_testing_hook)
@@ -103,7 +103,7 @@ class TestWithHooks:
         rows = hooks.get_accuracies_of_best_epoch(tester, "val")[0]
         assert rows[0][PRIMARY] == accuracy
 
-    def test_an_unknown_primary_metric_is_refused(self, hooks, datasets, tmp_path):
+    def test_an_unknown_primary_metric_raises(self, hooks, datasets, tmp_path):
         tester = make_tester(accuracy_calculator=MultiLabelAccuracyCalculator(include=("ndcg",)))
         with pytest.raises(ValueError, match="primary_metric"):
             hooks.end_of_epoch_hook(tester, datasets, str(tmp_path))
@@ -119,7 +119,7 @@ class AddNoise(torch.nn.Module):
 
 
 class FirstLabelContrastive(ContrastiveLoss):
-    """PML's loss on the first column, so that this test needs no part of ours but the tester."""
+    """PML's loss on the first column, so that the tester is the only part of this package in the test."""
 
     def forward(self, embeddings, labels, *args, **kwargs):
         return super().forward(embeddings, labels[:, 0], *args, **kwargs)

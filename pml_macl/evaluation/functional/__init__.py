@@ -1,5 +1,5 @@
 """The metrics as functions of ranked relevance, gains or label counts.
 
-They are public under ``pml_macl.evaluation``. They are defined in this folder so that no module there has the name of
-a function, which would hide the function from tools that read the sources.
+Import them from ``pml_macl.evaluation``. Their modules are in this folder, because a module with the name of its
+function in ``pml_macl.evaluation`` would hide the function from tools that read the sources.
 """

@@ -6,12 +6,12 @@ from pml_macl.checks import check_ranks
 
 
 def acg(gains: Tensor) -> Tensor:
-    r"""Average cumulative gain of each query, its mean gain over the first k ranks (Järvelin and Kekäläinen, 2000).
+    r"""Compute the average cumulative gain of each query: its mean gain (Järvelin and Kekäläinen, 2000).
 
     .. math:: \frac{1}{k} \sum_{j \le k} g_j
 
     Args:
-        gains: (queries, k) gain at each rank, >= 0; k >= 1.
+        gains: (queries, k) gain at each rank, at least 0; k >= 1.
 
     Returns:
         (queries,) float64.

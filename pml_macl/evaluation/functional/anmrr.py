@@ -7,9 +7,9 @@ from pml_macl.checks import check_per_query, check_ranks
 
 
 def anmrr(relevance: Tensor, num_relevant: Tensor, max_relevant: Tensor | int) -> Tensor:
-    r"""Normalised modified retrieval rank of each query, whose mean is MPEG-7's ANMRR; smaller is better.
+    r"""Compute the normalised modified retrieval rank of each query. Smaller is better.
 
-    Of the R relevant references, those beyond rank K count as if at rank 1.25 K:
+    The mean over queries is the ANMRR of MPEG-7. Each relevant reference beyond rank K gets the rank 1.25 K:
 
     .. math::
         \frac{\frac{1}{R} \sum_i rank_i - \frac{1 + R}{2}}{1.25 K - \frac{1 + R}{2}}, \qquad
@@ -18,8 +18,8 @@ def anmrr(relevance: Tensor, num_relevant: Tensor, max_relevant: Tensor | int) -
     Args:
         relevance: (queries, k) 1 or True where the reference at that rank is relevant; k is at least K, or the size
             of the reference set.
-        num_relevant: (queries,) R, the relevant references of the whole reference set.
-        max_relevant: :math:`R_{max}`, the largest R of all queries, including queries not given here.
+        num_relevant: (queries,) R, the number of relevant references in the whole reference set.
+        max_relevant: :math:`R_{max}`, the largest R of all queries, also of those that are not in ``relevance``.
 
     Returns:
         (queries,) float64 in [0, 1], 0 if all relevant references come first; NaN without a relevant reference.

@@ -8,13 +8,15 @@ from pml_macl.evaluation.functional.average_precision import average_precision
 
 
 def average_precision_at_r(relevance: Tensor, num_relevant: Tensor) -> Tensor:
-    r"""Average precision over the first R ranks, R the number of relevant references (Musgrave et al., 2003.08505).
+    r"""Compute the average precision over the first R ranks (Musgrave et al., 2003.08505).
+
+    R is the number of relevant references:
 
     .. math:: \frac{1}{R} \sum_{j \le \min(R, k)} rel_j \cdot P@j
 
     Args:
         relevance: (queries, k) 1 or True where the reference at that rank is relevant.
-        num_relevant: (queries,) R, the relevant references of the whole reference set.
+        num_relevant: (queries,) R, the number of relevant references in the whole reference set.
 
     Returns:
         (queries,) float64 in [0, 1]; NaN without a relevant reference.

@@ -1,21 +1,22 @@
-"""Label mean average precision of rare, middling and frequent labels."""
+"""Label mean average precision of rare, middle and frequent labels."""
 
 import torch
 from torch import Tensor
 
 
 def label_mean_average_precision_by_frequency(label_average_precision: Tensor, counts: Tensor) -> Tensor:
-    """Label mean average precision of the tail, the middle and the head of the label distribution.
+    """Compute the label mean average precision of the rarest, the middle and the most frequent third of the labels.
 
-    The labels that have a value are ordered by count, equal counts by class index, and split into thirds. If their
-    number is not a multiple of 3, tail and head have the same size and the middle third has one label more or fewer.
+    The labels that have a value are sorted by count, and by class index at equal counts, and split into thirds. If
+    their number is not a multiple of 3, tail and head have the same size, and the middle has one label more or fewer.
 
     Args:
-        label_average_precision: (classes,) mean average precision of each label, NaN where it has none.
-        counts: (classes,) how often each label occurs.
+        label_average_precision: (classes,) mean average precision of each label; NaN for a label without a value.
+        counts: (classes,) number of occurrences of each label.
 
     Returns:
-        (3,) float64: the rarest third (tail), the middle, the most frequent third (head); NaN for one without labels.
+        (3,) float64 mean of the rarest third (tail), the middle, and the most frequent third (head); NaN for a third
+        without labels.
 
     Raises:
         ValueError: the shapes differ.
@@ -36,10 +37,10 @@ def label_mean_average_precision_by_frequency(label_average_precision: Tensor, c
 
 
 def frequency_thirds(counts: Tensor, considered: Tensor) -> Tensor:
-    """(classes,) 0 in the rarest third of the labels considered, 1 in the middle, 2 in the most frequent, else -1."""
+    """Return (classes,) 0, 1 or 2 for a label of the rarest, middle or most frequent third, -1 if not considered."""
     by_count = counts.argsort(stable=True)
     by_count = by_count[considered[by_count]]
     thirds = torch.full_like(counts, -1)
     places = torch.arange(len(by_count), device=counts.device, dtype=counts.dtype)
-    thirds[by_count] = (6 * places + 3) // (2 * len(by_count))  # the third that the middle of the place lies in
+    thirds[by_count] = (6 * places + 3) // (2 * len(by_count))  # the third that contains place + 1/2
     return thirds

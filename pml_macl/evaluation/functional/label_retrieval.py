@@ -1,4 +1,4 @@
-"""How well the label sets of the retrieved references agree with the query's (Chaudhuri et al., TGRS 2018).
+"""Agreement of the label sets of retrieved references with that of the query (Chaudhuri et al., TGRS 2018).
 
 Each metric is a mean over the first k ranks. The precision of a reference without labels is 0.
 """
@@ -9,13 +9,13 @@ from pml_macl.checks import check_integer, check_per_query, check_ranks, check_s
 
 
 def label_precision(shared: Tensor, reference_sizes: Tensor) -> Tensor:
-    r"""Mean share of a retrieved reference's labels that the query also carries.
+    r"""Compute the share of a retrieved reference's labels that the query carries too, averaged over ranks.
 
     .. math:: \frac{1}{k} \sum_{j \le k} |Y_q \cap Y_j| / |Y_j|
 
     Args:
-        shared: (queries, k) labels that query and reference share.
-        reference_sizes: (queries, k) labels of the reference.
+        shared: (queries, k) number of labels that query and reference share.
+        reference_sizes: (queries, k) number of labels of the reference.
 
     Returns:
         (queries,) float64 in [0, 1].
@@ -33,13 +33,13 @@ def label_precision(shared: Tensor, reference_sizes: Tensor) -> Tensor:
 
 
 def label_recall(shared: Tensor, query_sizes: Tensor) -> Tensor:
-    r"""Mean share of the query's labels that a retrieved reference also carries.
+    r"""Compute the share of the query's labels that a retrieved reference carries too, averaged over ranks.
 
     .. math:: \frac{1}{k} \sum_{j \le k} |Y_q \cap Y_j| / |Y_q|
 
     Args:
-        shared: (queries, k) labels that query and reference share.
-        query_sizes: (queries,) labels of the query.
+        shared: (queries, k) number of labels that query and reference share.
+        query_sizes: (queries,) number of labels of the query.
 
     Returns:
         (queries,) float64 in [0, 1]; NaN for a query without labels.
@@ -58,17 +58,19 @@ def label_recall(shared: Tensor, query_sizes: Tensor) -> Tensor:
 
 
 def label_f1(shared: Tensor, query_sizes: Tensor, reference_sizes: Tensor) -> Tensor:
-    r"""Mean F1 score, the harmonic mean of label precision and label recall of each retrieved reference.
+    r"""Compute the F1 score of each retrieved reference, averaged over ranks.
+
+    The F1 score is the harmonic mean of label precision and label recall:
 
     .. math:: \frac{1}{k} \sum_{j \le k} 2 |Y_q \cap Y_j| / (|Y_q| + |Y_j|)
 
     Args:
-        shared: (queries, k) labels that query and reference share.
-        query_sizes: (queries,) labels of the query.
-        reference_sizes: (queries, k) labels of the reference.
+        shared: (queries, k) number of labels that query and reference share.
+        query_sizes: (queries,) number of labels of the query.
+        reference_sizes: (queries, k) number of labels of the reference.
 
     Returns:
-        (queries,) float64 in [0, 1]; NaN where query and a reference are both without labels.
+        (queries,) float64 in [0, 1]; NaN if the query and one of its references both have no labels.
 
     Raises:
         ValueError: the shapes do not fit each other.
@@ -84,15 +86,17 @@ def label_f1(shared: Tensor, query_sizes: Tensor, reference_sizes: Tensor) -> Te
 
 
 def hamming_loss(shared: Tensor, query_sizes: Tensor, reference_sizes: Tensor, num_classes: int) -> Tensor:
-    r"""Mean share of the classes in which query and retrieved reference differ; smaller is better.
+    r"""Compute the share of the classes in which query and retrieved reference differ, averaged over ranks.
+
+    Smaller is better.
 
     .. math:: \frac{1}{k} \sum_{j \le k} |Y_q \,\triangle\, Y_j| / C
 
     Args:
-        shared: (queries, k) labels that query and reference share.
-        query_sizes: (queries,) labels of the query.
-        reference_sizes: (queries, k) labels of the reference.
-        num_classes: C.
+        shared: (queries, k) number of labels that query and reference share.
+        query_sizes: (queries,) number of labels of the query.
+        reference_sizes: (queries, k) number of labels of the reference.
+        num_classes: number of classes C, at least 1.
 
     Returns:
         (queries,) float64 in [0, 1].

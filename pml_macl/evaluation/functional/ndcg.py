@@ -7,17 +7,17 @@ from pml_macl.checks import check_same_shape
 
 
 def ndcg(gains: Tensor, ideal_gains: Tensor, exponential: bool = False) -> Tensor:
-    r"""Normalised discounted cumulative gain of each query (Järvelin and Kekäläinen, 2002).
+    r"""Compute the normalised discounted cumulative gain of each query (Järvelin and Kekäläinen, 2002).
 
     .. math:: \sum_{j \le k} \frac{g_j}{\log_2(1+j)} \;\Big/\; \sum_{j \le k} \frac{g^*_j}{\log_2(1+j)}
 
     Args:
-        gains: (queries, k) gain at each rank, >= 0.
-        ideal_gains: (queries, k) largest gains of the whole reference set, descending.
-        exponential: use :math:`2^g - 1` for g on both sides, so that large gains weigh more.
+        gains: (queries, k) gain at each rank, at least 0.
+        ideal_gains: (queries, k) largest gains in the whole reference set, descending.
+        exponential: use :math:`2^g - 1` instead of each gain g, which gives large gains more weight.
 
     Returns:
-        (queries,) float64 in [0, 1]; NaN where all ideal gains are 0.
+        (queries,) float64 in [0, 1]; NaN if all ideal gains are 0.
 
     Raises:
         ValueError: the shapes differ.

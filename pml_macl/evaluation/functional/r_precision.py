@@ -7,15 +7,15 @@ from pml_macl.checks import check_per_query, check_ranks
 
 
 def r_precision(relevance: Tensor, num_relevant: Tensor) -> Tensor:
-    r"""Precision at R, where R is the number of references that are relevant to the query.
+    r"""Compute the precision among the first R ranks, where R is the number of relevant references.
 
     .. math:: \frac{1}{\min(R, k)} \sum_{j \le \min(R, k)} rel_j
 
-    If fewer than R ranks are given, all given ranks count, as in PML.
+    If there are fewer than R ranks, all of them count, as in PML.
 
     Args:
         relevance: (queries, k) 1 or True where the reference at that rank is relevant.
-        num_relevant: (queries,) R, the relevant references of the whole reference set.
+        num_relevant: (queries,) R, the number of relevant references in the whole reference set.
 
     Returns:
         (queries,) float64 in [0, 1]; NaN without a relevant reference.

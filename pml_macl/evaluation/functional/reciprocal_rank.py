@@ -7,13 +7,13 @@ from pml_macl.checks import check_ranks
 
 
 def reciprocal_rank(relevance: Tensor) -> Tensor:
-    """One over the rank of the first relevant reference.
+    """Compute 1 / rank of the first relevant reference.
 
     Args:
         relevance: (queries, k) 1 or True where the reference at that rank is relevant.
 
     Returns:
-        (queries,) float64 in [0, 1]; 0 where none of the ranks is relevant, as in PML.
+        (queries,) float64 in [0, 1]; 0 if no reference is relevant, as in PML.
 
     Raises:
         ValueError: ``relevance`` is not 2-dimensional.

@@ -7,19 +7,19 @@ from pml_macl.checks import check_same_shape
 
 
 def weighted_average_precision(gains: Tensor, relevance: Tensor) -> Tensor:
-    r"""Mean, over the ranks of the relevant references, of the average cumulative gain (Zhao et al., 1501.06272).
+    r"""Compute the mean ACG at the ranks of the relevant references (Zhao et al., 1501.06272).
 
     .. math:: \sum_{j \le k} rel_j \cdot ACG@j \;\Big/\; \sum_{j \le k} rel_j
 
-    It is average precision with graded gains. If the gains are the relevance, it equals average precision with
-    ``denominator="hits"``.
+    ACG@j is the average cumulative gain of the first j ranks. The metric is average precision with graded gains. If the
+    gains equal the relevance, it is average precision with ``denominator="hits"``.
 
     Args:
-        gains: (queries, k) gain at each rank, >= 0.
+        gains: (queries, k) gain at each rank, at least 0.
         relevance: (queries, k) 1 or True where the reference at that rank is relevant.
 
     Returns:
-        (queries,) float64; 0 if none of the ranks is relevant.
+        (queries,) float64; 0 if no reference is relevant.
 
     Raises:
         ValueError: the shapes differ.
@@ -34,9 +34,9 @@ def weighted_average_precision(gains: Tensor, relevance: Tensor) -> Tensor:
 
 
 def _sum_over_ordered_pairs(first: Tensor, second: Tensor) -> Tensor:
-    r"""(N,) :math:`\sum_{i \le j} first_i \cdot second_j` of two (N, k) tensors of floats."""
-    # A cumulative sum of floats is not deterministic on a GPU. Here each step adds the pairs (i, j) that lie in one
-    # block of neighbours but in different halves of it, then replaces the halves by their sum: about 2 k operations.
+    r"""Return the (N,) sums :math:`\sum_{i \le j} first_i \cdot second_j` of two (N, k) float tensors."""
+    # A cumulative sum of floats is not deterministic on a GPU. Here, each step adds the products of every column with
+    # an even index and its right neighbour, then merges the two columns: about 2 k operations in all.
     total = (first * second).sum(dim=1)
     while first.shape[1] > 1:
         left, right = second[:, ::2], second[:, 1::2]
