@@ -424,7 +424,9 @@ BAD_CALLS = {
         lambda w: w.calculator.get_accuracy(w.x, w.y[:3]), ValueError, ("query_labels", "(6)", "got 3 rows")
     ),
     "reference: size": BadCall(
-        lambda w: w.calculator.get_accuracy(w.x, w.y, w.x[:, :2], w.y), ValueError, ("reference", "same embedding size", "4 and 2")
+        lambda w: w.calculator.get_accuracy(w.x, w.y, w.x[:, :2], w.y),
+        ValueError,
+        ("reference", "same embedding size", "4 and 2"),
     ),
     "reference: without labels": BadCall(
         lambda w: w.calculator.get_accuracy(w.x, w.y, w.x), ValueError, ("reference_labels", "missing", "together")

@@ -1,11 +1,10 @@
 import numpy as np
 import pytest
 import torch
-from pytorch_metric_learning.testers import GlobalEmbeddingSpaceTester
 from pytorch_metric_learning.trainers import MetricLossOnly
 from torch.utils.data import TensorDataset
 
-from pml_macl import MACLLoss, MultiLabelAccuracyCalculator, check_labels, jaccard_similarity, shared_label_counts
+from pml_macl import MACLLoss, check_labels, jaccard_similarity, shared_label_counts
 
 
 def random_labels(num_rows, num_classes, generator):
@@ -119,11 +118,3 @@ def test_a_trainer_of_pml_without_the_label_hierarchy_level_gets_the_advice(data
     )
     with pytest.raises(ValueError, match=f"labels {HIERARCHY}"):
         trainer.train(num_epochs=1)
-
-
-def test_a_tester_of_pml_without_the_label_hierarchy_level_gets_the_advice(dataset):
-    tester = GlobalEmbeddingSpaceTester(
-        accuracy_calculator=MultiLabelAccuracyCalculator(), dataloader_num_workers=0, data_device=torch.device("cpu")
-    )
-    with pytest.raises(ValueError, match=f"query_labels {HIERARCHY}"):
-        tester.test({"val": dataset}, 0, torch.nn.Identity())

@@ -36,7 +36,7 @@ class MetricAccumulator:
         if self.has_label_values:
             self._add_to_sums(values)
         else:
-            self.values[rows] = values
+            self.values[rows] = values.double()
 
     def mean(self) -> float:
         """Return the mean over queries; for a metric with values per label, the mean over labels."""

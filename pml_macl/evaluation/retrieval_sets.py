@@ -138,7 +138,7 @@ def _check_labels(labels: Array, name: str, embeddings: Tensor, num_classes: int
     if isinstance(tensor, Tensor) and tensor.ndim == 1:
         raise ValueError(
             f"{name} must be 2-D multi-hot, shape (rows, classes), got shape {tuple(tensor.shape)}; PML's testers pass "
-            "one label column at a time, whatever label_hierarchy_level is: use MultiLabelEmbeddingSpaceTester instead; "
+            "one label column at a time, for any label_hierarchy_level: use MultiLabelEmbeddingSpaceTester instead; "
             "convert class indices with torch.nn.functional.one_hot"
         )
     return check_labels(tensor, len(embeddings), num_classes, name=name)

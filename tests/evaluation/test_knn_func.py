@@ -80,7 +80,7 @@ def test_a_search_that_returns_too_few_is_refused():
         knn_func=lambda query, *_: (torch.zeros(len(query), 1), torch.zeros(len(query), 1).long())
     )
     metrics = calculator.get_curr_metrics()
-    with pytest.raises(ValueError, match=r"knn_func must return the \d+ nearest .* set k to the number that it can return"):
+    with pytest.raises(ValueError, match=r"knn_func must return the \d+ nearest .* set k to the number"):
         calculator.get_accuracy(*random_problem(1), include=("ndcg",))
     assert calculator.get_curr_metrics() == metrics
 
@@ -98,7 +98,7 @@ class TestFullRanking:
         calculator = MultiLabelAccuracyCalculator(include=("anmrr",), k=k)
         with pytest.raises(ValueError, match="anmrr needs at least the first 18 references"):
             calculator.get_accuracy(embeddings, labels)
-        with pytest.raises(ValueError, match=r"it has: .*; anmrr is left out because k is given: name it in the constructor"):
+        with pytest.raises(ValueError, match=r"; anmrr is left out because k is given: name it in the constructor"):
             MultiLabelAccuracyCalculator(k=k).get_accuracy(embeddings, labels, include=("anmrr",))
 
     def test_is_computed_if_k_is_large_enough(self):

@@ -42,7 +42,7 @@ class TestDeterministicAlgorithms:
     @pytest.mark.parametrize("num_classes", [9, DENSE_LABELS + 1])
     def test_no_operation_is_listed_as_nondeterministic(self, num_classes, settings):
         problem = make_problem(num_classes, 0.2)
-        calculator = MultiLabelAccuracyCalculator(**settings, query_batch_size=1000)  # one chunk, which this thread computes
+        calculator = MultiLabelAccuracyCalculator(**settings, query_batch_size=1000)  # this thread computes the chunk
         with RefuseNondeterministic() as mode:
             calculator.get_accuracy(*problem)
         assert {"gather", "cumsum"} <= mode.seen

@@ -1,6 +1,11 @@
 import pytest
 import torch
 from pytorch_metric_learning.losses import ContrastiveLoss
+from pytorch_metric_learning.testers import (
+    GlobalEmbeddingSpaceTester,
+    GlobalTwoStreamEmbeddingSpaceTester,
+    WithSameParentLabelTester,
+)
 from pytorch_metric_learning.trainers import MetricLossOnly
 from pytorch_metric_learning.utils import logging_presets
 from torch.utils.data import TensorDataset
@@ -51,19 +56,51 @@ def test_queries_are_compared_with_the_splits_given(datasets):
         assert found == pytest.approx(expected | {"epoch": 0})
 
 
+def test_passes_the_metrics_at_k_on(datasets):
+    calculator = MultiLabelAccuracyCalculator(include=("recall_at_k", "coverage_at_k"), at_k=(1, 5))
+    found = make_tester(accuracy_calculator=calculator).test(datasets, 0, torch.nn.Identity())["val"]
+    embeddings, labels = datasets["val"].tensors
+    expected = calculator.get_accuracy(torch.nn.functional.normalize(embeddings), labels)
+    assert set(expected) == {"recall_at_1", "recall_at_5", "coverage_at_1", "coverage_at_5"}
+    assert found == pytest.approx(expected | {"epoch": 0})
+
+
+@pytest.mark.parametrize("level", [0, "all", [0, 1]], ids=str)
+@pytest.mark.parametrize(
+    "tester", [GlobalEmbeddingSpaceTester, GlobalTwoStreamEmbeddingSpaceTester, WithSameParentLabelTester]
+)
+def test_the_testers_of_pml_raise_with_the_advice_to_use_this_one(tester, level, datasets):
+    """They pass one label column at a time to the calculator, for any label_hierarchy_level."""
+    embeddings, labels = datasets["val"].tensors
+    num_streams = 2 if tester is GlobalTwoStreamEmbeddingSpaceTester else 1
+    dataset = TensorDataset(*[embeddings] * num_streams, labels)
+    tester = tester(
+        accuracy_calculator=MultiLabelAccuracyCalculator(),
+        label_hierarchy_level=level,
+        dataloader_num_workers=0,
+        data_device=torch.device("cpu"),
+    )
+    with pytest.raises(ValueError, match=r"query_labels must be 2-D .* use MultiLabelEmbeddingSpaceTester instead"):
+        tester.test({"val": dataset}, 0, torch.nn.Identity())
+
+
 @pytest.mark.parametrize("level", [0, [0, 1]])
 def test_other_label_hierarchy_levels_raise(level):
     with pytest.raises(ValueError, match="label_hierarchy_level must be 'all'"):
         MultiLabelEmbeddingSpaceTester(label_hierarchy_level=level)
 
 
+def make_hooks(folder, primary_metric):
+    keeper, _, _ = logging_presets.get_record_keeper(
+        str(folder / "csv"), global_db_path=str(folder / "records.db"), experiment_name="run"
+    )
+    return logging_presets.get_hook_container(keeper, primary_metric=primary_metric)
+
+
 class TestWithHooks:
     @pytest.fixture
     def hooks(self, tmp_path):
-        keeper, _, _ = logging_presets.get_record_keeper(
-            str(tmp_path / "csv"), global_db_path=str(tmp_path / "records.db"), experiment_name="run"
-        )
-        return logging_presets.get_hook_container(keeper, primary_metric=PRIMARY)
+        return make_hooks(tmp_path, PRIMARY)
 
     def test_the_primary_metric_selects_the_best_epoch(self, hooks, datasets, tmp_path):
         tester = make_tester(end_of_testing_hook=hooks.end_of_testing_hook)
@@ -79,6 +116,16 @@ class TestWithHooks:
         header = (tmp_path / "csv" / f"{table}.csv").read_text().splitlines()[0].split(",")
         assert {"epoch", PRIMARY, "ndcg", "best_epoch", "best_accuracy"} <= set(header)
         assert (tmp_path / "records.db").stat().st_size
+
+    def test_a_metric_at_k_can_be_the_primary_metric(self, datasets, tmp_path):
+        hooks = make_hooks(tmp_path, "precision_at_5")
+        calculator = MultiLabelAccuracyCalculator(include=("precision_at_k",), at_k=(1, 5))
+        tester = make_tester(accuracy_calculator=calculator, end_of_testing_hook=hooks.end_of_testing_hook)
+        hooks.end_of_epoch_hook(tester, datasets, str(tmp_path / "models"))  # raises if the metric is unknown
+        value = tester.test(datasets, 1, torch.nn.Identity())["val"]["precision_at_5"]
+        hooks.record_keeper.save_records()
+        assert 0 < value < 1
+        assert hooks.get_best_epoch_and_accuracy(tester, "val") == (1, pytest.approx(value))
 
     def test_a_training_run_saves_its_best_model(self, hooks, datasets, tmp_path):
         torch.manual_seed(0)
