@@ -52,10 +52,10 @@ _BY_FREQUENCY_METRICS = tuple(f"label_mean_average_precision_{part}" for part in
 class MultiLabelAccuracyCalculator(AccuracyCalculator):
     r"""Compute retrieval metrics for multi-hot labels, in place of PML's ``AccuracyCalculator``.
 
-    The calculator ranks the references by their distance to each query, computes a value per query, and returns the
-    mean over queries. A reference is relevant to a query if both share a label and their Jaccard similarity is at least
-    ``relevance_threshold``. As in PML, queries without a relevant reference do not count. On one-hot labels, metrics
-    that PML has too get PML's values. The functions of the same names give the formulas.
+    The calculator ranks the references by their distance to each query, computes one value per query, and returns the
+    mean over queries. A reference is relevant to a query if the two share a label and their Jaccard similarity is at
+    least ``relevance_threshold``. As in PML, queries without a relevant reference do not count. On one-hot labels,
+    metrics that PML has too get PML's values. The page of the metric functions gives the formulas.
 
     | Metric | Value of a query |
     |---|---|
@@ -68,7 +68,7 @@ class MultiLabelAccuracyCalculator(AccuracyCalculator):
     | ``mean_average_precision_at_r`` | average precision over the first R ranks |
     | ``mean_reciprocal_rank`` | 1 / rank of the first relevant reference |
     | ``ndcg`` | gains discounted by rank, divided by those of the best possible ranking |
-    | ``acg`` | mean gain |
+    | ``acg`` | mean gain of the ranked references |
     | ``weighted_average_precision`` | average precision with gains in place of relevance |
     | ``label_precision``, ``label_recall``, ``label_f1`` | agreement between the labels of query and references |
     | ``hamming_loss`` | share of classes in which query and references differ; smaller is better |
@@ -87,34 +87,35 @@ class MultiLabelAccuracyCalculator(AccuracyCalculator):
     TF32: each call sets torch's float32 matmul precision to the highest, for all threads, and restores it afterwards.
 
     Args:
-        include: names of the metrics to compute; empty computes all. The name
-            ``"label_mean_average_precision_by_frequency"`` stands for tail, middle and head, and ``"recall_at_k"`` for
-            ``recall_at_1``, ``recall_at_5``, ... of all K in ``at_k``; the same goes for ``"precision_at_k"`` and
-            ``"coverage_at_k"``.
+        include: names of the metrics to compute; empty computes all. Some names stand for several metrics:
+            ``"recall_at_k"`` stands for ``recall_at_1``, ``recall_at_5``, ... with all K in ``at_k``,
+            ``"precision_at_k"`` and ``"coverage_at_k"`` likewise, and ``"label_mean_average_precision_by_frequency"``
+            for tail, middle and head.
         exclude: names of the metrics to leave out.
         avg_of_avgs: average over the queries that carry each label first, then over labels.
         return_per_class: return these label means as a list in class order, with NaN for a label without queries.
         k: number of nearest references to rank: None for all, an integer, or ``"max_bin_count"`` for the largest
-            number of references that are relevant to one query. The rest of the references is ignored. ``anmrr`` needs
-            them all: if ``k`` is given, it is computed only if ``include`` names it.
+            number of references that are relevant to one query. Metrics ignore the ranks beyond k, but R still counts
+            all relevant references. ``anmrr`` needs the full ranking: if ``k`` is given, it is computed only if
+            ``include`` names it.
         device: where to compute; None uses the device of the embeddings.
         knn_func: replaces the exact ranking: PML's ``FaissKNN`` or ``CustomKNN``, or a function with their arguments.
+        at_k: values of K for ``recall_at_k``, ``precision_at_k`` and ``coverage_at_k``, such as ``(1, 5, 10)``, at most
+            ``k``. One ranking serves all K. None computes none of these metrics. If there are fewer than K references,
+            the missing ones count as not relevant.
         relevance_threshold: smallest Jaccard similarity of a relevant reference, in [0, 1]; with 0, one shared label
             is enough.
         gain: gain of a reference: ``"shared"``, the number of shared labels, or ``"jaccard"``.
         exponential_gain: use :math:`2^g - 1` instead of the gain g in ``ndcg``.
         ap_denominator: what average precision divides by: ``"relevant"``, the number R of relevant references, as in
-            PML; ``"hits"``, those among the first k; or ``"min"``, min(R, k). Set ``"min"`` if you set ``k``: with
-            ``"relevant"``, no ranking gets more than k / R, which is 0.02 for ``k=20`` and R = 1000. With ``"min"``, a
-            perfect ranking gets 1.
+            PML; ``"hits"``, the number among the first k, as in torchmetrics; or ``"min"``, min(R, k). If you set
+            ``k``, use ``"min"``: a perfect ranking then gets 1. With ``"relevant"``, no ranking gets more than k / R,
+            which is 0.02 for ``k=20`` and R = 1000.
         label_statistics: label counts that decide which labels are rare; None counts in the reference set.
         query_batch_size: number of queries in one chunk; None takes as many as ``memory_budget`` allows.
         memory_budget: approximate number of bytes for temporary tensors; None is 64 MiB on a CPU, 1 GiB on a GPU. A
             single query may need more. Another budget changes the results by rounding only: sums are added up in
             another order, and references at nearly equal distances may change places.
-        at_k: values of K for ``recall_at_k``, ``precision_at_k`` and ``coverage_at_k``, such as ``(1, 5, 10)``. One
-            ranking serves all of them. None computes none of these metrics. With fewer than K references, the missing
-            ones count as not relevant.
 
     Raises:
         TypeError: ``include``, ``exclude`` or ``at_k`` is not a tuple or list, or a setting has the wrong type.
@@ -140,6 +141,7 @@ class MultiLabelAccuracyCalculator(AccuracyCalculator):
         device: torch.device | str | None = None,
         knn_func: Callable[..., tuple[Tensor, Tensor]] | None = None,
         *,
+        at_k: Sequence[int] | None = None,
         relevance_threshold: float = 0.0,
         gain: str = "shared",
         exponential_gain: bool = False,
@@ -147,7 +149,6 @@ class MultiLabelAccuracyCalculator(AccuracyCalculator):
         label_statistics: LabelStatistics | None = None,
         query_batch_size: int | None = None,
         memory_budget: int | None = None,
-        at_k: Sequence[int] | None = None,
     ) -> None:
         check_k(k)
         check_bool("avg_of_avgs", avg_of_avgs)
