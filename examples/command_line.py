@@ -1,10 +1,11 @@
 """The settings of train.py and its command line."""
 
 import argparse
+import math
 import shlex
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
 from pathlib import Path
@@ -67,6 +68,36 @@ class Settings:
         return {name: value for name, value in self.to_save().items() if name not in FREE_ON_RESUME}
 
 
+def number(convert: type, accepts: Callable[[Any], bool], expected: str) -> Callable[[str], Any]:
+    """A ``type`` for argparse that converts a number and checks its range."""
+
+    def parse(text: str) -> Any:
+        try:
+            value = convert(text)
+        except ValueError:
+            value = None
+        if value is None or not accepts(value):
+            raise argparse.ArgumentTypeError(f"must be {expected}, got {text!r}")
+        return value
+
+    return parse
+
+
+at_least_1 = number(int, lambda value: value >= 1, "a whole number of at least 1")
+at_least_0 = number(int, lambda value: value >= 0, "a whole number of at least 0")
+above_0 = number(float, lambda value: 0 < value < math.inf, "a number above 0")
+not_negative = number(float, lambda value: 0 <= value < math.inf, "a number of at least 0")
+probability = number(float, lambda value: 0 <= value < 1, "a number in [0, 1)")
+
+
+def device(text: str) -> torch.device:
+    """A ``type`` for argparse that checks the name of a device."""
+    try:
+        return torch.device(text)
+    except RuntimeError as error:
+        raise argparse.ArgumentTypeError(f"must be a device of torch, such as cpu or cuda:0, got {text!r}") from error
+
+
 DEFAULTS = {
     "dataset": "synthetic",
     "images": None,
@@ -122,11 +153,11 @@ def parse_args(argv: Sequence[str] | None, description: str | None) -> dict[str,
     add("--ignore-columns", nargs="*", metavar="NAME", help="columns that are not classes")
     add(
         "--image-size",
-        type=positive,
+        type=at_least_1,
         metavar="PIXELS",
         help="side of the square input (default: 32 for synthetic; for csv 64 with small-cnn, otherwise 128)",
     )
-    add("--num-images", type=positive, metavar="N", help="number of training images (synthetic; default: 2000)")
+    add("--num-images", type=at_least_1, metavar="N", help="number of training images (synthetic; default: 2000)")
     add("--data-seed", type=int, metavar="N", help="seed of the synthetic scenes, or of the split (default: 0)")
     add = parser.add_argument_group("model").add_argument
     add("--backbone", choices=BACKBONES, help="default: small-cnn")
@@ -147,11 +178,11 @@ def parse_args(argv: Sequence[str] | None, description: str | None) -> dict[str,
         help="keep the features of a frozen backbone for later runs on the same images (csv); you may delete this "
         "folder at any time (default: feature-cache, beside the output folder)",
     )
-    add("--hidden-size", type=positive, metavar="N", help="width of the head's hidden layer (default: 512)")
-    add("--embedding-size", type=positive, metavar="N", help="default: 128")
+    add("--hidden-size", type=at_least_1, metavar="N", help="width of the head's hidden layer (default: 512)")
+    add("--embedding-size", type=at_least_1, metavar="N", help="default: 128")
     add(
         "--dropout",
-        type=float,
+        type=probability,
         metavar="P",
         help="before the last layer (default: 0.5 with --freeze-trunk, otherwise 0)",
     )
@@ -162,24 +193,24 @@ def parse_args(argv: Sequence[str] | None, description: str | None) -> dict[str,
         help="MACL, MACL with pairs also weighted by their Jaccard similarity, or the baseline SupCon, for which one "
         "shared label makes a positive pair (default: macl)",
     )
-    add("--temperature", type=float, metavar="T", help="default: 0.1")
+    add("--temperature", type=above_0, metavar="T", help="default: 0.1")
     add(
         "--hard-negatives",
-        type=positive,
+        type=at_least_1,
         metavar="K",
-        help="keep only the K most similar negatives of each anchor; this lowered the metrics in our ablation "
+        help="keep only the K most similar negatives of each anchor; our ablation found no gain from this "
         "(default: keep all negatives)",
     )
     add = parser.add_argument_group("training").add_argument
-    add("--epochs", type=positive, metavar="N", help="default: 40 with a frozen trunk, otherwise 10")
-    add("--batch-size", type=positive, metavar="N", help="default: 128")
-    add("--lr", type=float, metavar="RATE", help="learning rate of AdamW (default: 0.001)")
-    add("--weight-decay", type=float, metavar="X", help="default: 0.0001")
+    add("--epochs", type=at_least_1, metavar="N", help="default: 40 with a frozen trunk, otherwise 10")
+    add("--batch-size", type=at_least_1, metavar="N", help="default: 128")
+    add("--lr", type=above_0, metavar="RATE", help="learning rate of AdamW (default: 0.001)")
+    add("--weight-decay", type=not_negative, metavar="X", help="default: 0.0001")
     add("--seed", type=int, metavar="N", help="seed of the weights and of the order of the images (default: 0)")
-    add("--device", type=torch.device, help="default: cuda if there is a GPU, otherwise cpu")
+    add("--device", type=device, help="default: cuda if there is a GPU, otherwise cpu")
     add(
         "--num-workers",
-        type=int,
+        type=at_least_0,
         metavar="N",
         help="processes that load and flip images (default: 0); the number changes which flips an image gets",
     )
@@ -194,10 +225,12 @@ def parse_args(argv: Sequence[str] | None, description: str | None) -> dict[str,
     )
     add("--tensorboard", action="store_true", help="also write tensorboard records")
     given = vars(parser.parse_args(argv))
-    if given.get("resume") and "output" not in given:
+    if "resume" in given and "output" not in given:
         parser.error("--resume needs --output, the folder of the interrupted run")
-    if not given.get("resume") and given.get("dataset") == "csv" and not {"images", "labels"} <= given.keys():
+    if "resume" not in given and given.get("dataset") == "csv" and not {"images", "labels"} <= given.keys():
         parser.error("--dataset csv needs --images DIR and --labels FILE")
+    if given.get("pretrained") and given.get("backbone", DEFAULTS["backbone"]) == "small-cnn" and "resume" not in given:
+        parser.error("--pretrained needs another --backbone; small-cnn has no pretrained weights")
     return given
 
 
@@ -242,13 +275,6 @@ def resume_command(output: Path) -> str:
     """The shell command that continues the run in ``output``."""
     python = "python" if shutil.which("python") == sys.executable else sys.executable
     return shlex.join([python, sys.argv[0], "--output", str(output), "--resume"])
-
-
-def positive(text: str) -> int:
-    """Convert the value of an option to a whole number >= 1."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, got {text!r}")
-    return int(text)
 
 
 def plain(name: str, value: Any) -> Any:

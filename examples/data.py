@@ -58,7 +58,6 @@ def load_csv(settings: Settings) -> tuple[dict[str, Split], list[str]]:
     flipped = v2.Compose([plain, random_flip])
 
     def dataset(transform, split=None):
-        id_column = {} if settings.id_column is None else {"id_column": settings.id_column}
         return MultiLabelImageDataset(
             settings.images,
             settings.labels,
@@ -66,7 +65,7 @@ def load_csv(settings: Settings) -> tuple[dict[str, Split], list[str]]:
             split_column=settings.split_column,
             ignore_columns=settings.ignore_columns,
             transform=transform,
-            **id_column,
+            id_column=settings.id_column,
         )
 
     transforms = {name: flipped if name == "train" and not settings.freeze_trunk else plain for name in SPLITS}

@@ -129,7 +129,7 @@ def save_run(
     save_file(folder / "best.pth", content)
 
 
-def read_run(folder: Path) -> dict[str, Any]:
+def read_run(folder: Path | str) -> dict[str, Any]:
     """The content of ``best.pth``; see :func:`load_run` for the errors."""
     try:
         return load_file(Path(folder) / "best.pth", ("epoch", "settings", "classes", "mean", "std", "models"))
@@ -140,7 +140,7 @@ def read_run(folder: Path) -> dict[str, Any]:
 
 
 def load_run(
-    folder: Path, device: torch.device | str = "cpu"
+    folder: Path | str, device: torch.device | str = "cpu"
 ) -> tuple[nn.Sequential, Callable[[Any], Tensor], list[str]]:
     """Rebuild the best model of a run of train.py from its output folder alone.
 

@@ -218,6 +218,12 @@ def test_broken_archives_are_named(archive, tmp_path, damage, message):
         (["--loss", "triplet"], "invalid choice"),
         (["--hard-negatives", "0"], "argument --hard-negatives: must be a whole number of at least 1, got '0'"),
         (["--epochs", "two"], "argument --epochs: must be a whole number of at least 1, got 'two'"),
+        (["--num-workers", "-1"], "argument --num-workers: must be a whole number of at least 0, got '-1'"),
+        (["--lr", "0"], "argument --lr: must be a number above 0, got '0'"),
+        (["--weight-decay", "nan"], "argument --weight-decay: must be a number of at least 0, got 'nan'"),
+        (["--dropout", "1"], "argument --dropout: must be a number in [0, 1), got '1'"),
+        (["--device", "gpu"], "argument --device: must be a device of torch, such as cpu or cuda:0, got 'gpu'"),
+        (["--pretrained"], "--pretrained needs another --backbone"),
     ],
 )
 def test_bad_arguments(argv, message, capsys):
@@ -238,6 +244,17 @@ def test_a_stratified_split_without_a_split_column(archive, tmp_path, capsys):
     del argv[start : start + 2]
     train.main([*argv, "--ignore-columns", "part"])
     assert "36 train, 13 val, 11 test images, 12 labels" in capsys.readouterr().out
+
+
+def test_the_id_column_need_not_be_the_first(archive, tmp_path, capsys):
+    lines = (archive / "labels.csv").read_text().splitlines()
+    rows = [f"{number},{line}" for number, line in enumerate(lines[1:])]
+    (tmp_path / "labels.csv").write_text("\n".join([f"number,{lines[0]}", *rows]))
+    argv = arguments(archive, tmp_path / "run", "--labels", str(tmp_path / "labels.csv"), "--epochs", "1")
+    with pytest.raises(SystemExit, match="error: "):
+        train.main([*argv, "--ignore-columns", "image"])
+    train.main([*argv, "--id-column", "image", "--ignore-columns", "number"])
+    assert "36 train, 12 val, 12 test images, 12 labels" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", ["macl", "macl-weighted", "supcon-any"])
