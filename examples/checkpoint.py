@@ -1,80 +1,64 @@
-"""Checkpoints of a whole training run: the last one and, should it be damaged, the one before."""
+"""Files that are written completely or not at all: checkpoints, trained models and cached features."""
 
 import io
 import os
-import sys
+import pickle
 import zipfile
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 import torch
 
 
-def save_checkpoint(
-    path: Path, checkpoint: dict[str, Any], state: dict[str, dict[str, Any]], keep_previous: bool = False
-) -> None:
-    """Write a checkpoint, all of it or nothing: whenever the process dies, a complete one is there.
+def save_file(path: Path, content: dict[str, Any]) -> None:
+    """Write ``content`` with ``torch.save``, and replace ``path`` in one step.
 
-    Args:
-        path: the file; it is replaced in one step.
-        checkpoint: what to save as it is: numbers, strings, and lists and dictionaries of them.
-        state: groups (models, optimizers, ...) of named objects, whose ``state_dict`` is saved.
-        keep_previous: keep the checkpoint that is replaced, for :func:`load_checkpoint` to fall back on.
+    If the process dies at any moment, ``path`` holds either the old content or the new one.
 
     Raises:
-        OSError: the file cannot be written; the checkpoints that are there stay.
+        OSError: the file cannot be written; ``path`` stays as it is.
     """
-    groups = {group: {name: part.state_dict() for name, part in parts.items()} for group, parts in state.items()}
-    content = io.BytesIO()  # torch hides what is wrong with a disk that it writes to itself
-    torch.save({**checkpoint, **groups}, content)
-    partial = path.with_suffix(".partial")
+    buffer = io.BytesIO()  # if torch wrote the file itself, its error would not name the cause, such as a full disk
+    torch.save(content, buffer)
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     try:
         with partial.open("wb") as file:
-            file.write(content.getbuffer())
+            file.write(buffer.getbuffer())
             file.flush()
-            os.fsync(file.fileno())  # or a power cut could leave the new name with nothing in it
+            os.fsync(file.fileno())  # otherwise a power cut could leave an empty file under the final name
+        os.replace(partial, path)
     except OSError as error:
+        raise OSError(error.errno, f"cannot write the file: {error.strerror}", str(path)) from error
+    finally:
         partial.unlink(missing_ok=True)
-        raise OSError(error.errno, f"cannot write a checkpoint: {error.strerror}", str(path)) from error
-    if keep_previous and path.exists():
-        os.replace(path, previous(path))
-    os.replace(partial, path)
 
 
-def load_checkpoint(path: Path, device: torch.device) -> dict[str, Any] | None:
-    """The last complete checkpoint that :func:`save_checkpoint` wrote, or None where there never was one.
+def load_file(path: Path, keys: Collection[str]) -> dict[str, Any]:
+    """Load onto the CPU what :func:`save_file` wrote. Loading runs no code from the file.
 
-    A damaged file is renamed to ``.damaged``, with a warning, and the one before it is taken.
+    Args:
+        path: the file.
+        keys: the keys that the content must have.
 
     Raises:
-        ValueError: there are damaged files only.
+        FileNotFoundError: there is no such file.
+        ValueError: the file is damaged, or another program or version wrote it.
     """
-    damaged = []
-    for candidate in (path, previous(path)):
-        if not candidate.is_file():
-            continue
-        if is_complete(candidate):
-            checkpoint: dict[str, Any] = torch.load(candidate, map_location=device, weights_only=True)
-            return checkpoint
-        damaged.append(candidate.with_suffix(".damaged"))
-        os.replace(candidate, damaged[-1])
-        print(f"warning: {candidate} is damaged and now called {damaged[-1].name}", file=sys.stderr)
-    if damaged:
-        raise ValueError(
-            f"no complete checkpoint is left beside {', '.join(map(str, damaged))}; begin anew with another --output"
-        )
-    return None
-
-
-def is_complete(path: Path) -> bool:
-    """Whether all of the file is there and as it was written; ``torch.load`` does not look at the checksums."""
     try:
         with zipfile.ZipFile(path) as archive:
-            return archive.testzip() is None
-    except (zipfile.BadZipFile, EOFError, ValueError, NotImplementedError):  # what damaged headers give
-        return False
-
-
-def previous(path: Path) -> Path:
-    """Where the checkpoint before the one at ``path`` is kept."""
-    return path.with_suffix(".previous.pth")
+            if archive.testzip() is not None:  # torch.load does not compare the checksums
+                raise zipfile.BadZipFile("a checksum is wrong")
+    except FileNotFoundError:
+        raise
+    except (OSError, EOFError, ValueError, NotImplementedError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path} is damaged or was not written by these examples ({error})") from error
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(f"{path} was not written by these examples ({reason})") from error
+    missing = sorted(set(keys) - set(content)) if isinstance(content, dict) else sorted(keys)
+    if missing:
+        raise ValueError(f"{path} was not written by this version of the examples: it lacks {', '.join(missing)}")
+    return content

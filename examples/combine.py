@@ -1,4 +1,4 @@
-"""MACL's parts with PML's, and PML's with MACL's: each combination trains on synthetic scenes and is evaluated.
+"""Train seven combinations of MACL's and PML's parts on synthetic scenes, and evaluate each.
 
 python examples/combine.py
 """
@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from models import make_head, small_cnn
+from progress import tidy_output
 from pytorch_metric_learning.losses import ContrastiveLoss, MultiSimilarityLoss, SupConLoss, TripletMarginLoss
 from pytorch_metric_learning.miners import MultiSimilarityMiner
 from pytorch_metric_learning.trainers import MetricLossOnly
@@ -27,7 +28,7 @@ METRICS = ("label_mean_average_precision", "ndcg", "mean_average_precision")
 
 
 def combinations(statistics: LabelStatistics, num_steps: int) -> dict[str, Callable[[], dict[str, Any]]]:
-    """What goes into PML's trainer as ``metric_loss`` and, where there is one, as ``tuple_miner``."""
+    """Functions that make the loss and, in some combinations, the miner for PML's trainer."""
     similarity = TemperatureScheduledSimilarity(schedule=LinearTemperature(2.0, 1.0, num_steps))
     return {
         "MACLLoss": lambda: {"loss": MACLLoss(label_statistics=statistics)},
@@ -65,11 +66,11 @@ def combinations(statistics: LabelStatistics, num_steps: int) -> dict[str, Calla
 
 def main(argv: list[str] | None = None) -> dict[str, dict[str, float]]:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--num-images", type=int, default=1000, help="training images")
-    parser.add_argument("--num-test-images", type=int, default=400)
-    parser.add_argument("--epochs", type=int, default=3)
-    parser.add_argument("--batch-size", type=int, default=64)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--num-images", type=int, default=1000, help="number of training images (default: 1000)")
+    parser.add_argument("--num-test-images", type=int, default=400, help="default: 400")
+    parser.add_argument("--epochs", type=int, default=3, help="default: 3")
+    parser.add_argument("--batch-size", type=int, default=64, help="default: 64")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the weights and of the order of the images")
     args = parser.parse_args(argv)
     train_set, test_set = SyntheticScenes(args.num_images, seed=0), SyntheticScenes(args.num_test_images, seed=1)
     statistics = LabelStatistics.from_labels(train_set.labels)
@@ -78,13 +79,15 @@ def main(argv: list[str] | None = None) -> dict[str, dict[str, float]]:
     )
     num_steps = args.epochs * (args.num_images // args.batch_size)
     results = {}
-    for name, make in combinations(statistics, num_steps).items():
-        torch.manual_seed(args.seed)
-        models = {"trunk": small_cnn(), "embedder": make_head(128, 256, 64, dropout=0.0)}
-        if not results:
-            results["before training"] = test(tester, models, test_set)
-        train(models, train_set, args.batch_size, args.epochs, **make())
-        results[name] = test(tester, models, test_set)
+    with tidy_output():
+        for name, make in combinations(statistics, num_steps).items():
+            torch.manual_seed(args.seed)
+            models = {"trunk": small_cnn(), "embedder": make_head(128, 256, 64, dropout=0.0)}
+            if not results:
+                results["before training"] = test(tester, models, test_set)
+            train(models, train_set, args.batch_size, args.epochs, **make())
+            results[name] = test(tester, models, test_set)
+            print(f"trained: {name}")
     print(f"\n{'test split, percent':<46}{'label mAP':>10}{'nDCG':>8}{'mAP any':>9}")
     for name, metrics in results.items():
         label_map, ndcg, any_map = (100 * metrics[metric] for metric in METRICS)
@@ -100,7 +103,7 @@ def train(
     loss: nn.Module,
     miner: nn.Module | None = None,
 ) -> None:
-    """Train in PML's own trainer, which hands on the multi-hot labels where it is told to take all their columns."""
+    """Train in PML's trainer. ``label_hierarchy_level="all"`` makes it pass every label column to loss and miner."""
     optimizers = {f"{name}_optimizer": torch.optim.AdamW(model.parameters(), lr=1e-3) for name, model in models.items()}
     MetricLossOnly(
         models,
@@ -118,7 +121,7 @@ def train(
 def test(
     tester: MultiLabelEmbeddingSpaceTester, models: dict[str, nn.Module], test_set: SyntheticScenes
 ) -> dict[str, float]:
-    """Metrics of each test image queried against the others."""
+    """The metrics of the test images; each is a query against the other images."""
     return tester.test({"test": test_set}, 0, models["trunk"], models["embedder"])["test"]
 
 

@@ -1,9 +1,12 @@
 """The data sets of the examples, split into train, val and test."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from command_line import Settings
+from models import make_transform
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
 from tqdm import tqdm
@@ -16,16 +19,23 @@ FRACTIONS = (0.6, 0.2, 0.2)
 
 @dataclass
 class Split:
-    """A part of a data set: items (image, labels), and the (N, C) labels of all of them."""
+    """A split of a data set.
+
+    Args:
+        dataset: items (image, labels).
+        labels: (N, C) labels of all items.
+        paths: the N image files; empty if the images are not files.
+    """
 
     dataset: Dataset
     labels: Tensor
+    paths: Sequence[Path] = ()
 
 
 def load_splits(settings: Settings) -> tuple[dict[str, Split], list[str]]:
     """The splits that the settings ask for, and the label names.
 
-    Training images are flipped at random, unless the backbone is frozen: then its features are computed once.
+    Training images are flipped at random. With a frozen backbone they are not, because each image is embedded once.
     """
     if settings.dataset == "synthetic":
         return load_synthetic(settings)
@@ -44,9 +54,8 @@ def load_synthetic(settings: Settings) -> tuple[dict[str, Split], list[str]]:
 def load_csv(settings: Settings) -> tuple[dict[str, Split], list[str]]:
     from torchvision.transforms import v2
 
-    size = (settings.image_size, settings.image_size)
-    to_tensor = [v2.ToImage(), v2.Resize(size, antialias=True), v2.ToDtype(torch.float32, scale=True)]
-    plain, flipped = v2.Compose(to_tensor), v2.Compose([*to_tensor, random_flip])
+    plain = make_transform(settings.image_size)
+    flipped = v2.Compose([plain, random_flip])
 
     def dataset(transform, split=None):
         return MultiLabelImageDataset(
@@ -56,6 +65,7 @@ def load_csv(settings: Settings) -> tuple[dict[str, Split], list[str]]:
             split_column=settings.split_column,
             ignore_columns=settings.ignore_columns,
             transform=transform,
+            id_column=settings.id_column,
         )
 
     transforms = {name: flipped if name == "train" and not settings.freeze_trunk else plain for name in SPLITS}
@@ -63,17 +73,18 @@ def load_csv(settings: Settings) -> tuple[dict[str, Split], list[str]]:
     everything.check_images()
     if settings.split_column is not None:
         parts = {name: dataset(transforms[name], name) for name in SPLITS}
-        return {name: Split(part, part.labels) for name, part in parts.items()}, everything.classes
-    part = stratified_split(everything.labels, FRACTIONS, settings.data_seed)  # no published split
+        return {name: Split(part, part.labels, part.paths) for name, part in parts.items()}, everything.classes
+    part = stratified_split(everything.labels, FRACTIONS, settings.data_seed)
     splits = {}
     for number, name in enumerate(SPLITS):
         rows = (part == number).nonzero().flatten()
-        splits[name] = Split(Subset(dataset(transforms[name]), rows.tolist()), everything.labels[rows])
+        subset = Subset(dataset(transforms[name]), rows.tolist())
+        splits[name] = Split(subset, everything.labels[rows], [everything.paths[row] for row in rows.tolist()])
     return splits, everything.classes
 
 
 def random_flip(image: Tensor) -> Tensor:
-    """One of the eight flips and quarter turns of a square: seen from above, no side is up."""
+    """Apply one of the eight flips and quarter turns of a square; images from above have no upright side."""
     choice = int(torch.randint(8, ()))
     image = image.transpose(1, 2) if choice & 1 else image
     return image.flip([dim + 1 for dim in range(2) if choice >> (dim + 1) & 1])
@@ -88,8 +99,8 @@ def extract_features(
     device: torch.device | str = "cpu",
     num_workers: int = 0,
 ) -> Split:
-    """The split with the features of the frozen backbone in place of the images; ``name`` is for the progress bar."""
+    """The split with features of the frozen backbone instead of images; the progress bar shows ``name``."""
     backbone.eval().to(device)
     loader = DataLoader(split.dataset, batch_size, num_workers=num_workers)
     features = [backbone(images.to(device)).cpu() for images, _ in tqdm(loader, desc=f"features of {name}")]
-    return Split(TensorDataset(torch.cat(features), split.labels), split.labels)
+    return Split(TensorDataset(torch.cat(features), split.labels), split.labels, split.paths)

