@@ -56,6 +56,9 @@ class LabelledIndex:
     def __len__(self) -> int:
         return len(self.ids)
 
+    def __contains__(self, entry_id: Any) -> bool:
+        return entry_id in self._key_of
+
     def check_new(self, num_entries: int | None, labels: Tensor | None, ids: Sequence[Any] | None) -> list[Any] | None:
         """Raise unless entries with these labels and ids can be added; returns the ids as integers or strings."""
         if len(self) and (labels is None) != (self.labels is None):

@@ -76,6 +76,9 @@ class MultiLabelInferenceModel(InferenceModel):
     def __len__(self) -> int:
         return len(self.entries)
 
+    def __contains__(self, image_id: Any) -> bool:
+        return image_id in self.entries
+
     @property
     def ids(self) -> list[int] | list[str]:
         """The ids of all indexed images, in the order in which they were added."""

@@ -1,0 +1,95 @@
+"""A page of search results in one HTML file, which needs no network."""
+
+import base64
+import html
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+THUMBNAIL = 256  # longest side in pixels
+STYLE = """
+:root { color-scheme: light dark; font-family: system-ui, sans-serif; }
+body { max-width: 70rem; margin: 1rem auto; padding: 0 1rem; }
+ol { display: grid; grid-template-columns: repeat(auto-fill, minmax(10rem, 1fr)); gap: 1rem; padding: 0; }
+li { list-style: none; }
+figure { margin: 0; }
+img { width: 100%; max-width: 16rem; aspect-ratio: 1; object-fit: contain; image-rendering: auto; background: #8883; }
+img.small { image-rendering: pixelated; }
+figcaption { font-size: 0.85rem; overflow-wrap: anywhere; }
+.label { display: inline-block; border: 1px solid #8888; border-radius: 0.6rem; padding: 0 0.4rem; margin: 0.1rem; }
+.shared { background: #2a78; border-color: #2a7; font-weight: 600; }
+"""
+
+
+@dataclass(frozen=True)
+class Found:
+    """One result: its image file, its distance, and the names of its labels."""
+
+    path: Path
+    distance: float
+    labels: Sequence[str]
+
+
+def result_page(
+    query: Path,
+    query_labels: Sequence[str],
+    predicted: Sequence[tuple[str, float]],
+    results: Sequence[Found],
+    filters: str,
+) -> str:
+    """The HTML of a page with a query and its results.
+
+    Args:
+        query: the image file of the query.
+        query_labels: labels of the query; results that have them too show them highlighted.
+        predicted: names and scores of the labels that are predicted for the query, best first.
+        results: the nearest images, nearest first.
+        filters: the label filters in words, or an empty string.
+    """
+    scores = "".join(f'<span class="label">{html.escape(name)} {score:.0%}</span>' for name, score in predicted)
+    items = "\n".join(f"<li>{figure(found, position, query_labels)}</li>" for position, found in enumerate(results, 1))
+    return f"""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>Search results for {html.escape(query.name)}</title>
+<style>{STYLE}</style>
+</head>
+<body>
+<h1>Search results</h1>
+<figure>{picture(query)}<figcaption>Query: {html.escape(query.name)}</figcaption></figure>
+{f"<p>Predicted labels: {scores}</p>" if predicted else ""}
+{f"<p>{html.escape(filters)}</p>" if filters else ""}
+<ol>
+{items}
+</ol>
+{"" if results else "<p>No image passes the filters.</p>"}
+</body>
+</html>
+"""
+
+
+def figure(found: Found, position: int, query_labels: Sequence[str]) -> str:
+    """The HTML of one result."""
+    labels = "".join(
+        f'<span class="label{" shared" * (name in query_labels)}">{html.escape(name)}</span>' for name in found.labels
+    )
+    caption = f"{position}. {html.escape(found.path.name)}<br>distance {found.distance:.3f}<br>{labels}"
+    return f"<figure>{picture(found.path)}<figcaption>{caption}</figcaption></figure>"
+
+
+def picture(path: Path) -> str:
+    """The HTML of a thumbnail, with the image's bytes inside."""
+    with Image.open(path) as image:
+        size = max(image.size)
+        thumbnail = image.convert("RGB")
+    thumbnail.thumbnail((THUMBNAIL, THUMBNAIL))
+    content = io.BytesIO()
+    thumbnail.save(content, "PNG" if size <= 64 else "JPEG", quality=85)
+    kind = "png" if size <= 64 else "jpeg"
+    source = f"data:image/{kind};base64,{base64.b64encode(content.getvalue()).decode()}"
+    return f'<img class="{"small" if size <= 64 else ""}" src="{source}" alt="{html.escape(path.name)}">'

@@ -1,0 +1,212 @@
+"""Search an archive of images with a run of train.py: by an example image, and filtered by label.
+
+Without arguments this trains on synthetic scenes, indexes them, and writes a page with the results of one query, in about
+a minute on two cores. For your own images:
+
+    python examples/search.py index --run RUN --images DIR [--labels FILE] --index FOLDER
+    python examples/search.py query --index FOLDER --image FILE [--having LABEL ...] [--page result.html]
+"""
+
+import argparse
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from models import load_run
+from result_page import Found, result_page
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from pml_macl.datasets import MultiLabelImageDataset, SyntheticScenes
+from pml_macl.datasets.image_files import load_image
+from pml_macl.inference import MultiLabelInferenceModel, SearchResults
+
+SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff")
+SURE = 0.5  # score from which a predicted label counts as a label of the query
+
+
+class ImageFiles(Dataset[Tensor]):
+    """The images of files, without labels."""
+
+    def __init__(self, paths: list[Path], transform: Callable[[Any], Tensor]) -> None:
+        self.paths, self.transform = paths, transform
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> Tensor:
+        return self.transform(load_image(self.paths[index]))
+
+
+class Archive:
+    """An indexed folder of images: what ``index`` writes and ``query`` reads.
+
+    Args:
+        folder: the index folder. It holds ``index`` (faiss's index, ids, label sets), ``best.pth`` (the networks) and
+            ``archive.json`` (where the images are), so that it needs no other file but the images.
+        device: where to put the networks.
+    """
+
+    def __init__(self, folder: Path, device: torch.device | str = "cpu") -> None:
+        if not (folder / "archive.json").is_file():
+            raise ValueError(f"--index {folder} holds no index; make one with: search.py index --index {folder} ...")
+        network, self.transform, self.classes = load_run(folder, device)
+        self.images = Path(json.loads((folder / "archive.json").read_text(encoding="utf-8"))["images"])
+        self.model = MultiLabelInferenceModel(network.trunk, network.embedder, self.classes, data_device=device)
+        self.model.load(folder / "index")
+
+    def search(self, image: Path, k: int, having: list[str], lacking: list[str]) -> tuple[list[Found], Tensor | None]:
+        """The nearest images of an image file, and the (C,) scores of its labels if the archive has labels.
+
+        An image of the archive leaves itself out.
+        """
+        query = self.transform(load_image(image))[None]
+        own = self.id_of(image)
+        query_ids = None if own is None else [own]
+        (results,) = self.model.search(query, k, having, lacking, query_ids)
+        scores = None if self.model.labels is None else self.model.predict_labels(query, query_ids=query_ids)[0]
+        return self.found(results), scores
+
+    def found(self, results: SearchResults) -> list[Found]:
+        """Results with image files and label names in place of ids and columns."""
+        rows = [None] * len(results) if results.labels is None else results.labels
+        return [
+            Found(self.images / str(name), distance, self.names(row))
+            for name, distance, row in zip(results.ids, results.distances.tolist(), rows, strict=True)
+        ]
+
+    def names(self, row: Tensor | None) -> list[str]:
+        """Label names of a (C,) label set; none without labels."""
+        columns = [] if row is None else row.nonzero().flatten().tolist()
+        return [self.classes[column] for column in columns]
+
+    def id_of(self, image: Path) -> str | None:
+        """The id of an image file, or None if it is not in the archive."""
+        try:
+            name = image.resolve().relative_to(self.images).as_posix()
+        except ValueError:
+            return None
+        return name if name in self.model else None
+
+    def labels_of(self, image: Path) -> list[str]:
+        """Label names of an image of the archive."""
+        if self.model.labels is None:
+            return []
+        return self.names(self.model.labels[self.model.ids.index(self.id_of(image))])
+
+
+def index(args: argparse.Namespace) -> None:
+    """Embed all images of a folder and write the index folder."""
+    network, transform, classes = load_run(args.run, args.device)
+    images = args.images.resolve()
+    if args.labels is None:
+        paths = sorted(path for path in images.rglob("*") if path.suffix.lower() in SUFFIXES)
+        dataset: Dataset[Any] = ImageFiles(paths, transform)
+    else:
+        labelled = MultiLabelImageDataset(images, args.labels, ignore_columns=args.ignore_columns, transform=transform)
+        if labelled.classes != classes:
+            raise ValueError(
+                f"--labels has the classes {labelled.classes}, the run has {classes}; use the same columns"
+            )
+        paths, dataset = labelled.paths, labelled
+    if not paths:
+        raise ValueError(f"--images {images} holds no image ({', '.join(SUFFIXES)})")
+    model = MultiLabelInferenceModel(network.trunk, network.embedder, classes, data_device=args.device)
+    model.index(dataset, ids=[path.resolve().relative_to(images).as_posix() for path in paths])
+    args.index.mkdir(parents=True, exist_ok=True)
+    model.save(args.index / "index")
+    shutil.copyfile(args.run / "best.pth", args.index / "best.pth")
+    (args.index / "archive.json").write_text(json.dumps({"images": str(images)}), encoding="utf-8")
+    print(f"{len(model)} images of {images} are indexed in {args.index}")
+
+
+def query(args: argparse.Namespace) -> None:
+    """Print the nearest images of an image file, and write a page if asked."""
+    archive = Archive(args.index, args.device)
+    results, scores = archive.search(args.image, args.k, args.having, args.lacking)
+    predicted = []
+    if scores is not None:
+        best = [column for column in scores.argsort(descending=True)[:5].tolist() if scores[column] > 0]
+        predicted = [(archive.classes[column], float(scores[column])) for column in best]
+        print("predicted labels:", ", ".join(f"{name} {score:.0%}" for name, score in predicted) or "none")
+    for position, found in enumerate(results, 1):
+        name = found.path.relative_to(archive.images)
+        print(f"{position:>3}  {found.distance:.4f}  {name}  {', '.join(found.labels)}")
+    if not results:
+        print("no image passes the filters")
+    if args.page is not None:
+        is_known = archive.id_of(args.image) is not None
+        labels = archive.labels_of(args.image) if is_known else [name for name, score in predicted if score >= SURE]
+        chosen = (("with", args.having), ("without", args.lacking))
+        filters = [f"{what} {', '.join(names)}" for what, names in chosen if names]
+        page = result_page(args.image, labels, predicted, results, "; ".join(filters))
+        args.page.write_text(page, encoding="utf-8")
+        print(f"page: {args.page}")
+
+
+def demonstrate(folder: Path) -> None:
+    """Train on synthetic scenes, index them, and search them with a scene that was not among them."""
+    import train  # only the demonstration trains
+
+    scenes = SyntheticScenes(1000, seed=0)
+    write_images(scenes, folder / "images")
+    rows = [",".join([f"{row}.png", *map(str, labels.int().tolist())]) for row, labels in enumerate(scenes.labels)]
+    (folder / "labels.csv").write_text("\n".join([",".join(["image", *scenes.classes]), *rows]), encoding="utf-8")
+    write_images(SyntheticScenes(1, seed=1), folder / "query")
+    data = ["--images", str(folder / "images"), "--labels", str(folder / "labels.csv")]
+    train.main(["--dataset", "csv", *data, "--image-size", "32", "--epochs", "5", "--output", str(folder / "run")])
+    main(["index", "--run", str(folder / "run"), *data, "--index", str(folder / "index")])
+    image = ["--image", str(folder / "query" / "0.png")]
+    main(["query", "--index", str(folder / "index"), *image, "--page", str(folder / "result.html")])
+
+
+def write_images(scenes: SyntheticScenes, folder: Path) -> None:
+    """Write each scene to a PNG file that is named by its number."""
+    from torchvision.utils import save_image
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for row, (image, _) in enumerate(scenes):
+        save_image(image, folder / f"{row}.png")
+
+
+def parse_args(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, default=Path("runs/search-demo"), help="folder of the demonstration")
+    parser.set_defaults(command=None)
+    commands = parser.add_subparsers(metavar="{index,query}")
+    shared = argparse.ArgumentParser(add_help=False)
+    shared.add_argument("--index", type=Path, required=True, metavar="FOLDER", help="the index folder")
+    shared.add_argument("--device", type=torch.device, default="cuda" if torch.cuda.is_available() else "cpu")
+    add = commands.add_parser("index", parents=[shared], help="embed the images of a folder and index them")
+    add.set_defaults(command=index)
+    add.add_argument("--run", type=Path, required=True, help="output folder of train.py")
+    add.add_argument("--images", type=Path, required=True, metavar="DIR", help="image folder")
+    add.add_argument("--labels", type=Path, metavar="FILE", help="label table, for filters and predicted labels")
+    add.add_argument("--ignore-columns", nargs="*", default=[], metavar="NAME", help="columns that are not classes")
+    ask = commands.add_parser("query", parents=[shared], help="find the images that are nearest to an image")
+    ask.set_defaults(command=query)
+    ask.add_argument("--image", type=Path, required=True, metavar="FILE", help="the query image")
+    ask.add_argument("-k", type=int, default=10, help="number of images to find (default: 10)")
+    ask.add_argument("--having", nargs="+", default=[], metavar="LABEL", help="labels that each result must have")
+    ask.add_argument("--lacking", nargs="+", default=[], metavar="LABEL", help="labels that no result may have")
+    ask.add_argument("--page", type=Path, metavar="FILE", help="write the results to an HTML file, too")
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = parse_args(argv)
+    try:
+        if args.command is None:
+            demonstrate(args.output)
+        else:
+            args.command(args)
+    except (ImportError, OSError, ValueError) as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()
