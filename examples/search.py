@@ -1,7 +1,7 @@
 """Search an archive of images with a run of train.py: by an example image, and filtered by label.
 
-Without arguments this trains on synthetic scenes, indexes them, and writes a page with the results of one query, in about
-a minute on two cores. For your own images:
+Without arguments this trains on synthetic scenes, indexes them, and writes a page with the results of one query,
+in about a minute on two cores. For your own images:
 
     python examples/search.py index --run RUN --images DIR [--labels FILE] --index FOLDER
     python examples/search.py query --index FOLDER --image FILE [--having LABEL ...] [--page result.html]
