@@ -43,8 +43,8 @@ def tests(session: nox.Session) -> None:
 
 @nox.session(python="3.10")
 def tests_oldest(session: nox.Session) -> None:
-    """Run the tests with the lower bounds of the core and of the extra examples."""
-    session.install("-e", ".[dev]", *oldest("core", "examples"))
+    """Run the tests with the lower bounds of the core and of the extras examples and search."""
+    session.install("-e", ".[dev]", *oldest("core", "examples", "search"))
     # Old releases warn about each other, and pyproject.toml turns warnings into errors.
     session.run("python", "-m", "pytest", "-W", "default", *session.posargs)
 

@@ -55,9 +55,9 @@ def required_by(modules):
     ("folder", "top_level_only", "extras"),
     [
         ("pml_macl", True, []),
-        ("pml_macl", False, ["examples"]),
-        ("examples", False, ["examples"]),
-        ("benchmarks", False, ["examples", "dev"]),
+        ("pml_macl", False, ["examples", "search"]),
+        ("examples", False, ["examples", "search"]),
+        ("benchmarks", False, ["examples", "search", "dev"]),
     ],
 )
 def test_what_is_imported_is_required(folder, top_level_only, extras):
@@ -68,7 +68,7 @@ def test_what_is_imported_is_required(folder, top_level_only, extras):
 
 
 def test_all_modules_import_without_the_extras():
-    extras = names(EXTRAS["examples"] + EXTRAS["docs"]) - names(PROJECT["dependencies"]) - {"tqdm"}  # PML needs tqdm
+    extras = names(EXTRAS["examples"] + EXTRAS["search"] + EXTRAS["docs"]) - names(PROJECT["dependencies"]) - {"tqdm"}  # PML needs tqdm
     blocked = {module for module, owners in OWNERS.items() if names(owners) & extras}
     assert {"PIL", "matplotlib", "faiss", "torchvision"} <= blocked
     script = f"""
@@ -125,7 +125,7 @@ def test_issue_templates_can_be_read(form):
 
 
 def test_each_lower_bound_has_one_number_to_test():
-    for requirement in PROJECT["dependencies"] + EXTRAS["examples"] + EXTRAS["docs"]:
+    for requirement in PROJECT["dependencies"] + EXTRAS["examples"] + EXTRAS["search"] + EXTRAS["docs"]:
         # The form that the function oldest of noxfile.py can read.
         assert re.fullmatch(r"[\w.\[\]-]+>=\d+(\.\d+)+(,<\d+)?", requirement), requirement
 

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from pytorch_metric_learning.utils.inference import FaissKNN, InferenceModel
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
-from tqdm import tqdm
 
 from pml_macl.checks import check_integer, check_path
 from pml_macl.inference.augmentation import augment_embeddings
@@ -305,6 +304,8 @@ class MultiLabelInferenceModel(InferenceModel):
 
     def _embed(self, images: Any, batch_size: int) -> tuple[NDArray[np.float32], Tensor | None]:
         """(N, D) embeddings in float32, and the labels of a data set's pairs."""
+        from tqdm import tqdm  # PML requires it
+
         check_integer("batch_size", batch_size)
         vectors, labels = [], []
         for batch, batch_labels in tqdm(batches_of(images, batch_size), "embedding", leave=False, disable=None):
