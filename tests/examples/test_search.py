@@ -1,0 +1,184 @@
+"""Index and query of examples/search.py, its result page, and the demonstration."""
+
+import json
+import re
+from html.parser import HTMLParser
+
+import pytest
+import search
+import torch
+from models import load_run, make_model, save_run
+from result_page import Found, result_page
+
+from pml_macl.datasets import SyntheticScenes
+from pml_macl.datasets.image_files import load_image
+
+SETTINGS = {
+    "backbone": "small-cnn",
+    "pretrained": False,
+    "image_size": 32,
+    "hidden_size": 16,
+    "embedding_size": 8,
+    "dropout": 0.0,
+}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """A run with random weights, 30 scenes in files of two folders, and their label table."""
+    folder = tmp_path_factory.mktemp("data")
+    scenes = SyntheticScenes(30, seed=0)
+    search.write_images(scenes, folder / "images")
+    (folder / "images" / "deep").mkdir()
+    (folder / "images" / "29.png").rename(folder / "images" / "deep" / "29.png")
+    rows = [",".join([f"{row}.png", *map(str, labels.int().tolist())]) for row, labels in enumerate(scenes.labels)]
+    rows[29] = f"deep/{rows[29]}"
+    (folder / "labels.csv").write_text("\n".join([",".join(["image", *scenes.classes]), *rows]))
+    torch.manual_seed(0)
+    (folder / "run").mkdir()
+    save_run(folder / "run", make_model(SETTINGS), SETTINGS, scenes.classes, epoch=1)
+    return folder, scenes
+
+
+@pytest.fixture(scope="module")
+def index(data):
+    folder, _ = data
+    arguments = ["--run", str(folder / "run"), "--images", str(folder / "images")]
+    search.main(["index", *arguments, "--labels", str(folder / "labels.csv"), "--index", str(folder / "index")])
+    search.main(["index", *arguments, "--index", str(folder / "unlabelled")])
+    return folder / "index"
+
+
+def lines(capsys):
+    """Rank, name and labels of each printed result."""
+    found = re.findall(r"^ +(\d+)  ([\d.]+)  (\S+)  (.*)$", capsys.readouterr().out, re.MULTILINE)
+    return [(int(rank), name, labels.split(", ") if labels else []) for rank, _, name, labels in found]
+
+
+def nearest(data, image):
+    """Names of all images but the query itself, nearest first, by a loop."""
+    folder, _ = data
+    model, transform, _ = load_run(folder / "run")
+    distances = {}
+    with torch.no_grad():
+        query = torch.nn.functional.normalize(model(transform(load_image(image))[None]))
+        for path in sorted((folder / "images").rglob("*.png")):
+            embedding = torch.nn.functional.normalize(model(transform(load_image(path))[None]))
+            distances[path.relative_to(folder / "images").as_posix()] = float((embedding - query).norm())
+    distances.pop(image.name, None)
+    return sorted(distances, key=distances.get)
+
+
+def test_a_query_finds_what_a_loop_finds(data, index, capsys):
+    folder, scenes = data
+    capsys.readouterr()
+    search.main(["query", "--index", str(index), "--image", str(folder / "images" / "3.png"), "-k", "50"])
+    found = lines(capsys)
+    assert [name for _, name, _ in found] == nearest(data, folder / "images" / "3.png")  # without itself
+    assert [rank for rank, _, _ in found] == list(range(1, 30))
+    for _, name, labels in found:
+        row = int(re.search(r"(\d+)\.png", name)[1])
+        assert labels == [label for label, has in zip(scenes.classes, scenes.labels[row], strict=True) if has]
+
+
+def test_filters(data, index, capsys):
+    folder, scenes = data
+    having, lacking = scenes.classes[0], scenes.classes[1]
+    capsys.readouterr()
+    query = ["query", "--index", str(index), "--image", str(folder / "images" / "3.png"), "-k", "50"]
+    search.main([*query, "--having", having, "--lacking", lacking])
+    found = lines(capsys)
+    passing = (scenes.labels[:, 0] & ~scenes.labels[:, 1]).nonzero().flatten().tolist()
+    assert {int(re.search(r"(\d+)\.png", name)[1]) for _, name, _ in found} == set(passing) - {3}
+    search.main([*query, "--having", having, "--lacking", having])
+    assert "no image passes the filters" in capsys.readouterr().out
+
+
+def test_an_index_moves_with_its_networks(data, index, tmp_path, capsys):
+    """The index folder needs neither the run nor the label table."""
+    folder, _ = data
+    moved = tmp_path / "moved"
+    search.shutil.copytree(index, moved)
+    assert sorted(path.name for path in moved.iterdir()) == ["archive.json", "best.pth", "index"]
+    assert json.loads((moved / "archive.json").read_text()) == {"images": str((folder / "images").resolve())}
+    search.main(["query", "--index", str(moved), "--image", str(folder / "images" / "3.png")])
+    assert lines(capsys)
+
+
+def test_images_without_labels(data, index, capsys):
+    folder, _ = data
+    image = folder / "images" / "deep" / "29.png"
+    search.main(["query", "--index", str(folder / "unlabelled"), "--image", str(image), "-k", "50"])
+    printed = capsys.readouterr().out
+    assert "predicted" not in printed
+    assert len(printed.splitlines()) == 29
+    with pytest.raises(SystemExit, match="error: having and lacking need labels"):
+        search.main(["query", "--index", str(folder / "unlabelled"), "--image", str(image), "--having", "ship"])
+
+
+def test_errors_name_the_argument(data, index, tmp_path):
+    folder, _ = data
+    (tmp_path / "notes.txt").write_text("no image")
+    (tmp_path / "broken.png").write_bytes(b"PNG")
+    image = ["--image", str(folder / "images" / "3.png")]
+    for arguments, message in (
+        (["query", "--index", str(tmp_path), *image], "--index .* holds no index"),
+        (["query", "--index", str(index), "--image", str(tmp_path / "broken.png")], "cannot decode image .*broken.png"),
+        (["query", "--index", str(index), "--image", str(tmp_path / "none.png")], "none.png"),
+        (["query", "--index", str(index), *image, "-k", "0"], "k must be at least 1"),
+        (["query", "--index", str(index), *image, "--having", "shp"], "having must hold names of classes, got 'shp'"),
+        (["index", "--run", str(tmp_path), "--images", str(tmp_path), "--index", str(tmp_path / "i")], "best.pth"),
+    ):
+        with pytest.raises(SystemExit, match=f"error: .*{message}"):
+            search.main(arguments)
+    (tmp_path / "broken.png").unlink()
+    with pytest.raises(SystemExit, match="error: --images .* holds no image"):
+        search.main(
+            ["index", "--run", str(folder / "run"), "--images", str(tmp_path), "--index", str(tmp_path / "i")]
+        )
+
+
+class Tags(HTMLParser):
+    def __init__(self, text):
+        super().__init__()
+        self.tags = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+
+
+def test_the_page_needs_no_network_and_shows_shared_labels(data, index, tmp_path):
+    folder, scenes = data
+    page = tmp_path / "result.html"
+    image = folder / "images" / "3.png"
+    search.main(["query", "--index", str(index), "--image", str(image), "--page", str(page)])
+    text = page.read_text()
+    tags = Tags(text).tags
+    sources = [found["src"] for tag, found in tags if tag == "img"]
+    assert len(sources) == 11
+    assert all(source.startswith("data:image/") for source in sources)
+    assert not {"script", "link", "iframe"} & {tag for tag, _ in tags}
+    assert not re.search(r"url\(|@import|https?:", text)
+    shared = set(re.findall(r'class="label shared">([^<]+)<', text))
+    assert shared <= {label for label, has in zip(scenes.classes, scenes.labels[3], strict=True) if has}
+    assert shared
+
+
+def test_names_are_escaped(data, tmp_path):
+    folder, _ = data
+    path = tmp_path / "<b>&.png"
+    path.write_bytes((folder / "images" / "3.png").read_bytes())
+    text = result_page(path, ["a<b"], [("a<b", 0.5)], [Found(path, 0.1, ["a<b"])], "with a<b")
+    assert "<b>" not in text
+    assert "a&lt;b" in text
+    assert '<span class="label shared">a&lt;b</span>' in text
+
+
+def test_the_demonstration(tmp_path, capsys):
+    """What README's reader starts without arguments."""
+    search.main(["--output", str(tmp_path / "demo")])
+    printed = capsys.readouterr().out
+    assert "1000 images of" in printed
+    assert "predicted labels: " in printed
+    assert (tmp_path / "demo" / "result.html").stat().st_size > 10_000
