@@ -23,8 +23,9 @@ FILES = ("index.faiss", "keys.npy", "labels.npy", "index.json")
 class LabelledIndex:
     """What a :class:`~pml_macl.inference.MultiLabelInferenceModel` searches: vectors, ids and label sets.
 
-    Each entry has a **key**, a number that faiss returns. Keys ascend in the order in which entries are added and are
-    never given out twice, so that the position of an entry in ``ids`` and ``labels`` is found by bisection.
+    Each entry has a **key**, the number by which faiss returns it. Keys ascend, so that bisection finds an entry's position
+    in ``ids`` and ``labels``. An index that takes keys (IVF, ``IndexIDMap``) keeps them. Any other index counts its
+    vectors from 0, and counts them anew after a removal.
 
     Args:
         knn_func: PML's ``FaissKNN``; its ``index_init_fn`` makes the index, and its ``index`` holds it.
@@ -45,11 +46,11 @@ class LabelledIndex:
 
     def take(self, other: "LabelledIndex") -> None:
         """Replace all entries by those of another index."""
-        self._set(other.knn_func.index, other.ids, other.keys, other.labels, other.next_key)
+        self._set(other.knn_func.index, other.ids, other.keys, other.labels, other.next_id)
 
-    def _set(self, index: Any, ids: list[Any], keys: NDArray[np.int64], labels: Tensor | None, next_key: int) -> None:
+    def _set(self, index: Any, ids: list[Any], keys: NDArray[np.int64], labels: Tensor | None, next_id: int) -> None:
         self.knn_func.index = index
-        self.ids, self.keys, self.labels, self.next_key = ids, keys, labels, next_key
+        self.ids, self.keys, self.labels, self.next_id = ids, keys, labels, next_id
         self._key_of = dict(zip(ids, keys.tolist(), strict=True))
         self._on_gpu: Any = None
 
@@ -87,24 +88,30 @@ class LabelledIndex:
         new_ids = self.check_new(len(vectors), labels, ids)
         if not len(vectors):
             return []
-        keys = np.arange(self.next_key, self.next_key + len(vectors))
         if new_ids is None:
-            new_ids = keys.tolist()
+            new_ids = list(range(self.next_id, self.next_id + len(vectors)))
             if not self._key_of.keys().isdisjoint(new_ids):
                 raise ValueError("ids must be given: the running number that would be next is in the index already")
         index = self.knn_func.index
         if index is None:
-            index = make_index(self.knn_func.index_init_fn(vectors.shape[1]), vectors)
+            index = self.knn_func.index_init_fn(vectors.shape[1])
+            if not index.is_trained:
+                index.train(vectors)
         if vectors.shape[1] != index.d:
             raise ValueError(f"embeddings must have the size {index.d} as in the index, got {vectors.shape[1]}")
-        index.add_with_ids(vectors, keys)
+        first = self.keys[-1] + 1 if len(self) else 0
+        keys = np.arange(first, first + len(vectors))
+        if takes_keys(index):
+            index.add_with_ids(vectors, keys)
+        else:
+            index.add(vectors)
         if labels is not None:
             labels = labels.cpu() if self.labels is None else torch.cat([self.labels, labels.cpu()])
         self.knn_func.index, self.labels, self._on_gpu = index, labels, None
         self.ids += new_ids
         self._key_of.update(zip(new_ids, keys.tolist(), strict=True))
         self.keys = np.concatenate([self.keys, keys])
-        self.next_key += len(vectors)
+        self.next_id += len(vectors)
         return new_ids
 
     def keys_of(self, ids: Sequence[Any], name: str) -> NDArray[np.int64]:
@@ -126,10 +133,10 @@ class LabelledIndex:
             raise ValueError(
                 f"faiss cannot remove vectors from {type(inner_index(index)).__name__}; use a flat or an IVF index"
             ) from error
-        kept = ~np.isin(self.keys, removed)
-        positions = np.flatnonzero(kept)
+        positions = np.flatnonzero(~np.isin(self.keys, removed))
+        keys = self.keys[positions] if takes_keys(index) else np.arange(len(positions))
         labels = None if self.labels is None else self.labels[torch.from_numpy(positions)]
-        self._set(index, [self.ids[i] for i in positions.tolist()], self.keys[kept], labels, self.next_key)
+        self._set(index, [self.ids[i] for i in positions.tolist()], keys, labels, self.next_id)
 
     def search(
         self,
@@ -167,9 +174,7 @@ class LabelledIndex:
             selected = self.keys[allowed.numpy()]
             # faiss.contrib.torch_utils, which PML imports, replaces search() by one without parameters.
             search = getattr(index, "search_numpy", index.search)
-            distances, keys = search(
-                vectors, max(min(wanted, len(selected)), 1), params=only(index, selected, self.next_key)
-            )
+            distances, keys = search(vectors, max(min(wanted, len(selected)), 1), params=only(index, selected))
         if own is not None:
             distances, keys = without(distances, keys, own, k)
         return distances, np.where(keys < 0, -1, np.searchsorted(self.keys, keys))
@@ -197,7 +202,7 @@ class LabelledIndex:
         np.save(new / "keys.npy", self.keys)
         if self.labels is not None:
             np.save(new / "labels.npy", self.labels.numpy())
-        content = {"format": FORMAT, "classes": classes, "next_key": self.next_key, "ids": self.ids}
+        content = {"format": FORMAT, "classes": classes, "next_id": self.next_id, "ids": self.ids}
         (new / "index.json").write_text(json.dumps(content), encoding="utf-8")
         if folder.exists():
             folder.rename(old)
@@ -214,7 +219,7 @@ class LabelledIndex:
             keys = np.load(folder / "keys.npy", allow_pickle=False)
             labels_file = folder / "labels.npy"
             labels = torch.from_numpy(np.load(labels_file, allow_pickle=False)) if labels_file.exists() else None
-            ids, classes, next_key = content["ids"], content["classes"], content["next_key"]
+            ids, classes, next_id = content["ids"], content["classes"], content["next_id"]
         except (OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
             reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
             raise ValueError(f"folder {folder} does not hold an index that save() wrote: {reason}") from error
@@ -223,7 +228,7 @@ class LabelledIndex:
             raise ValueError(
                 f"folder {folder} holds files of different indexes, of {sorted(sizes)} entries; save again"
             )
-        self._set(index, ids, keys, labels, next_key)
+        self._set(index, ids, keys, labels, next_id)
         return None if classes is None else list(classes)
 
 
@@ -234,13 +239,10 @@ def as_id(value: Any) -> int | str:
     return int(value) if isinstance(value, (int, np.integer)) else os.fspath(value)
 
 
-def make_index(index: Any, vectors: NDArray[np.float32]) -> Any:
-    """Train a new faiss index if it needs that, and let it take keys."""
+def takes_keys(index: Any) -> bool:
+    """Whether a faiss index stores a key with each vector."""
     faiss = import_faiss()
-    if not index.is_trained:
-        index.train(vectors)
-    takes_keys = faiss.try_extract_index_ivf(index) is not None or isinstance(index, faiss.IndexIDMap)
-    return index if takes_keys else faiss.IndexIDMap2(index)
+    return isinstance(index, faiss.IndexIDMap) or faiss.try_extract_index_ivf(index) is not None
 
 
 def inner_index(index: Any) -> Any:
@@ -249,10 +251,10 @@ def inner_index(index: Any) -> Any:
     return faiss.downcast_index(index.index if isinstance(index, faiss.IndexIDMap) else index)
 
 
-def only(index: Any, keys: NDArray[np.int64], num_keys: int) -> Any:
+def only(index: Any, keys: NDArray[np.int64]) -> Any:
     """Search parameters of faiss for the entries with these keys, with the index's own settings otherwise."""
     faiss = import_faiss()
-    chosen = np.zeros(num_keys, bool)
+    chosen = np.zeros(keys.max(initial=0) + 1, bool)
     chosen[keys] = True
     selector = faiss.IDSelectorBitmap(np.packbits(chosen, bitorder="little"))
     inner = inner_index(index)

@@ -133,9 +133,7 @@ def test_errors_name_the_argument(data, index, tmp_path):
             search.main(arguments)
     (tmp_path / "broken.png").unlink()
     with pytest.raises(SystemExit, match="error: --images .* holds no image"):
-        search.main(
-            ["index", "--run", str(folder / "run"), "--images", str(tmp_path), "--index", str(tmp_path / "i")]
-        )
+        search.main(["index", "--run", str(folder / "run"), "--images", str(tmp_path), "--index", str(tmp_path / "i")])
 
 
 class Tags(HTMLParser):
