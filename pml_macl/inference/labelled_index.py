@@ -23,9 +23,9 @@ FILES = ("index.faiss", "keys.npy", "labels.npy", "index.json")
 class LabelledIndex:
     """What a :class:`~pml_macl.inference.MultiLabelInferenceModel` searches: vectors, ids and label sets.
 
-    Each entry has a **key**, the number by which faiss returns it. Keys ascend, so that bisection finds an entry's position
-    in ``ids`` and ``labels``. An index that takes keys (IVF, ``IndexIDMap``) keeps them. Any other index counts its
-    vectors from 0, and counts them anew after a removal.
+    Each entry has a **key**, the number by which faiss returns it. Keys ascend, so that bisection finds the position of
+    an entry in ``ids`` and ``labels``. An index that takes keys (IVF, ``IndexIDMap``) keeps them. Any other index
+    counts its vectors from 0, and counts them anew after a removal.
 
     Args:
         knn_func: PML's ``FaissKNN``; its ``index_init_fn`` makes the index, and its ``index`` holds it.

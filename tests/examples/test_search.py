@@ -132,7 +132,7 @@ def test_errors_name_the_argument(data, index, tmp_path):
         with pytest.raises(SystemExit, match=f"error: .*{message}"):
             search.main(arguments)
     (tmp_path / "broken.png").unlink()
-    with pytest.raises(SystemExit, match="error: --images .* holds no image"):
+    with pytest.raises(SystemExit, match=r"error: --images .* holds no image"):
         search.main(["index", "--run", str(folder / "run"), "--images", str(tmp_path), "--index", str(tmp_path / "i")])
 
 
