@@ -46,7 +46,7 @@ def check_labels(
         raise ValueError(f"{name} must be a dense tensor, got {labels.layout}; convert it with to_dense()")
     if labels.ndim != 2:
         hint = (
-            '; in PML\'s trainers and testers pass label_hierarchy_level="all"; '
+            '; in PML\'s trainers pass label_hierarchy_level="all", and test with MultiLabelEmbeddingSpaceTester; '
             "convert class indices with torch.nn.functional.one_hot"
         )
         raise ValueError(
