@@ -13,6 +13,7 @@ Runs = list[dict[str, Any]]
 # 97.5 % quantiles of Student's t distribution with 1, 2, ... degrees of freedom; more seeds use the last one.
 T_QUANTILES = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26)
 LARGE = 1.0  # points
+CONTROL = " (negative control)"
 GROUPS = {"helps": "Helps", "hurts": "Hurts", "little": "Changes little", "unclear": "No measurable effect"}
 NAMES = {
     "off": "`power=0` (no weights)",
@@ -58,7 +59,7 @@ class Effect:
 def setting_name(question: str, answer: str) -> str:
     """An answer as the page writes it: ``power 0.5`` becomes `` `power=0.5` ``."""
     if answer.startswith("wrong sign, "):
-        return f"{setting_name(question, answer.removeprefix('wrong sign, '))} (negative control)"
+        return f"{setting_name(question, answer.removeprefix('wrong sign, '))}{CONTROL}"
     if question == "batch size":
         return f"`batch_size={answer}`"
     if question == "negatives":
@@ -103,11 +104,12 @@ def conclusion(effects: list[Effect]) -> str:
     lines = []
     for group, title in GROUPS.items():
         found = [f"{part.name} ({part.difference:+.2f})" for part in tested if part.group == group]
+        found = found[::-1] if group == "hurts" else found
         said = "; ".join(found) or "no setting"
         if group == "unclear" and len(found) > 1:
             said = f"{len(found)} of {counted(len(tested), 'setting')}, from {found[0]} to {found[-1]}"
         lines.append(f"**{title}** ({meaning(group)}): {said}.")
-    controls = [f"{part.name} ({part.difference:+.2f})" for part in effects if part.is_control]
+    controls = [f"{part.name.removesuffix(CONTROL)} ({part.difference:+.2f})" for part in effects if part.is_control]
     if controls:
         lines.append(f"**Wrong on purpose** (the temperature falls with the label overlap): {'; '.join(controls)}.")
     best = max((part for part in tested if part.group != "unclear"), key=lambda part: part.difference, default=None)
@@ -119,7 +121,7 @@ def conclusion(effects: list[Effect]) -> str:
 
 
 def meaning(group: str) -> str:
-    """What puts an effect into a group."""
+    """What the effects of a group have in common."""
     if group == "unclear":
         return "the interval includes 0"
-    return f"the interval excludes 0, {'less than' if group == 'little' else 'at least'} {LARGE:g} point"
+    return f"{'less than' if group == 'little' else 'at least'} {LARGE:g} point, and the interval excludes 0"

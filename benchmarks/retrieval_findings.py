@@ -158,14 +158,13 @@ def edges(runs: Runs, tuned: list[dict[str, Any]]) -> str:
         runs: the runs on the test split.
         tuned: the runs on the validation split; without them the result only points to the page that has them.
     """
-    found = [
-        (d, loss) for d, by_loss in runs.items() for loss in by_loss if at_an_edge(loss, by_loss[loss][0]["value"])
-    ]
+    chosen = [(data, loss, group[0]["value"]) for data, by_loss in runs.items() for loss, group in by_loss.items()]
+    found = [(data, loss, value) for data, loss, value in chosen if at_an_edge(loss, value)]
     if not found:
         return "No loss uses a value at an edge of its grid."
     note = (
         "**Bold**: the value is at an edge of the grid, so a value outside the grid may be better "
-        f"({len({loss for _, loss in found})} of {counted(len(next(iter(runs.values()))), 'loss')})."
+        f"({len({loss for _, loss, _ in found})} of {counted(len(next(iter(runs.values()))), 'loss')})."
     )
     if not tuned:
         return f"{note} [Frozen backbone](frozen.md#settings-of-the-losses) shows how much that may matter."
@@ -174,8 +173,7 @@ def edges(runs: Runs, tuned: list[dict[str, Any]]) -> str:
         "|---|---|---:|---:|---:|---:|",
     ]
     passing = []
-    for data, loss in found:
-        value = runs[data][loss][0]["value"]
+    for data, loss, value in found:
         grid = sorted(LOSSES[loss].grid)
         inner = grid[1] if value == grid[0] else grid[-2]
         by_value = {
