@@ -1,10 +1,10 @@
-"""Error of the losses in each type against float64, as a table in Markdown.
+"""Print the errors of the losses in each floating-point type against float64, as Markdown tables with a conclusion.
 
-    python benchmarks/precision.py [--rows 128] [--references 65536] > table.md
+    python benchmarks/precision.py [--rows 128] [--references 65536] > tables.md
 
-The embeddings are rounded to the type first and the float64 loss is that of the rounded ones, so the error is that of
-the computation, and in half precision that of rounding the gradient. Autocast multiplies the embeddings by the unit
-matrix inside it, as the last layer of a network would.
+The benchmark rounds the embeddings to the type before it computes both losses. The errors are therefore those of the
+computation, plus, in half precision, the rounding of the gradient. Under autocast, the benchmark multiplies the
+embeddings by the unit matrix first, as the last layer of a network would.
 """
 
 import argparse
@@ -36,7 +36,7 @@ class Errors(NamedTuple):
 
 
 def make_losses(temperature: float) -> dict[str, Callable[[], torch.nn.Module]]:
-    """A fresh loss by its name in the table; the wrapped ones of PML have settings of their own."""
+    """Functions that make each loss of the table; PML's wrapped losses have no temperature and keep their defaults."""
 
     def macl(engine: str) -> losses.MACLLoss:
         similarity = TemperatureScheduledSimilarity(temperature, min_temperature=min(0.01, temperature))
@@ -60,7 +60,7 @@ def make_losses(temperature: float) -> dict[str, Callable[[], torch.nn.Module]]:
 
 
 def make_batch(rows: int, references: int, classes: int = 17, size: int = 128) -> tuple[Tensor | None, ...]:
-    """Embeddings that agree with the labels to some degree, as in the middle of a training run."""
+    """Embeddings that partly reflect the labels, as in the middle of a training run."""
     generator = torch.Generator().manual_seed(0)
     centres = torch.randn(classes, size, generator=generator)
 
@@ -90,7 +90,7 @@ def value_and_gradient(
 
 
 def measure(make_loss: Callable[[], torch.nn.Module], batch: tuple[Tensor | None, ...], mode: str) -> Errors:
-    """Errors of a loss on a batch whose numbers are rounded to the type of the mode first."""
+    """Errors of a loss on a batch that is rounded to the type of the mode first."""
     dtype, autocast = MODES[mode]
     rounded = tuple(x.to(autocast or dtype).float() if x is not None and x.is_floating_point() else x for x in batch)
     value, gradient = value_and_gradient(make_loss(), rounded, dtype, autocast)
@@ -101,7 +101,7 @@ def measure(make_loss: Callable[[], torch.nn.Module], batch: tuple[Tensor | None
 
 
 def table(temperature: float, batch: tuple[Tensor | None, ...], names: list[str] | None = None) -> list[str]:
-    """Lines of a Markdown table: one row per loss; each mode has the errors of value and gradient."""
+    """Lines of a Markdown table: one row per loss, with the errors of value and gradient for each mode."""
     lines = ["| loss | " + " | ".join(MODES) + " |", "|---|" + "---:|" * len(MODES)]
     for name, make_loss in make_losses(temperature).items():
         if names is None or name in names:
@@ -110,14 +110,39 @@ def table(temperature: float, batch: tuple[Tensor | None, ...], names: list[str]
     return lines
 
 
+def conclusion(lines: list[str]) -> str:
+    """The largest errors of each mode and the losses that have them, as a list.
+
+    Args:
+        lines: lines of Markdown with any number of the tables; other lines are ignored.
+    """
+    largest: dict[tuple[str, int], tuple[float, str]] = {}
+    for line in lines:
+        name, *cells = line.strip("| ").split(" | ")
+        if len(cells) != len(MODES) or not cells[0][:1].isdigit():
+            continue
+        for mode, cell in zip(MODES, cells, strict=True):
+            for column, error in enumerate(map(float, cell.split(", "))):
+                largest[mode, column] = max(largest.get((mode, column), (0.0, "")), (error, f"`{name}`"))
+    said = []
+    for mode in MODES:
+        (value, value_name), (gradient, gradient_name) = largest[mode, 0], largest[mode, 1]
+        said.append(
+            f"- **{mode}**: at most {value:.0e} in the value ({value_name}) and {gradient:.0e} in the gradient "
+            f"({gradient_name})."
+        )
+    return "\n".join(said)
+
+
 def main(argv: list[str] | None = None) -> None:
-    """Print a table for each temperature, and one for many references."""
+    """Print a table for each temperature, one for many references, and the largest errors of all tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=128)
     parser.add_argument("--references", type=int, default=65536)
-    parser.add_argument("--anchors", type=int, default=16, help="rows beside the many references")
+    parser.add_argument("--anchors", type=int, default=16, help="rows of the batch with references")
     parser.add_argument("--device", default="cpu")
     args = parser.parse_args(argv)
+    printed: list[str] = []
     contrastive = [name for name in make_losses(0.1) if not name.startswith("wrapped")]
     for temperature, rows, references, names in (
         (0.1, args.rows, 0, None),
@@ -127,7 +152,10 @@ def main(argv: list[str] | None = None) -> None:
         beside = f", {references} references" if references else ""
         print(f"Temperature {temperature}, {rows} rows{beside}:\n")
         batch = tuple(None if x is None else x.to(args.device) for x in make_batch(rows, references))
-        print("\n".join(table(temperature, batch, names)), end="\n\n")
+        lines = table(temperature, batch, names)
+        print("\n".join(lines), end="\n\n")
+        printed += lines
+    print(f"Largest errors of all tables:\n\n{conclusion(printed)}")
 
 
 if __name__ == "__main__":

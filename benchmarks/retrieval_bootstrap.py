@@ -1,4 +1,4 @@
-"""Is MACL's difference to the best other loss more than chance? A paired bootstrap over test queries and seeds."""
+"""Confidence intervals of MACL's difference to the best other loss: a paired bootstrap over test queries and seeds."""
 
 import json
 from collections import defaultdict
@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from retrieval_report import METRICS, best_pair, test_runs
+from retrieval_findings import METRICS, best_pair
+from retrieval_report import test_runs
 from torch import Tensor
 from training import read_runs, records_folder
 
@@ -19,9 +20,10 @@ RESAMPLES = 2000
 
 
 def write_comparisons(folder: Path) -> None:
-    """Write ``comparisons.jsonl``: for each data set and metric the difference and its 95 % interval.
+    """Write ``comparisons.jsonl``: the 95 % interval of the difference, for each data set and metric.
 
-    Seeds and queries are drawn with replacement, the same ones for both losses. The reference set is not drawn anew.
+    Each resample draws seeds and queries with replacement, and uses the same ones for both losses. The references stay
+    as they are.
     """
     runs = test_runs(read_runs(folder))
     lines = []
@@ -39,12 +41,12 @@ def write_comparisons(folder: Path) -> None:
 
 
 def stack_seeds(folder: Path, runs: list[dict[str, Any]]) -> dict[str, Tensor]:
-    """The values of each query, (seeds, queries, 1), or of each query and label, (seeds, queries, classes)."""
+    """Values of each metric for each seed and query: (seeds, queries, 1), or (seeds, queries, classes) per label."""
     by_seed = []
     for run in sorted(runs, key=lambda run: run["seed"]):
         path = records_folder(folder, run) / "embeddings.npz"
         if not path.is_file():
-            raise SystemExit(f"error: {path} does not exist; it is written by the run, so run the benchmark here")
+            raise SystemExit(f"error: {path} does not exist; run the benchmark on this machine, which writes it")
         with np.load(path, allow_pickle=False) as file:
             embeddings, labels = torch.from_numpy(file["embeddings"]), torch.from_numpy(file["labels"])
         by_seed.append(query_values(embeddings, labels, torch.tensor(run["counts"])))
@@ -52,7 +54,7 @@ def stack_seeds(folder: Path, runs: list[dict[str, Any]]) -> dict[str, Tensor]:
 
 
 def query_values(embeddings: Tensor, labels: Tensor, counts: Tensor) -> dict[str, Tensor]:
-    """Each metric of the results page before it is averaged, leave-one-out; NaN where it is undefined."""
+    """Each metric before it is averaged over queries; each image is compared with all others. NaN if undefined."""
     distances = torch.cdist(embeddings.double(), embeddings.double()).fill_diagonal_(torch.inf)
     order = distances.argsort(dim=1, stable=True)[:, :-1]
     shared, jaccard = shared_label_counts(labels).double(), jaccard_similarity(labels, dtype=torch.float64)
@@ -77,7 +79,7 @@ def query_values(embeddings: Tensor, labels: Tensor, counts: Tensor) -> dict[str
 
 
 def bootstrap(ours: Tensor, theirs: Tensor) -> list[float]:
-    """Differences of the mean over seeds, after the same draw of seeds and queries for both."""
+    """Difference of the two means for each resample of seeds and queries."""
     generator = torch.Generator().manual_seed(0)
     num_seeds, num_queries = ours.shape[:2]
     differences = []

@@ -1,4 +1,4 @@
-"""The losses of the benchmark, each with the one setting that is tuned and the values that are tried."""
+"""The losses of the benchmark. Each has one setting that is tuned over four values."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -32,10 +32,18 @@ TEMPERATURES = (0.05, 0.1, 0.2, 0.4)
 
 @dataclass
 class Entry:
-    """A loss by its tuned value, the values to try, and whether a miner limits its pairs or triplets."""
+    """How to make and tune a loss.
+
+    Args:
+        make: makes the loss from the tuned value and the label statistics of the training split.
+        grid: the values to try.
+        parameter: name of the tuned argument.
+        mined: "pairs" or "triplets" if a miner limits how many of them the loss gets.
+    """
 
     make: Callable[[float, LabelStatistics], BaseMetricLossFunction]
     grid: tuple[float, float, float, float] = TEMPERATURES
+    parameter: str = "temperature"
     mined: str | None = None
 
 
@@ -63,21 +71,23 @@ LOSSES = {
     "MulSupCon": Entry(lambda value, _: MulSupConLoss(value)),
     "Similarity-Dissimilarity": Entry(lambda value, _: SimilarityDissimilarityLoss(value)),
     "PML TripletMargin": Entry(
-        wrapped(lambda value: TripletMarginLoss(margin=value)), (0.05, 0.1, 0.2, 0.4), "triplets"
+        wrapped(lambda value: TripletMarginLoss(margin=value)), (0.05, 0.1, 0.2, 0.4), "margin", "triplets"
     ),
-    "PML MultiSimilarity": Entry(wrapped(lambda value: MultiSimilarityLoss(base=value)), (0.1, 0.3, 0.5, 0.7)),
-    "PML Contrastive": Entry(wrapped(lambda value: ContrastiveLoss(neg_margin=value)), (0.3, 0.5, 0.8, 1.1)),
-    "PML NTXent": Entry(wrapped(lambda value: NTXentLoss(value)), TEMPERATURES, "pairs"),
+    "PML MultiSimilarity": Entry(wrapped(lambda value: MultiSimilarityLoss(base=value)), (0.1, 0.3, 0.5, 0.7), "base"),
+    "PML Contrastive": Entry(
+        wrapped(lambda value: ContrastiveLoss(neg_margin=value)), (0.3, 0.5, 0.8, 1.1), "neg_margin"
+    ),
+    "PML NTXent": Entry(wrapped(lambda value: NTXentLoss(value)), TEMPERATURES, mined="pairs"),
 }
 
 
 def make_loss_and_miner(
     name: str, value: float, statistics: LabelStatistics
 ) -> tuple[BaseMetricLossFunction, BaseMiner | None]:
-    """A loss at a value of its tuned setting, and the miner that keeps its memory in bounds."""
+    """Make a loss with this value of its tuned setting, and the miner that limits its memory, if it needs one."""
     entry = LOSSES[name]
     miner = None
-    if entry.mined is not None:  # all triplets, or positives times negatives, of a multi-label batch are too many
+    if entry.mined is not None:  # all triplets of a multi-label batch would not fit into memory
         miner = LabelOverlapMiner(
             pos_strategy="random",
             neg_strategy="random",

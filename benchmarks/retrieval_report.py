@@ -1,4 +1,4 @@
-"""Tables and pictures of finished benchmark runs, as a Markdown page."""
+"""Write the finished runs of the retrieval benchmark as a Markdown page with computed conclusions and figures."""
 
 import json
 from collections import defaultdict
@@ -8,62 +8,57 @@ from typing import Any
 
 import numpy as np
 import torch
+from figures import Theme, add_legend, new_figure, save_figure
+from retrieval_findings import (
+    METRICS,
+    DataRuns,
+    Runs,
+    at_an_edge,
+    best_pair,
+    edges,
+    findings,
+    interval_bounds,
+    mean_ranks,
+    means,
+    overall_ranks,
+)
+from retrieval_losses import LOSSES
 from training import read_runs
+from words import bounds, counted, data_name, listed
 
 from pml_macl.evaluation import label_mean_average_precision_by_frequency
-from pml_macl.visualization import COLOURS, GREY, LINE_STYLES, line_style, new_plot
 
-METRICS = {
-    "map_any": "mAP, shares a label",
-    "map_jaccard_50": "mAP, Jaccard >= 0.5",
-    "map_exact": "mAP, same label set",
-    "ndcg": "nDCG",
-    "ndcg_jaccard_20": "nDCG@20, Jaccard gains",
-    "label_map": "label mAP",
-    "label_map_tail": "label mAP, rarest third",
-}
-THIRDS = ("rarest third", "middle third", "most frequent third")
+THIRDS = ("rarest third", "middle", "most frequent")
+READING = (
+    "The next tables give percent on the test split, mean ± standard deviation over seeds. **Bold** is best, *italic* "
+    "second best. [How it was measured](#how-it-was-measured) explains the metrics."
+)
 DIFFERENCES = (
-    "The better of MACL and weighted MACL against the best of all other losses, chosen anew for each metric, in points "
-    "of the mean over seeds. Choosing the best afterwards favours the other losses, of which there are more."
+    "For each metric, the table compares the better of MACL and weighted MACL with the best of the other losses, in "
+    "points. Both are chosen on the test split. This favours the other losses, because there are more of them."
 )
 INTERVALS = (
-    "The 95 % interval is of a paired bootstrap over test queries and seeds; the reference set is not drawn anew. "
-    "Marked: the interval does not hold 0."
+    "The 95 % interval comes from a paired bootstrap over test queries and seeds. **Bold**: the interval excludes 0."
 )
-ANY_LABEL = (
-    "Where any shared label makes an image relevant, two thirds (UC Merced) and 85 % (ML-AID) of all pairs are "
-    "relevant, and losses that treat every shared label alike do best. MACL spends its room on how much is shared and "
-    "how rare it is, which this metric does not see."
-)
-RANKS = "Of the losses on each metric, averaged over the metrics; 1 is best."
-PROTOCOLS = {
-    "head": "frozen EfficientNet-Lite0 features (ImageNet weights, images of 128 pixels), a trained head 1280-512-128",
-    "finetune": "the whole network is trained, backbone and head (hidden layer of 512, embeddings of 128), with random "
-    "flips and quarter turns; the backbone learns at a third of the head's rate if it is pretrained",
-}
-TUNED = {
-    True: "Each loss had one setting tuned over four values by the mean of all metrics on the validation split, with "
-    "one seed of its own; after that it was trained with each seed for all epochs, without early stopping.",
-    False: "Each loss has the setting that was tuned in protocol `head`; it was trained for all epochs, without early "
-    "stopping.",
-}
-LIMITS = {
-    "head": "Limits: frozen features say little of what fine-tuning would give; two data sets are few; the grids are "
-    "coarse, and some losses chose a value at their edge. Intervals are over queries and seeds, not over data sets.",
-    "finetune": "Limits: few epochs and small images, for what a CPU can do in minutes; settings were not tuned anew; "
-    "three seeds at most; two data sets are few.",
-}
+EXPLAINED = """\
+| metric | what it measures |
+|---|---|
+| mAP, shares a label | mean average precision; a reference is relevant if it shares at least one label with the query |
+| mAP, Jaccard >= 0.5 | the same; a reference is relevant if the Jaccard similarity of the label sets is at least 0.5 |
+| mAP, same label set | the same; a reference is relevant if its label set equals the query's |
+| nDCG | ranking of all references; the gain is the number of shared labels |
+| nDCG@20, Jaccard gains | ranking of the first 20 references; the gain is the Jaccard similarity |
+| label mAP | average precision per label, averaged over labels: each label counts the same |
+| label mAP, rarest third | the same, over the rarest third of the labels |"""
 RUN = "python benchmarks/retrieval.py run --data DIR [DIR ...] --output FOLDER"
-Runs = dict[str, dict[str, list[dict[str, Any]]]]
 
 
 def write_page(folder: Path, page: Path) -> None:
     """Write the results page.
 
     Args:
-        folder: where ``runs.jsonl`` and, if it was made, ``comparisons.jsonl`` are.
-        page: the Markdown page; two pictures for each data set go beside it.
+        folder: folder of ``runs.jsonl`` and, if the command ``compare`` has run, of ``comparisons.jsonl``.
+        page: the Markdown page. A light and a dark figure for each data set go beside it.
     """
     lines = read_runs(folder)
     if not lines:
@@ -71,18 +66,20 @@ def write_page(folder: Path, page: Path) -> None:
     comparisons = folder / "comparisons.jsonl"
     intervals = [json.loads(line) for line in comparisons.read_text().splitlines()] if comparisons.is_file() else []
     runs = test_runs(lines)
+    tuned = [run for run in lines if run["stage"] == "tune"]
     page.parent.mkdir(parents=True, exist_ok=True)
-    parts = [introduction(lines, page, folder.name)]
+    parts = [introduction(lines[0]["settings"], runs), "## What the numbers say", findings(runs, intervals), READING]
     for data, by_loss in runs.items():
-        picture, curves = (page.parent / f"{page.stem}-{name}.png" for name in (data, f"{data}-training"))
-        draw(by_loss, data).savefig(picture, dpi=110)
-        draw_curves(by_loss, data).savefig(curves, dpi=80)
-        parts += [f"## {data}", table(by_loss), f"![Average precision per label on {data}]({picture.name})"]
-        parts += [f"![Label mAP on the validation split while training on {data}]({curves.name})"]
-    parts += ["## What MACL wins and what it loses", DIFFERENCES + f" {INTERVALS}" * bool(intervals)]
-    parts += [differences(runs, intervals), ANY_LABEL]
-    parts += ["## Mean rank", RANKS, ranks(runs), "## Settings of the losses", settings(runs)]
-    page.write_text("\n\n".join(parts) + "\n")
+        caption = f"Average precision of rare, middle and frequent labels on {data_name(data)}, by loss"
+        figure = save_figure(lambda theme, by_loss=by_loss: draw(by_loss, theme), page, f"{page.stem}-{data}", caption)
+        shown = "The figure shows the average precision of rare and of frequent labels, for each loss:"
+        parts += [f"## {data_name(data)}", table(by_loss), shown, figure]
+    parts += ["## MACL against the best other loss", DIFFERENCES + f" {INTERVALS}" * bool(intervals)]
+    parts += [differences(runs, intervals)]
+    parts += ["## Mean rank", "The rank of each loss, averaged over the metrics. 1 is best.", ranks(runs)]
+    parts += ["## Settings of the losses", settings(runs), edges(runs, tuned)]
+    parts += ["## How it was measured", method(lines, runs, page, folder.name)]
+    page.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
 
 
 def test_runs(lines: list[dict[str, Any]]) -> Runs:
@@ -98,43 +95,74 @@ def test_runs(lines: list[dict[str, Any]]) -> Runs:
     return runs
 
 
-def introduction(lines: list[dict[str, Any]], page: Path, folder: str) -> str:
-    first = lines[0]
-    versions = ", ".join(f"{name} {version}" for name, version in first["versions"].items())
-    chosen = dict(first["settings"])
-    protocol = chosen.pop("protocol")
-    said = ", ".join(f"{name} {value}" for name, value in chosen.items())
-    counts = {data: len(next(iter(by_loss.values()))) for data, by_loss in test_runs(lines).items()}
-    seeds = ", ".join(f"{count} seed{'s' * (count > 1)} on {data}" for data, count in counts.items())
-    is_tuned = any(run["stage"] == "tune" for run in lines)
-    title = options = ""
-    if protocol == "finetune":
-        backbone, weights = chosen["backbone"], "" if chosen["pretrained"] else " with random weights"
-        title = f": the whole network, {backbone}{weights}"
-        options = f" --protocol finetune --backbone {backbone} --tuned HEAD_FOLDER"
-        options += "" if chosen["pretrained"] else " --no-pretrained"
+def seeds_of(runs: Runs) -> str:
+    """How many seeds each data set has, as in ``3 seeds on ML-AID``."""
+    counts = {data: len(next(iter(by_loss.values()))) for data, by_loss in runs.items()}
+    return listed([f"{counted(count, 'seed')} on {data_name(data)}" for data, count in counts.items()])
+
+
+def introduction(chosen: dict[str, Any], runs: Runs) -> str:
+    """The title, and what the reader learns."""
+    title, trained = "Frozen backbone", "the backbone stays frozen and only a head is trained"
+    if chosen["protocol"] == "finetune":
+        title, trained = "Fine-tuned", f"the whole network ({chosen['backbone']}) is trained from ImageNet weights"
+        if not chosen["pretrained"]:
+            title, trained = "From random weights", f"{chosen['backbone']} is trained from random weights"
     return (
-        f"# Results{title}\n\n"
-        f"Protocol `{protocol}`: {PROTOCOLS[protocol]}; {said}; {seeds}. Percent on the test split, each image "
-        "queried against the others (mean ± standard deviation over seeds); best **bold**, second best *italic*. "
-        f"{TUNED[is_tuned]}\n\n"
-        f"{LIMITS[protocol]}\n\n"
-        f"On a CPU with two cores, one thread a run; {versions}. The commands:\n\n"
+        f"# {title}\n\n"
+        f"This page shows which loss retrieves best when {trained}: "
+        f"{counted(len(next(iter(runs.values()))), 'loss')}, {seeds_of(runs)}."
+    )
+
+
+def method(lines: list[dict[str, Any]], runs: Runs, page: Path, folder: str) -> str:
+    """Network, training, tuning, metrics, limits and commands."""
+    chosen = lines[0]["settings"]
+    versions = ", ".join(f"{name} {version}" for name, version in lines[0]["versions"].items())
+    options = ""
+    if chosen["protocol"] == "head":
+        network = "frozen EfficientNet-Lite0 features (ImageNet weights, images of 128 pixels) and a trained head"
+        network += " 1280-512-128. Only the head learns, so the results say little about fine-tuning"
+    else:
+        start, rate = "random weights", "the backbone and the head have the same learning rate"
+        if chosen["pretrained"]:
+            start, rate = "ImageNet weights", "the backbone has a third of the head's learning rate"
+        network = (
+            f"{chosen['backbone']} from {start} and a head (hidden layer of 512, embeddings of 128), images of "
+            f"{chosen['image_size']} pixels with random flips and quarter turns; {rate}"
+        )
+        options = f" --protocol finetune --backbone {chosen['backbone']} --tuned HEAD_FOLDER"
+        options += "" if chosen["pretrained"] else " --no-pretrained"
+    tuning = (
+        "each loss takes the setting that was chosen on [frozen features](frozen.md#settings-of-the-losses). It was "
+        "not tuned again for this network"
+    )
+    if any(run["stage"] == "tune" for run in lines):
+        tuning = (
+            "for each loss, the mean of all metrics on the validation split chose one setting from four values, with "
+            "one seed that is not used again"
+        )
+    return (
+        f"- **Network:** {network}.\n"
+        f"- **Training:** {counted(chosen['epochs'], 'epoch')} without early stopping, batches of "
+        f"{chosen['batch_size']}, learning rate {chosen['lr']}, dropout {chosen['dropout']}; {seeds_of(runs)}.\n"
+        f"- **Tuning:** {tuning}.\n"
+        "- **Evaluation:** each test image is a query, and all other test images are its references.\n"
+        f"- **Limits:** {counted(len(runs), 'data set')}. Intervals, where given, cover queries and seeds, but not "
+        "the choice of data sets or of references.\n"
+        f"- **Machine:** two CPU cores, one thread per run; {versions}.\n\n"
+        f"{EXPLAINED}\n\n"
+        "The commands, where the last one writes this page from the stored runs with "
+        f"`--output benchmarks/results/{folder}`:\n\n"
         "```\n"
         f"{RUN}{options}\n"
         "python benchmarks/retrieval.py compare --output FOLDER\n"
         f"python benchmarks/retrieval.py report --output FOLDER --page docs/results/{page.name}\n"
-        "```\n\n"
-        f"The runs behind this page are `benchmarks/results/{folder}/runs.jsonl`, a line a run; the last command "
-        f"makes the page from them with `--output benchmarks/results/{folder}`."
+        "```"
     )
 
 
-def means(by_loss: dict[str, list[dict[str, Any]]], metric: str) -> dict[str, float]:
-    return {loss: mean(run["metrics"][metric] for run in runs) for loss, runs in by_loss.items()}
-
-
-def table(by_loss: dict[str, list[dict[str, Any]]]) -> str:
+def table(by_loss: DataRuns) -> str:
     """One row per loss, one column per metric."""
     rows = [f"| loss | {' | '.join(METRICS.values())} |", "|---|" + "---:|" * len(METRICS)]
     marks = {}
@@ -152,53 +180,44 @@ def table(by_loss: dict[str, list[dict[str, Any]]]) -> str:
     return "\n".join(rows)
 
 
-def best_pair(by_loss: dict[str, list[dict[str, Any]]], metric: str) -> tuple[str, str, float]:
-    """The better MACL variant, the best other loss, and the difference of their means in points."""
-    values = means(by_loss, metric)
-    macl = max((loss for loss in values if loss.startswith("MACL")), key=values.__getitem__)
-    other = max((loss for loss in values if not loss.startswith("MACL")), key=values.__getitem__)
-    return macl, other, 100 * (values[macl] - values[other])
-
-
 def differences(runs: Runs, intervals: list[dict[str, Any]]) -> str:
     """The better MACL variant minus the best other loss, one row per metric."""
-    bounds = {(line["data"], line["metric"], line["macl"], line["other"]): line for line in intervals}
-    rows = ["| data | metric | MACL variant | best other loss | difference |", "|---|---|---|---|---:|"]
-    rows = [row + end * bool(bounds) for row, end in zip(rows, (" 95 % interval |", "---:|"), strict=True)]
+    known = interval_bounds(intervals)
+    rows = ["| data set | metric | MACL variant | best other loss | difference |", "|---|---|---|---|---:|"]
+    rows = [row + end * bool(known) for row, end in zip(rows, (" 95 % interval |", "---:|"), strict=True)]
     for data, by_loss in runs.items():
         for metric, title in METRICS.items():
             macl, other, difference = best_pair(by_loss, metric)
-            row = f"| {data} | {title} | {macl} | {other} | {difference:+.1f} |"
-            if bounds:  # made by the command compare from the same runs, or else it fails here
-                low, high = (100 * bounds[data, metric, macl, other][side] for side in ("low", "high"))
+            row = f"| {data_name(data)} | {title} | {macl} | {other} | {difference:+.1f} |"
+            if known:  # a KeyError here means that comparisons.jsonl belongs to other runs
+                low, high = (100 * known[data, metric, macl, other][side] for side in ("low", "high"))
                 mark = "**" * (low > 0 or high < 0)
-                row += f" {mark}{low:+.1f} to {high:+.1f}{mark} |"
+                row += f" {mark}{bounds(low, high)}{mark} |"
             rows.append(row)
     return "\n".join(rows)
 
 
 def ranks(runs: Runs) -> str:
-    """Mean rank of each loss over metrics, by data set and over all."""
-    by_data: dict[str, dict[str, float]] = {}
-    for data, by_loss in runs.items():
-        collected = defaultdict(list)
-        for metric in METRICS:
-            values = means(by_loss, metric)
-            for loss, value in values.items():
-                collected[loss].append(1 + sum(other > value for other in values.values()))
-        by_data[data] = {loss: mean(positions) for loss, positions in collected.items()}
-    overall = {loss: mean(part[loss] for part in by_data.values()) for loss in next(iter(by_data.values()))}
-    rows = [f"| loss | {' | '.join(by_data)} | all |", "|---|" + "---:|" * (len(by_data) + 1)]
-    for loss, position in sorted(overall.items(), key=lambda item: item[1]):
+    """Mean rank of each loss over metrics, by data set and over all data sets."""
+    by_data = mean_ranks(runs)
+    rows = [f"| loss | {' | '.join(map(data_name, by_data))} | all |", "|---|" + "---:|" * (len(by_data) + 1)]
+    for loss, position in overall_ranks(runs).items():
         cells = " | ".join(f"{part[loss]:.1f}" for part in by_data.values())
         rows.append(f"| {loss} | {cells} | {position:.1f} |")
     return "\n".join(rows)
 
 
 def settings(runs: Runs) -> str:
-    rows = [f"| loss | {' | '.join(runs)} |", "|---|" + "---:|" * len(runs)]
+    """The tuned argument of each loss, the values that were tried, and the value chosen on each data set."""
+    rows = [f"| loss | values tried | {' | '.join(map(data_name, runs))} |", "|---|---|" + "---|" * len(runs)]
     for loss in next(iter(runs.values())):
-        rows.append(f"| {loss} | {' | '.join(str(by_loss[loss][0]['value']) for by_loss in runs.values())} |")
+        entry = LOSSES[loss]
+        cells = [", ".join(map(str, entry.grid))]
+        for by_loss in runs.values():
+            value = by_loss[loss][0]["value"]
+            mark = "**" * at_an_edge(loss, value)
+            cells.append(f"{mark}`{entry.parameter}={value}`{mark}")
+        rows.append(f"| {loss} | {' | '.join(cells)} |")
     return "\n".join(rows)
 
 
@@ -210,43 +229,21 @@ def thirds_of(runs: list[dict[str, Any]]) -> list[float]:
     return (100 * by_run.mean(dim=0)).tolist()
 
 
-def draw(by_loss: dict[str, list[dict[str, Any]]], data: str) -> Any:
-    """Average precision of rare and common labels, and nDCG against label mAP, by loss."""
-    figure, (left, right) = new_plot(12, 1.2 + 0.32 * len(by_loss), f"{data}: rare and common labels", columns=2)
-    rows = range(len(by_loss))
-    precision = [thirds_of(runs) for runs in by_loss.values()]
+def draw(by_loss: DataRuns, theme: Theme) -> Any:
+    """Average precision of rare, middle and frequent labels, one row per loss, sorted by label mAP."""
+    order = sorted(means(by_loss, "label_map").items(), key=lambda item: -item[1])
+    precision = [thirds_of(by_loss[loss]) for loss, _ in order]
+    figure, (axes,) = new_figure(theme, 1.0 + 0.3 * len(order))
+    rows = range(len(order))
+    axes.hlines(rows, [min(values) for values in precision], [max(values) for values in precision], color=theme.grid)
     for number, name in enumerate(THIRDS):
-        left.plot([values[number] for values in precision], rows, "osD"[number], color=COLOURS[number], label=name)
-    names = [f"{loss}  ({row + 1})" for row, loss in enumerate(by_loss)]
-    left.set(yticks=rows, yticklabels=names, xlabel="average precision [%]")
-    left.invert_yaxis()
-    left.grid(axis="y", alpha=0.4)
-    left.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3, frameon=False)
-    places = [
-        [100 * mean(run["metrics"][metric] for run in runs) for metric in ("label_map", "ndcg")]
-        for runs in by_loss.values()
-    ]
-    # Numbers as on the left, on alternate sides from top to bottom, so that close neighbours stay readable.
-    for position, row in enumerate(sorted(rows, key=lambda row: -places[row][1])):
-        is_macl = list(by_loss)[row].startswith("MACL")
-        right.plot(*places[row], "o", color=COLOURS[0] if is_macl else GREY)
-        offset = (6, -4) if position % 2 else (-6, -4)
-        side = "left" if position % 2 else "right"
-        right.annotate(str(row + 1), places[row], offset, textcoords="offset points", ha=side)
-    right.margins(x=0.1)
-    right.set(xlabel="label mAP [%]", ylabel="nDCG [%]")
-    return figure
-
-
-def draw_curves(by_loss: dict[str, list[dict[str, Any]]], data: str) -> Any:
-    """Label mAP on the validation split after each epoch, mean over seeds."""
-    figure, (axis,) = new_plot(8, 4, f"{data}: label mAP on the validation split")
-    for number, (loss, runs) in enumerate(by_loss.items()):
-        curve = 100 * np.mean([run["curve"] for run in runs], axis=0)
-        style = {**line_style(number), "linestyle": LINE_STYLES[(number + number // len(COLOURS)) % len(LINE_STYLES)]}
-        style["linewidth"] = 2.4 if loss.startswith("MACL") else 1.2
-        axis.plot(range(1, 1 + len(curve)), curve, label=loss, **style)
-    axis.xaxis.get_major_locator().set_params(integer=True)
-    axis.set(xlabel="epoch", ylabel="label mAP [%]")
-    figure.legend(*axis.get_legend_handles_labels(), loc="outside right center", frameon=False, fontsize=8.5)
+        places = [values[number] for values in precision]
+        axes.plot(places, rows, "osD"[number], color=theme.colours[number], markersize=7, label=name)
+    axes.set_yticks(rows, [loss for loss, _ in order])
+    for label in axes.get_yticklabels():
+        label.set_weight("bold" if label.get_text().startswith("MACL") else "normal")
+    axes.set_xlabel("average precision [%]")
+    axes.grid(axis="x", color=theme.grid)
+    axes.invert_yaxis()
+    add_legend(figure, axes, theme, ncols=3)
     return figure

@@ -56,6 +56,19 @@ def test_the_report_compares_the_memory_bank_with_references(tmp_path):
         for weights in ("co-occurrences", "labels"):
             assert f"| 512 rows, {references} references | {weights} | 10.0 | 30.0 | 3.00 | 20 | 60 | 3.00 |" in text
     assert f"| {TRAIN} | 10.0 | 1.00 | 20 | 10.0 | 1.00 | 20 |" in text
+    assert "A step with MACL takes 1.00 times as long as PML SupCon at 128 rows" in text
+    assert "It takes longer than PML SupCon at these sizes: none." in text
+    assert "A step takes 3.00 to 3.00 times as long as with `ref_emb`." in text
+    for line in lines:
+        line["seconds"] *= 2 if line["name"] == MACL else 1
+        line["memory"] *= 2 if line["name"] == MACL else 1
+    (tmp_path / "loss.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    loss.main(["report", "--output", str(tmp_path / "loss.jsonl"), "--page", str(tmp_path / "page.md")])
+    text = (tmp_path / "page.md").read_text()
+    assert "A step with MACL takes 2.00 times as long as PML SupCon at 128 rows" in text
+    assert "at these sizes: 128 rows (2.00 times); 512 rows (2.00 times)" in text
+    assert "At 8192 rows, a step needs 40 MiB with MACL and 20 MiB with PML SupCon." in text
+    assert "A step takes 1.50 to 3.00 times as long as with `ref_emb`." in text
 
 
 def test_the_page_says_what_the_lines_say(tmp_path, monkeypatch):

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 import retrieval
 import torch
+from figures import THEMES
 from PIL import Image
 from protocols import FEATURES
 from retrieval_bootstrap import bootstrap, query_values
+from retrieval_findings import METRICS, edges, findings
 from retrieval_losses import LOSSES
 from training import measure, read_runs
 
@@ -42,7 +44,14 @@ def test_runs_are_written_once_and_reported(data, tmp_path):
     assert "| MACL | " in text
     assert "2 seeds on scenes" in text
     assert "95 % interval" in text
-    assert (page.parent / "results-scenes.png").stat().st_size > 1000
+    for mode in THEMES:
+        figure = (page.parent / f"results-scenes-{mode}.svg").read_text(encoding="utf-8")
+        assert f"(results-scenes-{mode}.svg#only-{mode})" in text
+        assert THEMES[mode].colours[0].lower() in figure.lower()
+        assert THEMES[mode].ink.lower() in figure.lower()
+        assert "<dc:date>" not in figure
+    retrieval.main(["report", "--output", str(output), "--page", str(page)])
+    assert (page.parent / "results-scenes-dark.svg").read_text(encoding="utf-8") == figure
 
 
 def test_every_loss_makes_a_run_of_one_epoch(data, tmp_path, monkeypatch):
@@ -82,17 +91,87 @@ def test_pages_say_what_the_runs_say(script, runs, name, tmp_path):
 
 
 def test_readme_says_what_the_results_page_says():
-    text = (ROOT / "docs" / "results" / "frozen.md").read_text(encoding="utf-8")
-    rows = {
-        row.split(" | ")[0]: row.replace("*", "").removesuffix(" |")
-        for row in reversed(text.splitlines())
-        if "±" in row
-    }
-    readme = [row for row in (ROOT / "README.md").read_text(encoding="utf-8").splitlines() if "±" in row]
-    assert len(readme) == 5
+    """The README has three metrics of each of the two data sets side by side."""
+    parts = (ROOT / "docs" / "results" / "fine_tuned.md").read_text(encoding="utf-8").split("\n## ")
+    cells = {}
+    for title in ("UC Merced (multi-label)", "ML-AID"):
+        (part,) = (part for part in parts if part.startswith(f"{title}\n"))
+        rows = [row.strip("| ").split(" | ") for row in part.splitlines() if row.startswith("| ")]
+        columns = [rows[0].index(name) for name in ("label mAP", "label mAP, rarest third", "nDCG@20, Jaccard gains")]
+        for name, *row in rows[1:]:
+            cells.setdefault(name, []).extend(row[column - 1].replace("*", "") for column in columns)
+    readme = [row for row in (ROOT / "README.md").read_text(encoding="utf-8").splitlines() if "±" in row and "|" in row]
+    assert len(readme) == 6
     for row in readme:
-        name, *cells = row.replace("*", "").removesuffix(" |").split(" | ")
-        assert set(cells) <= set(rows[name.replace("SupCon, any shared label", "SupCon any")].split(" | "))
+        name, *found = row.replace("*", "").strip("| ").split(" | ")
+        assert found == cells[name]
+
+
+def make_runs(values, curve=(0.5, 0.6)):
+    """One run per loss on one data set; every metric has the same value, in percent."""
+    return {
+        loss: [{"metrics": dict.fromkeys(METRICS, value / 100), "curve": curve, "value": 0.4}]
+        for loss, value in values.items()
+    }
+
+
+def make_intervals(macl, other, low, high):
+    return [
+        {"data": "ml_aid", "metric": metric, "macl": macl, "other": other, "low": low / 100, "high": high / 100}
+        for metric in METRICS
+    ]
+
+
+def test_the_conclusions_follow_the_numbers():
+    ahead = {"ml_aid": make_runs({"MACL": 60, "MACL, weighted": 59, "SupCon any": 55, "MulSupCon": 57})}
+    text = findings(ahead, make_intervals("MACL", "MulSupCon", 1, 5))
+    assert "**ML-AID.** MACL or weighted MACL is ahead of every other loss on 7 of 7 metrics" in text
+    assert "label mAP (+3.0)" in text
+    assert "MACL (1.0), weighted MACL (2.0) and MulSupCon (3.0)" in text
+    assert "5.0 points apart" in text
+    text = findings(ahead, make_intervals("MACL", "MulSupCon", -1, 5))
+    assert "Neither MACL nor weighted MACL is ahead" in text
+    assert "The interval of the difference includes 0 on: " in text
+    behind = {"ml_aid": make_runs({"MACL": 55, "MACL, weighted": 59, "SupCon any": 62, "MulSupCon": 60})}
+    text = findings(behind, make_intervals("MACL, weighted", "SupCon any", -4, -2))
+    assert "Another loss is ahead on: " in text
+    assert "label mAP (-3.0)" in text
+    assert "SupCon any (1.0), MulSupCon (2.0) and weighted MACL (3.0)" in text
+    assert "these differences may be chance" not in text
+    assert "these differences may be chance" in findings(behind, [])
+
+
+def test_the_conclusion_on_the_length_of_training_follows_the_curves():
+    values = {"MACL": 60, "SupCon any": 55}
+    text = findings({"ml_aid": make_runs(values, (0.5, 0.6))}, [])
+    assert "2 of 2 losses still gain more than 1 point" in text
+    text = findings({"ml_aid": make_runs(values, (0.6, 0.605))}, [])
+    assert "No loss still gains more than 1 point." in text
+    assert "Training length" not in findings({"ml_aid": make_runs(values, (0.6,))}, [])
+
+
+@pytest.mark.parametrize(("gain", "passing"), [(6, "SupCon any on ML-AID"), (4, "no loss that is behind it")])
+def test_the_page_says_how_much_an_edge_of_the_grid_may_matter(gain, passing):
+    runs = {"ml_aid": make_runs({"MACL": 60, "SupCon any": 55})}
+    tuned = [
+        {"data": "ml_aid", "loss": loss, "value": value, "metrics": dict.fromkeys(METRICS, percent / 100)}
+        for loss in ("MACL", "SupCon any")
+        for value, percent in ((0.2, 50), (0.4, 50 + gain))
+    ]
+    text = edges(runs, tuned)
+    assert f"| SupCon any | ML-AID | 0.4 | 0.2 | {gain:+.2f} | +5.00 |" in text
+    assert f"{passing} would pass MACL" in text
+    runs["ml_aid"]["MACL"][0]["value"] = runs["ml_aid"]["SupCon any"][0]["value"] = 0.2
+    assert edges(runs, tuned) == "No loss uses a value at an edge of its grid."
+
+
+def test_the_tuned_parameters_have_the_names_of_the_arguments():
+    statistics = LabelStatistics(12)
+    for name, entry in LOSSES.items():
+        loss = entry.make(entry.grid[1], statistics)
+        inner = getattr(loss, "loss", loss)
+        owner = inner if hasattr(inner, entry.parameter) else getattr(inner, "distance", inner)
+        assert getattr(owner, entry.parameter) == entry.grid[1], name
 
 
 def test_a_network_is_trained_on_images_with_the_settings_of_another_folder(data, tmp_path):

@@ -1,0 +1,26 @@
+"""Names of data sets, lists and bounds in words, for the pages that the reports write."""
+
+from collections.abc import Sequence
+
+DATA_SETS = {"ucm_multilabel": "UC Merced (multi-label)", "ml_aid": "ML-AID"}
+
+
+def data_name(folder: str) -> str:
+    """The name that people use for the data set in this folder; an unknown folder keeps its name."""
+    return DATA_SETS.get(folder, folder)
+
+
+def listed(parts: Sequence[str]) -> str:
+    """Join parts as in a sentence: ``a``, ``a and b``, ``a, b and c``."""
+    return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
+
+
+def counted(number: int, noun: str) -> str:
+    """A number and its noun, such as ``1 seed``, ``3 seeds`` or ``2 losses``."""
+    plural = f"{noun}es" if noun.endswith("s") else f"{noun}s"
+    return f"{number} {noun if number == 1 else plural}"
+
+
+def bounds(low: float, high: float, digits: int = 1) -> str:
+    """An interval with signs, such as ``-0.3 to +1.2``."""
+    return f"{low:+.{digits}f} to {high:+.{digits}f}"
