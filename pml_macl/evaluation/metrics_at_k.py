@@ -37,10 +37,12 @@ def functions_at_k(at_k: Sequence[int]) -> dict[str, Callable[[RankedQueries], T
     return {_name(metric, k): partial(function, k=k) for metric, function in _METRICS.items() for k in at_k}
 
 
-def is_at_k(metric: str) -> bool:
-    """Return whether the name is that of a metric at K, such as ``"recall_at_k"`` or ``"recall_at_5"``."""
+def lacks_k(metric: str, at_k: Sequence[int]) -> bool:
+    """Return whether the name is that of a metric at K, such as ``"recall_at_5"``, which needs another ``at_k``."""
     prefix, _, k = metric.rpartition("_")
-    return f"{prefix}_k" in _METRICS and (k == "k" or k.isdecimal())
+    if f"{prefix}_k" not in _METRICS or metric == "precision_at_1":  # PML's precision_at_1 needs no at_k
+        return False
+    return not at_k if k == "k" else k.isdecimal() and int(k) not in at_k
 
 
 def check_at_k(at_k: Sequence[int] | None, k: int | str | None) -> tuple[int, ...]:

@@ -32,7 +32,7 @@ from pml_macl.evaluation.functional.weighted_average_precision import weighted_a
 from pml_macl.evaluation.map_in_threads import map_in_threads, num_torch_threads
 from pml_macl.evaluation.measurement import Measurement, MetricFunction
 from pml_macl.evaluation.metric_accumulator import MetricAccumulator, accumulate
-from pml_macl.evaluation.metrics_at_k import check_at_k, functions_at_k, is_at_k, names_at_k
+from pml_macl.evaluation.metrics_at_k import check_at_k, functions_at_k, lacks_k, names_at_k
 from pml_macl.evaluation.query_chunks import label_set_chunks, query_chunks
 from pml_macl.evaluation.ranked_queries import RankedQueries
 from pml_macl.evaluation.ranker import make_rank_function
@@ -298,7 +298,7 @@ class MultiLabelAccuracyCalculator(AccuracyCalculator):
             if unknown:
                 raise ValueError(
                     f"{name} has {unknown}, which this calculator does not compute; "
-                    f"it has: {', '.join(self.original_function_dict)}{_hint(unknown)}"
+                    f"it has: {', '.join(self.original_function_dict)}{self._hint(unknown)}"
                 )
 
     def requires_knn(self) -> list[str]:
@@ -322,6 +322,14 @@ class MultiLabelAccuracyCalculator(AccuracyCalculator):
         """Replace each name that stands for several metrics by their names."""
         groups = {BY_FREQUENCY: _BY_FREQUENCY_METRICS} | {m: names for m, names in self._names_at_k.items() if names}
         return [name for metric in metrics for name in groups.get(metric, (metric,))]
+
+    def _hint(self, unknown: Sequence[str]) -> str:
+        """Return how to get some of the metrics that this calculator does not compute; empty if there is no advice."""
+        if "anmrr" in unknown and self.k is not None:
+            return "; anmrr is left out because k is given: name it in the constructor's include"
+        if any(lacks_k(metric, self.at_k) for metric in unknown):
+            return "; give the constructor the values of K that you need, for example at_k=(1, 5, 10)"
+        return ""
 
     def _rank_and_measure(
         self, sets: RetrievalSets, functions: Mapping[str, MetricFunction]
@@ -390,15 +398,6 @@ class MultiLabelAccuracyCalculator(AccuracyCalculator):
             means: list[float] = metric.label_means().tolist()
             return means
         return metric.mean_over_labels() if self.avg_of_avgs else metric.mean()
-
-
-def _hint(unknown: Sequence[str]) -> str:
-    """Return how to get some of the metrics that a calculator does not compute."""
-    if "anmrr" in unknown:
-        return "; anmrr is left out because k is given: name it in the constructor's include"
-    if any(map(is_at_k, unknown)):
-        return "; give the constructor the values of K that you need, for example at_k=(1, 5, 10)"
-    return ""
 
 
 def _as_device(device: torch.device | str) -> torch.device:

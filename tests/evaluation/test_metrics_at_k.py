@@ -225,6 +225,15 @@ class TestBadInput:
         with pytest.raises(ValueError, match=r"include has \['recall_at_7'\], .* at_k=\(1, 5, 10\)"):
             MultiLabelAccuracyCalculator(include=("recall_at_7",), at_k=(1, 5))
 
+    @pytest.mark.parametrize(
+        ("name", "at_k"),
+        [("precision_at_1", None), ("recall_at_5", (1, 5)), ("coverage_at_k", (1, 5)), ("anmrr", None)],
+    )
+    def test_metrics_that_the_constructor_left_out_get_no_advice_about_k(self, name, at_k):
+        calculator = MultiLabelAccuracyCalculator(include=("ndcg",), at_k=at_k)
+        with pytest.raises(ValueError, match=r"which this calculator does not compute; it has: ndcg$"):
+            calculator.get_accuracy(torch.rand(4, 2), torch.ones(4, 2), include=(name,))
+
     def test_an_unknown_name_that_looks_similar_gets_no_advice_about_at_k(self):
         with pytest.raises(ValueError, match=r"include has \['ndcg_at_k'\]") as caught:
             MultiLabelAccuracyCalculator(include=("ndcg_at_k",))
