@@ -7,7 +7,7 @@ from statistics import mean, stdev
 from typing import Any
 
 from retrieval_findings import METRICS
-from words import counted
+from words import counted, signed
 
 Runs = list[dict[str, Any]]
 # 97.5 % quantiles of Student's t distribution with 1, 2, ... degrees of freedom; more seeds use the last one.
@@ -60,6 +60,8 @@ def setting_name(question: str, answer: str) -> str:
     """An answer as the page writes it: ``power 0.5`` becomes `` `power=0.5` ``."""
     if answer.startswith("wrong sign, "):
         return f"{setting_name(question, answer.removeprefix('wrong sign, '))}{CONTROL}"
+    if answer == "default":
+        return answer
     if question == "batch size":
         return f"`batch_size={answer}`"
     if question == "negatives":
@@ -103,13 +105,15 @@ def conclusion(effects: list[Effect]) -> str:
     tested = [part for part in effects if not part.is_control]
     lines = []
     for group, title in GROUPS.items():
-        found = [f"{part.name} ({part.difference:+.2f})" for part in tested if part.group == group]
+        found = [f"{part.name} ({signed(part.difference, 2)})" for part in tested if part.group == group]
         found = found[::-1] if group == "hurts" else found
         said = "; ".join(found) or "no setting"
         if group == "unclear" and len(found) > 1:
             said = f"{len(found)} of {counted(len(tested), 'setting')}, from {found[0]} to {found[-1]}"
         lines.append(f"**{title}** ({meaning(group)}): {said}.")
-    controls = [f"{part.name.removesuffix(CONTROL)} ({part.difference:+.2f})" for part in effects if part.is_control]
+    controls = [
+        f"{part.name.removesuffix(CONTROL)} ({signed(part.difference, 2)})" for part in effects if part.is_control
+    ]
     if controls:
         lines.append(f"**Wrong on purpose** (the temperature falls with the label overlap): {'; '.join(controls)}.")
     best = max((part for part in tested if part.group != "unclear"), key=lambda part: part.difference, default=None)

@@ -17,7 +17,7 @@ from ablation_findings import (
 )
 from figures import Theme, add_legend, new_figure, save_figure
 from training import read_runs
-from words import bounds, counted, data_name, listed
+from words import bounds, counted, data_name, listed, signed
 
 Rows = dict[tuple[str, str], Runs]  # by question and answer; the default answers no question
 
@@ -95,7 +95,7 @@ def summary(effects: list[Effect]) -> str:
         interval = ""
         if part.noise is not None:
             interval = bounds(part.difference - part.noise, part.difference + part.noise, 2)
-        cells = [f"{part.difference:+.2f}", interval, *(f"{part.by_data[name]:+.2f}" for name in data)]
+        cells = [signed(part.difference, 2), interval, *(signed(part.by_data[name], 2) for name in data)]
         reading = GROUPS[part.group].lower()
         if part.group == "little":
             reading = "helps a little" if part.difference > 0 else "hurts a little"
@@ -112,7 +112,7 @@ def best_settings(runs: Rows, base: Runs) -> str:
         cells = ["the default", "", ""]
         if change > 0:
             overall = mean(of_all_metrics(runs[best])) - mean(of_all_metrics(base))
-            cells = [f"{best[0]}: {setting_name(*best)}", f"{change:+.2f}", f"{overall:+.2f}"]
+            cells = [f"{best[0]}: {setting_name(*best)}", signed(change, 2), signed(overall, 2)]
         rows.append(f"| {title} | {' | '.join(cells)} |")
     rows += ["", "These settings are the best of many on the same data, so the changes are too optimistic."]
     return "\n".join(rows)
@@ -126,7 +126,7 @@ def table(question: str, rows: dict[str, Runs]) -> str:
         overall = of_all_metrics(runs)
         spread = stdev(overall) if len(overall) > 1 else 0
         cells = [f"{average(runs, metric):.1f}" for metric in METRICS]
-        cells += [f"{mean(overall):.2f} ± {spread:.2f}", f"{mean(overall) - baseline:+.2f}"]
+        cells += [f"{mean(overall):.2f} ± {spread:.2f}", signed(mean(overall) - baseline, 2)]
         lines.append(f"| {setting_name(question, answer)} | {' | '.join(cells)} |")
     return "\n".join(lines)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 from retrieval_losses import LOSSES
-from words import counted, data_name, listed
+from words import counted, data_name, listed, signed
 
 METRICS = {
     "map_any": "mAP, shares a label",
@@ -91,7 +91,7 @@ def verdict(data: str, by_loss: DataRuns, known: Bounds) -> str:
         if known:
             low, high = (known[data, metric, macl, other][side] for side in ("low", "high"))
         group = "ahead" if low > 0 else "behind" if high < 0 else "unclear"
-        groups[group].append((-abs(difference), f"{title} ({difference:+.1f})"))
+        groups[group].append((-abs(difference), f"{title} ({signed(difference)})"))
     said = {group: "; ".join(text for _, text in sorted(found)) for group, found in groups.items() if found}
     ahead = len(groups["ahead"])
     if ahead:
@@ -142,7 +142,7 @@ def last_epoch(data: str, by_loss: DataRuns) -> str:
         )
     return (
         f"**Training length on {data_name(data)}.** The last epoch changes the label mAP on the validation split by "
-        f"{changes[least]:+.1f} ({in_text(least)}) to {changes[most]:+.1f} points ({in_text(most)}). {conclusion}"
+        f"{signed(changes[least])} ({in_text(least)}) to {signed(changes[most])} points ({in_text(most)}). {conclusion}"
     )
 
 
@@ -183,7 +183,9 @@ def edges(runs: Runs, tuned: list[dict[str, Any]]) -> str:
             continue
         gain = by_value[value] - by_value[inner]
         ours, theirs = (mean(mean_of_all(run["metrics"]) for run in runs[data][name]) for name in ("MACL", loss))
-        rows.append(f"| {loss} | {data_name(data)} | {value} | {inner} | {gain:+.2f} | {ours - theirs:+.2f} |")
+        rows.append(
+            f"| {loss} | {data_name(data)} | {value} | {inner} | {signed(gain, 2)} | {signed(ours - theirs, 2)} |"
+        )
         if not loss.startswith("MACL") and 0 <= ours - theirs < gain:
             passing.append(f"{loss} on {data_name(data)}")
     passed = listed(passing) if passing else "no loss that is behind it"

@@ -24,7 +24,7 @@ from retrieval_findings import (
 )
 from retrieval_losses import LOSSES
 from training import read_runs
-from words import bounds, counted, data_name, listed
+from words import bounds, counted, data_name, listed, signed
 
 from pml_macl.evaluation import label_mean_average_precision_by_frequency
 
@@ -188,7 +188,7 @@ def differences(runs: Runs, intervals: list[dict[str, Any]]) -> str:
     for data, by_loss in runs.items():
         for metric, title in METRICS.items():
             macl, other, difference = best_pair(by_loss, metric)
-            row = f"| {data_name(data)} | {title} | {macl} | {other} | {difference:+.1f} |"
+            row = f"| {data_name(data)} | {title} | {macl} | {other} | {signed(difference)} |"
             if known:  # a KeyError here means that comparisons.jsonl belongs to other runs
                 low, high = (100 * known[data, metric, macl, other][side] for side in ("low", "high"))
                 mark = "**" * (low > 0 or high < 0)

@@ -23,4 +23,10 @@ def counted(number: int, noun: str) -> str:
 
 def bounds(low: float, high: float, digits: int = 1) -> str:
     """An interval with signs, such as ``-0.3 to +1.2``."""
+    # A bound of -0.0 keeps its sign, since it tells on which side of 0 the interval ends.
     return f"{low:+.{digits}f} to {high:+.{digits}f}"
+
+
+def signed(value: float, digits: int = 1) -> str:
+    """A difference with its sign; what rounds to 0 is ``+0.0``."""
+    return f"{round(value, digits) + 0.0:+.{digits}f}"

@@ -1,7 +1,7 @@
 """Time and memory of searches with ids, label sets and filters, compared with faiss alone.
 
-    python benchmarks/search.py [--images 100000] [--queries 1000] [--k 10] > table.md
-    python benchmarks/search.py memory [--images 1000000]
+    python benchmarks/search_speed.py [--images 100000] [--queries 1000] [--k 10] > table.md
+    python benchmarks/search_speed.py memory [--images 1000000]
 
 The first command prints a table of times: the search of ``MultiLabelInferenceModel`` and faiss's own search take turns.
 The second indexes a memory-mapped file and prints the largest memory of the process.
