@@ -78,4 +78,4 @@ def cache_key(trunk: nn.Sequential, paths: list[Path], settings: Settings) -> st
     for name, tensor in trunk.state_dict().items():
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return digest.hexdigest()
+    return digest.hexdigest()[:32]

@@ -90,9 +90,8 @@ def load_and_run(settings: Settings, checkpoint: dict[str, Any] | None, started:
         return run(settings, image_splits, classes, checkpoint, started)
     except (OSError, RuntimeError, ValueError, sqlite3.Error) as error:
         traceback.print_exc()
-        reason = (
-            str(error).strip().splitlines()[-1].rstrip(".")
-        )  # before this line torch puts the traceback of a worker
+        # The last line is the message. For an error in a worker, torch puts the traceback of the worker before it.
+        reason = str(error).strip().splitlines()[-1].rstrip(".")
         saved = (settings.output / "checkpoint.pth").exists()
         how = f"continue with: {resume_command(settings.output)}" if saved else "start the run again"
         sys.exit(f"error: the run stopped: {reason}. Fix the problem, then {how}")

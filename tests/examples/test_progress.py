@@ -4,6 +4,7 @@ import warnings
 
 import tqdm
 from progress import tidy_output
+from pytorch_metric_learning.utils.common_functions import LOGGER
 
 
 class Terminal(io.StringIO):
@@ -43,3 +44,11 @@ def test_only_the_known_warning_is_silenced(recwarn):
         warnings.warn("Converting a tensor with requires_grad=True to a scalar may lead to ...", stacklevel=1)
         warnings.warn("another one", UserWarning, stacklevel=1)
     assert [str(warning.message) for warning in recwarn] == ["another one"]
+
+
+def test_only_the_known_message_of_pml_is_silenced(caplog):
+    with tidy_output():
+        LOGGER.warning('optimizers is missing "trunk_optimizer"')
+        LOGGER.warning("another one")
+    LOGGER.warning('optimizers is missing "trunk_optimizer"')
+    assert caplog.messages == ["another one", 'optimizers is missing "trunk_optimizer"']
