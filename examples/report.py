@@ -20,7 +20,9 @@ NAMES = {
     "mean_average_precision": "mAP (shares a label)",
     "mean_average_precision_at_r": "mAP at R (shares a label)",
     "r_precision": "R-precision (shares a label)",
-    "precision_at_1": "precision at 1 (shares a label)",
+    "recall_at_1": "recall at 1 (shares a label)",
+    "recall_at_5": "recall at 5 (shares a label)",
+    "recall_at_10": "recall at 10 (shares a label)",
     "mean_reciprocal_rank": "mean reciprocal rank",
 }
 
@@ -36,7 +38,8 @@ def print_table(result: dict[str, Any]) -> None:
     before, best = result["before"], result["best"]
     print(f"\n{'test split, percent':<32}{'before':>10}{'epoch ' + str(result['best_epoch']):>12}")
     for name, title in NAMES.items():
-        print(f"{title:<32}{100 * before[name]:>10.1f}{100 * best[name]:>12.1f}")
+        if name in before and name in best:  # an older checkpoint may lack a metric
+            print(f"{title:<32}{100 * before[name]:>10.1f}{100 * best[name]:>12.1f}")
 
 
 def draw_curves(folder: Path, losses: dict[str, list], metrics: dict[str, list], best_epoch: int) -> None:

@@ -27,6 +27,7 @@ def main(argv: list[str] | None = None) -> str:
             *(
                 f"| {title} | {' | '.join(cell(runs, name) for runs in results.values())} |"
                 for name, title in NAMES.items()
+                if all(name in run for runs in results.values() for run in runs)  # an older run may lack a metric
             ),
         ]
     )

@@ -52,8 +52,10 @@ METRICS = (
     "mean_average_precision_at_r",
     "r_precision",
     "precision_at_1",
+    "recall_at_k",
     "mean_reciprocal_rank",
 )
+AT_K = (1, 5, 10)
 BEFORE_TRAINING = -1  # PML ignores this epoch when it looks for the best one
 CHECKPOINT_KEYS = ("epoch", "settings", "classes", "num_images", "before", "records", "models", "optimizers")
 
@@ -298,7 +300,7 @@ def make_hooks(settings: Settings, statistics: LabelStatistics) -> tuple[HookCon
         dataloader_num_workers=settings.num_workers,
         data_device=settings.device,
         end_of_testing_hook=hooks.end_of_testing_hook,
-        accuracy_calculator=MultiLabelAccuracyCalculator(METRICS, label_statistics=statistics),
+        accuracy_calculator=MultiLabelAccuracyCalculator(METRICS, label_statistics=statistics, at_k=AT_K),
     )
     tester.reference_split_names["val"] = ["val"]  # PML sets this in a test, which a resume of a finished run lacks
     return hooks, tester

@@ -22,6 +22,21 @@ def test_mean_and_standard_deviation_by_loss(tmp_path):
     assert first == "| label mAP | 10.0 ± 0.0 | 30.0 ± 14.1 | 10.0 ± 0.0 |"
 
 
+def test_a_metric_that_an_older_run_lacks_is_left_out(tmp_path):
+    folders = []
+    for number, names in enumerate([NAMES, [name for name in NAMES if name != "recall_at_5"]]):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        values = dict.fromkeys(names, 0.1)
+        (folder / "metrics.json").write_text(
+            json.dumps({"settings": {"loss": "macl"}, "before": values, "best": values})
+        )
+        folders.append(str(folder))
+    table = summarize.main(folders)
+    assert "recall at 10" in table
+    assert "recall at 5" not in table
+
+
 def test_a_folder_without_a_run(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"metrics\.json"):
         summarize.main([str(tmp_path)])

@@ -60,6 +60,7 @@ def test_everything_is_written(run):
     saved = json.loads((output / "metrics.json").read_text(), parse_constant=pytest.fail)
     assert saved["best"]["ndcg"] == result["best"]["ndcg"]
     assert saved["classes"] == result["classes"]
+    assert saved["best"]["recall_at_1"] == saved["best"]["precision_at_1"] <= saved["best"]["recall_at_10"] <= 1
     assert list((output / "tensorboard").iterdir())
     records = {path.name for path in (output / "records").glob("*.csv")}
     assert {"loss_histories.csv", "metric_loss_MACLLoss.csv", "tuple_miner_LabelOverlapMiner.csv"} <= records
