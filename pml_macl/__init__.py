@@ -14,6 +14,7 @@ from pml_macl.statistics import LabelStatistics
 if TYPE_CHECKING:
     from pml_macl.distances import TemperatureScheduledSimilarity
     from pml_macl.evaluation import MultiLabelAccuracyCalculator
+    from pml_macl.inference import MultiLabelInferenceModel
     from pml_macl.losses import MACLLoss, MultiLabelCrossBatchMemory, MultiLabelLossWrapper
     from pml_macl.miners import LabelOverlapMiner, MultiLabelMinerWrapper
     from pml_macl.reducers import FrequencyWeightedReducer
@@ -28,6 +29,7 @@ __all__ = [
     "MACLLoss",
     "MultiLabelAccuracyCalculator",
     "MultiLabelCrossBatchMemory",
+    "MultiLabelInferenceModel",
     "MultiLabelLossWrapper",
     "MultiLabelMinerWrapper",
     "PairBlock",
@@ -47,6 +49,7 @@ _FOLDERS = {
     "MACLLoss": "losses",
     "MultiLabelAccuracyCalculator": "evaluation",
     "MultiLabelCrossBatchMemory": "losses",
+    "MultiLabelInferenceModel": "inference",
     "MultiLabelLossWrapper": "losses",
     "MultiLabelMinerWrapper": "miners",
     "TemperatureScheduledSimilarity": "distances",

@@ -15,6 +15,7 @@ FOLDERS = {
     "MACLLoss": "losses",
     "MultiLabelAccuracyCalculator": "evaluation",
     "MultiLabelCrossBatchMemory": "losses",
+    "MultiLabelInferenceModel": "inference",
     "MultiLabelLossWrapper": "losses",
     "MultiLabelMinerWrapper": "miners",
     "TemperatureScheduledSimilarity": "distances",
