@@ -1,10 +1,10 @@
-"""What each part of MACL does: one setting changed at a time, on frozen features with a trained head.
+"""Measure what each part of MACL does: change one setting at a time, on frozen features with a trained head.
 
     python benchmarks/ablation.py run --data DIR [DIR ...] --output FOLDER
     python benchmarks/ablation.py report --output FOLDER --page docs/results/ablation.md
 
-DIR is as for retrieval.py. All measurements use the validation split, because defaults are chosen from them. Each run
-adds a line to FOLDER/runs.jsonl; a run that has a line is not repeated.
+retrieval.py describes DIR. All measurements use the validation split, because they serve to choose defaults. Each run
+adds one line to FOLDER/runs.jsonl. To resume an interrupted ablation, repeat the command: it skips finished runs.
 """
 
 import argparse
@@ -33,7 +33,7 @@ DEFAULT = "default"
 
 @dataclass
 class Variant:
-    """Arguments of MACL's parts; everything not given keeps MACL's default."""
+    """Arguments of MACL's parts. What is not given keeps its default."""
 
     distance: dict[str, Any] = field(default_factory=dict)
     reducer: dict[str, Any] = field(default_factory=dict)
@@ -46,10 +46,11 @@ class Variant:
 
 
 def of(part: str, name: str, *values: Any) -> dict[str, Variant]:
+    """One variant for each value of one argument."""
     return {f"{name} {value}": Variant(**{part: {name: value}}) for value in values}
 
 
-# The answers to each question; every question is compared with the default.
+# The variants that answer each question. The report compares each of them with the default.
 QUESTIONS: dict[str, dict[str, Variant]] = {
     "frequency weights": {
         "off": Variant(reducer={"power": 0.0}),
@@ -88,7 +89,7 @@ QUESTIONS: dict[str, dict[str, Variant]] = {
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
-    run = commands.add_parser("run", help="train what is still missing")
+    run = commands.add_parser("run", help="train the variants that runs.jsonl does not have yet")
     run.add_argument("--data", type=Path, nargs="+", required=True, metavar="DIR")
     run.add_argument("--split-column", default="aitlas_split")
     run.add_argument("--ignore-columns", nargs="*", default=["scene"], metavar="NAME")
@@ -96,8 +97,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     run.add_argument("--seeds", type=int, default=3)
     run.add_argument("--epochs", type=int, default=DEFAULTS["head"]["epochs"])
     run.add_argument("--batch-size", type=int, default=DEFAULTS["head"]["batch_size"])
-    report = commands.add_parser("report", help="write tables and pictures of the finished runs")
-    report.add_argument("--page", type=Path, required=True, help="Markdown page; its pictures go beside it")
+    report = commands.add_parser("report", help="write the page of the finished runs")
+    report.add_argument("--page", type=Path, required=True, help="Markdown page; its figures go beside it")
     for command in (run, report):
         command.add_argument("--output", type=Path, required=True, help="folder of runs.jsonl")
     return parser.parse_args(argv)
@@ -116,7 +117,7 @@ def run(settings: Settings, folders: list[Path], questions: list[str]) -> None:
     settings.output.mkdir(parents=True, exist_ok=True)
     data = {folder.resolve().name: load(folder, settings) for folder in folders}
     variants = [(question, name, variant) for question in questions for name, variant in QUESTIONS[question].items()]
-    # Seeds in the outer loop: after an interruption all variants have the same seeds.
+    # Seeds are in the outer loop, so that all variants have the same seeds after an interruption.
     for seed in range(settings.seeds):
         for name, splits in data.items():
             for question, answer, variant in [("", DEFAULT, Variant()), *variants]:
@@ -129,6 +130,7 @@ def run(settings: Settings, folders: list[Path], questions: list[str]) -> None:
 def run_once(
     settings: Settings, splits: dict[str, Any], variant: Variant, seed: int, key: dict[str, Any]
 ) -> dict[str, Any]:
+    """Train and measure one variant with one seed."""
     labels: Tensor = splits["train"].labels
     settings = replace(settings, batch_size=variant.batch_size or settings.batch_size)
     steps = settings.epochs * (len(labels) // settings.batch_size)
@@ -142,9 +144,10 @@ def run_once(
 
 
 def make_loss(variant: Variant, statistics: LabelStatistics, steps: int) -> MACLLoss:
+    """Make the loss of a variant for a run with this number of training steps."""
     schedule = None if variant.schedule is None else variant.schedule(steps)
     distance = TemperatureScheduledSimilarity(schedule=schedule, **variant.distance)
-    if variant.wrong_overlap_scale is not None:  # the negative control: the class refuses it when it is made
+    if variant.wrong_overlap_scale is not None:  # negative control; the constructor would refuse it
         distance.overlap_scale = variant.wrong_overlap_scale
     reducer = FrequencyWeightedReducer(**variant.reducer)
     return MACLLoss(label_statistics=statistics, distance=distance, reducer=reducer, **variant.loss)

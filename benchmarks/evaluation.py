@@ -1,11 +1,11 @@
-"""What evaluation costs: time and peak memory against PML's AccuracyCalculator and torchmetrics.
+"""Measure time and peak memory of evaluation, and compare them with PML's AccuracyCalculator and torchmetrics.
 
-    python benchmarks/evaluation.py compare       # side by side over N, with ratios and a plot
+    python benchmarks/evaluation.py compare       # a table over N with ratios, and a plot
     python benchmarks/evaluation.py scale         # 20,000 x 20,000 with all metrics, 100,000 x 100,000 with k=100
     python benchmarks/evaluation.py approximate   # faiss indices on 100,000 references
 
-Every measurement runs in a fresh process, after a small run that loads and allocates what is needed once. Memory is
-the growth of the resident set to its peak (on a GPU, of the allocated memory). Needs Linux and the package's dev extra.
+Each measurement runs in a fresh process, after a small warm-up run. Memory is the growth of the resident set to its
+peak (on a GPU, the growth of the allocated memory). The script needs Linux and the package's dev extra.
 """
 
 import argparse
@@ -41,12 +41,12 @@ def make_data(num_rows, device, num_classes=17, size=128, seed=0):
 
 
 def share_a_label(labels, other_labels):
-    """Give PML's calculator the relevance that ours has."""
+    """Relevance for PML's calculator: two images are relevant to each other if they share a label."""
     return (labels.bool() & other_labels.bool()).any(dim=-1)
 
 
 def run_pml(embeddings, labels, **settings):
-    """PML's calculator with its own ranking by faiss."""
+    """Evaluate with PML's calculator, which ranks with faiss."""
     calculator = AccuracyCalculator(METRICS, label_comparison_fn=share_a_label, device=embeddings.device, **settings)
     return calculator.get_accuracy(embeddings, labels)
 
@@ -57,10 +57,10 @@ def run_pml_macl(embeddings, labels, include=METRICS, **settings):
 
 
 def run_torchmetrics(embeddings, labels):
-    """The three of the metrics that torchmetrics has; it loops over the queries."""
+    """Evaluate the three metrics that torchmetrics has; torchmetrics loops over the queries."""
     num_rows = len(labels)
     others = ~torch.eye(num_rows, dtype=torch.bool, device=labels.device)
-    scores = (3 - torch.cdist(embeddings, embeddings))[others]  # torchmetrics takes no score below 0 for a hit
+    scores = (3 - torch.cdist(embeddings, embeddings))[others]  # torchmetrics counts a score below 0 as no hit
     relevance = share_a_label(labels[:, None], labels)[others]
     queries = torch.arange(num_rows, device=labels.device).repeat_interleave(num_rows - 1)
     metrics = {
@@ -75,17 +75,17 @@ def run_torchmetrics(embeddings, labels):
 
 @dataclass(frozen=True)
 class Options:
-    """What the command line says.
+    """Options of the command line.
 
     Args:
         sizes: numbers of queries, for :func:`compare`.
         runs: names of ``RUNS``, for :func:`compare`.
         largest: number of references, for :func:`scale` and :func:`approximate`.
         device: "cpu" or "cuda".
-        threads: of torch and faiss; 0 leaves their defaults.
-        repeats: timed runs, of which the fastest counts.
-        output: where :func:`compare` writes its plot, a PNG.
-        lines: where :func:`compare` writes lines of JSON.
+        threads: number of threads of torch and faiss; 0 keeps their defaults.
+        repeats: number of timed runs; the fastest counts.
+        output: PNG file for the plot of :func:`compare`.
+        lines: file for the measurements of :func:`compare`, one line of JSON each.
     """
 
     sizes: Sequence[int]
@@ -102,7 +102,7 @@ RUNS = {"pml": run_pml, "torchmetrics": run_torchmetrics, "pml_macl": run_pml_ma
 
 
 def measure(name, num_rows, device, threads, repeats, settings):
-    """Run in this process: (seconds of the fastest run, peak memory growth in MiB, values)."""
+    """Measure in this process: seconds of the fastest run, growth and total of the peak memory in MiB, and values."""
     if threads:
         torch.set_num_threads(threads)
         faiss.omp_set_num_threads(threads)
@@ -114,19 +114,19 @@ def measure(name, num_rows, device, threads, repeats, settings):
     seconds = []
     for _ in range(repeats):  # timed without the sampling thread
         start = time.perf_counter()
-        run(*data, **settings)  # gives Python floats, so the device has finished
+        run(*data, **settings)  # returns Python floats, so the device has finished
         seconds.append(time.perf_counter() - start)
     return min(seconds), peak.growth, peak.total, values
 
 
 def in_fresh_process(*args):
-    """What measure returns, measured in a process of its own."""
+    """Call :func:`measure` in a fresh process."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(measure, args)
 
 
 def compare(options: Options) -> None:
-    """Table of times and memory over N, and their ratios to ours."""
+    """Print times and memory over N, and their ratios to those of this package."""
     print(f"{', '.join(METRICS)}; 17 labels, 128 dimensions, {options.device}; fastest of {options.repeats}")
     print(f"{'N':>7} {'':14} {'seconds':>9} {'ratio':>7} {'MiB':>7} {'ratio':>7}  largest difference of a value")
     costs = {name: [] for name in options.runs}
@@ -163,7 +163,7 @@ def plot(sizes, costs, path):
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
-    for axis, column, title in ((axes[0], 0, "time in s"), (axes[1], 1, "peak memory growth in MiB")):
+    for axis, column, title in ((axes[0], 0, "time [s]"), (axes[1], 1, "peak memory growth [MiB]")):
         for name, points in costs.items():
             axis.loglog(sizes, [point[column] for point in points], marker="o", label=name)
         axis.set(xlabel="queries = references", title=title)
@@ -175,9 +175,9 @@ def plot(sizes, costs, path):
 
 
 def scale(options: Options) -> None:
-    """Large reference sets."""
+    """Measure large reference sets."""
     everything, four = {"include": ()}, {"k": 100}
-    print(f"{'N':>7} {'':24} {'seconds':>9} {'MiB growth':>11} {'MiB in all':>11}")
+    print(f"{'N':>7} {'':24} {'seconds':>9} {'MiB growth':>11} {'MiB total':>11}")
     for num_rows, title, settings in (
         (20_000, "all metrics", everything),
         (100_000, "all metrics for k=100", everything | four),
@@ -192,7 +192,7 @@ def scale(options: Options) -> None:
 
 
 def approximate(options: Options) -> None:
-    """What faiss indices cost in recall and save in time, 2,000 queries against 100,000 references, k = 100."""
+    """Measure recall and time of faiss indices: 2,000 queries against 100,000 references, k = 100."""
     if options.threads:
         torch.set_num_threads(options.threads)
         faiss.omp_set_num_threads(options.threads)
@@ -223,7 +223,7 @@ def approximate(options: Options) -> None:
 
 
 class Search:
-    """A knn_func that keeps what it found and how long it took."""
+    """A ``knn_func`` that keeps the indices it found and its duration."""
 
     def __call__(self, query, k, reference, ref_includes_query=False):
         start = time.perf_counter()
@@ -233,7 +233,7 @@ class Search:
 
 
 class Exact(Search):
-    """What the calculator does without knn_func, in chunks of 64 queries."""
+    """The calculator's own search without ``knn_func``, in chunks of 64 queries."""
 
     def __init__(self, reference):
         self.ranker = Ranker(reference)
@@ -243,7 +243,7 @@ class Exact(Search):
 
 
 class Filled(Search):
-    """PML's FaissKNN on an index that keeps its references from call to call."""
+    """PML's ``FaissKNN`` on an index that keeps its references between calls."""
 
     def __init__(self, index, reference):
         index.add(reference.cpu().numpy())
@@ -255,7 +255,7 @@ class Filled(Search):
 
 
 def trained_ivf(reference, nprobe):
-    """Inverted file of 1024 cells, nprobe of which are searched."""
+    """Inverted file with 1024 cells; a search visits ``nprobe`` of them."""
     index = faiss.index_factory(reference.shape[1], "IVF1024,Flat")
     index.train(reference.cpu().numpy())
     index.nprobe = nprobe
@@ -270,21 +270,23 @@ def hnsw(size, ef_search):
 
 
 def main():
-    """Parse the command line and run one of the three."""
+    """Parse the command line and run one of the three measurements."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("compare", "scale", "approximate"))
-    parser.add_argument("--sizes", type=int, nargs="+", default=[500, 1000, 2000, 3000], help="N, for compare")
-    parser.add_argument("--runs", nargs="+", choices=list(RUNS), default=list(RUNS), help="contenders, for compare")
-    parser.add_argument("--largest", type=int, default=100_000, help="references, for scale and approximate")
+    parser.add_argument(
+        "--sizes", type=int, nargs="+", default=[500, 1000, 2000, 3000], help="numbers of queries, for compare"
+    )
+    parser.add_argument("--runs", nargs="+", choices=list(RUNS), default=list(RUNS), help="libraries to compare")
+    parser.add_argument("--largest", type=int, default=100_000, help="number of references, for scale and approximate")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
-    parser.add_argument("--threads", type=int, default=0, help="of torch and faiss; 0 leaves their defaults")
+    parser.add_argument("--threads", type=int, default=0, help="threads of torch and faiss; 0 keeps their defaults")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--output", type=Path, help="where compare writes its plot, a PNG")
-    parser.add_argument("--lines", type=Path, help="where compare writes lines of JSON")
+    parser.add_argument("--output", type=Path, help="PNG file for the plot of compare")
+    parser.add_argument("--lines", type=Path, help="file for the measurements of compare, one line of JSON each")
     given = vars(parser.parse_args())
     what, options = given.pop("what"), Options(**given)
     if "pml_macl" not in options.runs:
-        parser.error("--runs needs pml_macl, which the others are compared with")
+        parser.error("--runs must include pml_macl, because the ratios are those to pml_macl; add it")
     {"compare": compare, "scale": scale, "approximate": approximate}[what](options)
 
 

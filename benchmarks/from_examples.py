@@ -1,7 +1,7 @@
-"""What the benchmarks take from examples/: data sets, networks, and the loss and the miner of train.py.
+"""Functions that the benchmarks import from examples/: data sets, networks, and the loss and the miner of train.py.
 
-A script finds modules in its own folder only, so this module adds ``examples`` to the import path. The other benchmarks
-import these names from here.
+Python finds the modules beside a script, but not those of ``examples``. This module adds that folder to the import
+path, and the other benchmarks import from this module.
 """
 
 import sys

@@ -1,11 +1,11 @@
-"""What the losses cost, forward and backward, against losses of PML and a floor, interleaved in one process.
+"""Measure time and memory of the losses, forward and backward, and compare them with PML's losses and a floor.
 
     python benchmarks/loss.py run --output benchmarks/results/loss.jsonl
     python benchmarks/loss.py report --output benchmarks/results/loss.jsonl --page docs/results/performance.md
 
-The floor is what any contrastive loss must do: normalise, multiply once, take a log-sum-exp, go backward. Memory banks
-are compared with the same loss on references. Times are medians of losses that take turns; memory is the growth of the
-resident set to its peak in a fresh process (on a GPU, of the allocated memory).
+The floor is the least that a contrastive loss does: normalise, one matrix product, log-sum-exp, backward. Memory banks
+are compared with the same loss and references. Times are medians; the losses take turns in one process. Memory is the
+growth of the resident set to its peak in a fresh process (on a GPU, the growth of the allocated memory).
 """
 
 import argparse
@@ -57,7 +57,7 @@ WITH_MEMORY = (FLOOR, SUPCON, MACL, BY_LABEL, *BANKS.values(), STATS, TRAIN)
 
 
 def contenders(case: Case, device: str) -> tuple[Tensor, dict[str, Callable[[Tensor], object]]]:
-    """Embeddings, and the losses and parts to measure by name: functions of a leaf that holds the embeddings."""
+    """The embeddings, and the losses and parts to measure: functions of a leaf tensor with the embeddings, by name."""
     generator = torch.Generator().manual_seed(0)
 
     def multi_hot(rows: int) -> Tensor:
@@ -107,7 +107,7 @@ def contenders(case: Case, device: str) -> tuple[Tensor, dict[str, Callable[[Ten
         found[TRAIN] = lambda leaf: train_loss(leaf, labels, train_miner(leaf, labels))
     if max(case.rows, case.references) <= 2048:
         found[MULTI_SIMILARITY] = of_classes(pml_losses.MultiSimilarityLoss())
-        if case.rows <= 128:  # it lays out every positive pair against every negative pair: 30 GB for 512 rows
+        if case.rows <= 128:  # it compares each positive pair with each negative pair: 30 GB for 512 rows
             found[NTXENT] = of_classes(pml_losses.NTXentLoss())
         found[REFERENCE_ENGINE] = of_labels(make_macl(engine="reference"))
         found |= {name: of_labels(make(label_statistics=statistics)) for name, make in BASELINES.items()}
@@ -148,10 +148,10 @@ def memory_growth(case: Case, name: str, device: str) -> float:
 
 
 def measure(case: Case, device: str, repeats: int) -> list[dict]:
-    """One line per contender."""
+    """Measure all losses and parts of a case: one line for each."""
     embeddings, found = contenders(case, device)
     times: dict[str, list[float]] = {name: [] for name in found}
-    # What is compared most closely takes turns by itself: the others would leave their caches and memory behind.
+    # The losses with a memory column take turns among themselves, undisturbed by caches and memory of the others.
     closely = [name for name in found if name in WITH_MEMORY]
     for group in (closely, [name for name in found if name not in WITH_MEMORY]):
         for _ in range(repeats + 1):
@@ -168,7 +168,7 @@ def measure(case: Case, device: str, repeats: int) -> list[dict]:
 
 
 def run(output: Path, device: str, repeats: int, largest: int) -> None:
-    """Measure every case with at most ``largest`` rows or references, and write the lines."""
+    """Measure all cases with at most ``largest`` rows and references, and write the lines."""
     output.parent.mkdir(parents=True, exist_ok=True)
     lines = []
     for case in CASES:
@@ -187,17 +187,19 @@ def run(output: Path, device: str, repeats: int, largest: int) -> None:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Run or report."""
+    """Run the command ``run`` or ``report``."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
-    runner = commands.add_parser("run", help="measure; print times and their ratios to PML SupCon and to the floor")
+    runner = commands.add_parser("run", help="measure, and print times and their ratios to PML SupCon and to the floor")
     runner.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     runner.add_argument("--repeats", type=int, default=15)
-    runner.add_argument("--largest", type=int, default=65536, help="leave out cases with more rows or references")
-    report = commands.add_parser("report", help="write the page and its picture")
+    runner.add_argument("--largest", type=int, default=65536, help="skip cases with more rows or references")
+    report = commands.add_parser("report", help="write the page and its figures")
     report.add_argument("--page", type=Path, required=True)
     for command in (runner, report):
-        command.add_argument("--output", type=Path, required=True, help="lines of JSON")
+        command.add_argument(
+            "--output", type=Path, required=True, help="file of the measurements, one line of JSON each"
+        )
     args = parser.parse_args(argv)
     if args.command == "run":
         run(args.output, args.device, args.repeats, args.largest)

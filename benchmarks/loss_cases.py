@@ -1,4 +1,4 @@
-"""Sizes that the loss benchmark measures, and the names of what it measures there."""
+"""Sizes at which the loss benchmark measures, and names of the losses and parts that it measures."""
 
 from dataclasses import dataclass
 
@@ -6,7 +6,7 @@ from pml_macl import losses
 
 FLOOR, SUPCON = "floor", "PML SupCon"
 MACL, BY_LABEL = "MACL", "MACL, label weights"
-# The loss with the references as ref_emb, and the same loss in a memory bank of as many rows.
+# From a loss with references as ref_emb to the same loss with a memory bank of as many rows.
 BANKS = {MACL: "MACL, memory bank", BY_LABEL: "MACL, label weights, memory bank"}
 STATS, TRAIN = "MACL, collect_stats", "examples/train.py"
 REFERENCE_ENGINE = "MACL, reference engine"
@@ -26,7 +26,7 @@ PARTS = (MINER, HARD_MINER, STATISTICS, SAMPLER)
 
 @dataclass(frozen=True)
 class Case:
-    """Sizes of one measurement; 0 references are the batch itself."""
+    """Sizes of one measurement. With 0 references, the batch is compared with itself."""
 
     rows: int = 512
     references: int = 0
@@ -40,5 +40,5 @@ CASES = (
     *(Case(size=size) for size in (64, 512)),
     *(Case(classes=classes) for classes in (80, 1000)),
 )
-TRAIN_CASES = (Case(128), Case(512))  # examples/train.py has batches of 128 unless told otherwise
+TRAIN_CASES = (Case(128), Case(512))  # 128 is the default batch size of examples/train.py
 PARTS_CASES = (Case(512), Case(2048))

@@ -1,4 +1,4 @@
-"""Peak memory of a piece of code."""
+"""Measure the peak memory of a block of code."""
 
 import resource
 import threading
@@ -10,9 +10,10 @@ MIB = 2**20
 
 
 class PeakMemory:
-    """Resident memory of this process, sampled every few milliseconds: the peak and its growth, in MiB.
+    """Context manager that samples the resident memory of this process every 2 ms.
 
-    On a GPU the growth is that of the memory that torch has allocated there.
+    After the block, ``total`` is the peak and ``growth`` its growth, in MiB. On a GPU, ``growth`` is that of the memory
+    that torch allocated there.
     """
 
     def __init__(self, device="cpu"):

@@ -1,4 +1,4 @@
-"""The data and the networks of each protocol: a head on frozen features, or the whole network on images."""
+"""Load the data and make the networks of each protocol: a head on frozen features, or the whole network."""
 
 import sys
 from pathlib import Path
@@ -17,7 +17,7 @@ FEATURES = "features_efficientnet_lite0.npz"
 
 
 class CachedImages(Dataset):
-    """Images kept in memory as bytes, (N, 3, S, S); items are floats in [0, 1], flipped and turned with ``augment``."""
+    """Images in memory, uint8 of shape (N, 3, S, S). Items are floats in [0, 1]; ``augment`` flips and turns them."""
 
     def __init__(self, images: Tensor, labels: Tensor, augment: bool) -> None:
         self.images, self.labels, self.augment = images, labels, augment
@@ -31,7 +31,7 @@ class CachedImages(Dataset):
 
 
 def load(folder: Path, settings: Settings) -> dict[str, Split]:
-    """The splits of a data set: features for the protocol head, images for finetune."""
+    """Load the splits of a data set: features for the protocol "head", images for "finetune"."""
     try:
         table = read_label_table(folder / "labels.csv", settings.split_column, settings.ignore_columns)
         if settings.protocol == "finetune":
@@ -42,6 +42,7 @@ def load(folder: Path, settings: Settings) -> dict[str, Split]:
 
 
 def split_rows(table: LabelTable, inputs: Tensor, augment: str | None = None) -> dict[str, Split]:
+    """Split the inputs and their labels by the split column of the table."""
     rows, splits = np.array(table.splits), {}
     for name in SPLITS:
         mask = torch.from_numpy(rows == name)
@@ -54,6 +55,7 @@ def split_rows(table: LabelTable, inputs: Tensor, augment: str | None = None) ->
 
 
 def load_images(folder: Path, settings: Settings) -> Tensor:
+    """Load and resize all images of a data set: uint8 of shape (N, 3, S, S)."""
     from torchvision.transforms import v2
 
     size = (settings.image_size, settings.image_size)
@@ -68,7 +70,7 @@ def load_images(folder: Path, settings: Settings) -> Tensor:
 
 
 def load_features(folder: Path, table: LabelTable, settings: Settings) -> Tensor:
-    """The features beside the label table; without them, those that are extracted and kept in the output folder."""
+    """Load the features beside the label table, or extract them once and keep them in the output folder."""
     given, kept = folder / FEATURES, settings.output / f"{folder.resolve().name}-{FEATURES}"
     if not given.is_file() and not kept.is_file():
         backbone, _ = make_backbone("efficientnet-lite0", pretrained=True)
@@ -78,14 +80,16 @@ def load_features(folder: Path, table: LabelTable, settings: Settings) -> Tensor
     path = given if given.is_file() else kept
     features = np.load(path, allow_pickle=False)["X"]
     if len(features) != len(table.ids):
-        raise ValueError(f"{path} has {len(features)} rows of features but {folder}/labels.csv has {len(table.ids)}")
+        raise ValueError(
+            f"{path} must have one row per image of {folder}/labels.csv ({len(table.ids)}), got {len(features)}"
+        )
     return torch.from_numpy(features).float()
 
 
 def make_models(settings: Settings, splits: dict[str, Split]) -> tuple[dict[str, nn.Module], dict]:
-    """Trunk and embedder, and their optimizers, under the names of PML's trainers.
+    """Make trunk, embedder and their optimizers, under the names that PML's trainers expect.
 
-    The trunk learns at a third of the head's rate where it has pretrained weights, which large steps would undo.
+    A pretrained trunk has a third of the head's learning rate, because large steps would undo its weights.
     """
     if settings.protocol == "head":
         trunk, num_features = nn.Identity(), splits["train"].dataset[0][0].numel()

@@ -1,16 +1,17 @@
-"""MACL against the baselines and PML's losses, on frozen features or with the whole network trained.
+"""Compare MACL with the baselines and PML's losses, on frozen features or with the whole network trained.
 
     python benchmarks/retrieval.py run --data DIR [DIR ...] --output FOLDER
     python benchmarks/retrieval.py run --protocol finetune --tuned FOLDER --data DIR [DIR ...] --output OTHER
     python benchmarks/retrieval.py compare --output FOLDER
     python benchmarks/retrieval.py report --output FOLDER --page docs/results/frozen.md
 
-Each DIR holds labels.csv (an image id, a column that says train, val or test, and one 0/1 column per class) and the
-folder images. It may hold features_efficientnet_lite0.npz (X: one row per image, in the order of the table); without
-this file the benchmark extracts the features and keeps them in the output folder. Every loss is tuned on the validation
-split over the same number of settings, or takes the setting that was tuned in another folder. It is then trained anew
-with each seed and measured on the test split. Each run adds a line to FOLDER/runs.jsonl; a run that has a line is not
-repeated, so the same command resumes a benchmark that was stopped.
+Each DIR contains labels.csv (an image id, a column with train, val or test, and one 0/1 column per class) and a folder
+named images. It may contain features_efficientnet_lite0.npz (X: one row per image, in the order of the table). Without
+this file, the benchmark extracts the features and keeps them in the output folder.
+
+The benchmark tunes one setting of each loss on the validation split, over four values; --tuned takes the settings from
+another folder instead. It then trains each loss with each seed and measures it on the test split. Each run adds one
+line to FOLDER/runs.jsonl. To resume an interrupted benchmark, repeat the command: it skips finished runs.
 """
 
 import argparse
@@ -31,20 +32,20 @@ from pml_macl import LabelStatistics
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
-    run = commands.add_parser("run", help="tune and train what is still missing")
+    run = commands.add_parser("run", help="tune and train the losses that runs.jsonl does not have yet")
     run.add_argument("--data", type=Path, nargs="+", required=True, metavar="DIR")
     run.add_argument("--split-column", default="aitlas_split")
     run.add_argument("--ignore-columns", nargs="*", default=["scene"], metavar="NAME")
     run.add_argument("--losses", nargs="+", choices=LOSSES, default=list(LOSSES), metavar="LOSS")
     run.add_argument("--protocol", choices=DEFAULTS, default="head")
-    run.add_argument("--tuned", type=Path, metavar="FOLDER", help="take the tuned settings of this benchmark's output")
-    run.add_argument("--backbone", choices=BACKBONES, default="efficientnet-lite0", help="of finetune")
+    run.add_argument("--tuned", type=Path, metavar="FOLDER", help="take the tuned settings from this output folder")
+    run.add_argument("--backbone", choices=BACKBONES, default="efficientnet-lite0", help="for --protocol finetune")
     run.add_argument("--pretrained", action=argparse.BooleanOptionalAction, default=True)
     for name, value in DEFAULTS["head"].items():
-        run.add_argument(f"--{name.replace('_', '-')}", type=type(value), help="the protocol's own unless given")
-    report = commands.add_parser("report", help="write tables and pictures of the finished runs")
-    report.add_argument("--page", type=Path, required=True, help="Markdown page; its pictures go beside it")
-    compare = commands.add_parser("compare", help="write confidence intervals of MACL's differences, for the report")
+        run.add_argument(f"--{name.replace('_', '-')}", type=type(value), help="default: the value of the protocol")
+    report = commands.add_parser("report", help="write the page of the finished runs")
+    report.add_argument("--page", type=Path, required=True, help="Markdown page; its figures go beside it")
+    compare = commands.add_parser("compare", help="compute confidence intervals of MACL's differences, for the report")
     for command in (run, compare, report):
         command.add_argument("--output", type=Path, required=True, help="folder of runs.jsonl")
     return parser.parse_args(argv)
@@ -61,7 +62,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def run(settings: Settings, folders: list[Path], losses: list[str], tuned: Path | None) -> None:
-    """Tune the losses, unless they were tuned in another folder; then train and measure them with each seed."""
+    """Tune the losses unless ``tuned`` is a folder that has their settings; then train and measure with each seed."""
     settings.output.mkdir(parents=True, exist_ok=True)
     data = {folder.resolve().name: load(folder, settings) for folder in folders}
     if tuned is None:
@@ -69,7 +70,7 @@ def run(settings: Settings, folders: list[Path], losses: list[str], tuned: Path 
             for loss in losses:
                 for value in LOSSES[loss].grid:
                     run_once(settings, name, splits, "tune", loss, value, seed=1000)
-    # Seeds in the outer loop: after an interruption all losses have the same seeds.
+    # Seeds are in the outer loop, so that all losses have the same seeds after an interruption.
     for seed in range(settings.seeds):
         for name, splits in data.items():
             for loss in losses:
@@ -81,7 +82,10 @@ def best_value(folder: Path, data: str, loss: str) -> float:
     """The setting with the best mean of all metrics on the validation split."""
     runs = [r for r in read_runs(folder) if (r["stage"], r["data"], r["loss"]) == ("tune", data, loss)]
     if not runs:
-        sys.exit(f"error: {folder}/runs.jsonl has no tuned setting of {loss} on {data}; tune it there first")
+        sys.exit(
+            f"error: {folder}/runs.jsonl has no tuned setting of {loss} on {data}; run the benchmark with this output "
+            "folder and without --tuned first"
+        )
     best = max(runs, key=lambda run: sum(run["metrics"].values()))
     return best["value"]
 
@@ -95,7 +99,7 @@ def run_once(
     value: float,
     seed: int,
 ) -> None:
-    """Train and measure, unless runs.jsonl has this run."""
+    """Train and measure one loss with one seed, unless runs.jsonl has this run."""
     key = {"data": data, "stage": stage, "loss": loss, "value": value, "seed": seed}
     if is_finished(settings.output, key):
         return

@@ -1,7 +1,7 @@
-"""Count the batches with a positive pair of each of the rarest labels, shuffled and with the LabelBalancedSampler.
+"""Count the batches with a positive pair of each of the rarest labels, with and without LabelBalancedSampler.
 
-Without arguments this counts on synthetic scenes. For your own images it needs their label table only (an id column,
-then one 0/1 column per class):
+Without arguments, the script counts on synthetic scenes. For your own images, it needs only their label table (an id
+column, then one 0/1 column per class):
 
     python benchmarks/sampler_coverage.py --labels FILE --ignore-columns scene --split-column split --split train
 """
@@ -23,17 +23,17 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--labels", type=Path, help="label table (default: synthetic scenes)")
-    add("--split-column", help="column that names the split of each image")
+    add("--split-column", help="column with the split of each image")
     add("--split", help="count on this split only")
-    add("--ignore-columns", nargs="*", default=[], metavar="NAME", help="columns that are no classes")
+    add("--ignore-columns", nargs="*", default=[], metavar="NAME", help="columns that are not classes")
     add("--batch-size", type=int, default=64)
-    add("--labels-per-batch", type=int, help="labels that a batch is balanced over (default: as many as fit)")
+    add("--labels-per-batch", type=int, help="labels to balance in each batch (default: as many as fit)")
     add("--rarest", type=int, default=5, metavar="K", help="show the K rarest labels")
-    add("--passes", type=int, default=20, help="passes to average over")
+    add("--passes", type=int, default=20, help="number of passes; the table shows their mean")
     add("--seed", type=int, default=0)
     args = parser.parse_args(argv)
     if (args.split is None) != (args.split_column is None):
-        parser.error("--split and --split-column go together")
+        parser.error("--split and --split-column must be given together; add the missing one")
     return args
 
 
@@ -54,9 +54,10 @@ def main(argv: list[str] | None = None) -> dict[str, list[float]]:
     counts = labels.sum(dim=0)
     rarest = [index for index in counts.argsort(stable=True).tolist() if counts[index] > 1][: args.rarest]
     print(
-        f"{len(labels)} images, {len(classes)} labels, {labels.sum(dim=1).float().mean():.2f} labels an image, "
+        f"{len(labels)} images, {len(classes)} labels, {labels.sum(dim=1).float().mean():.2f} labels per image, "
         f"batches of {args.batch_size} balanced over {samplers['balanced'].labels_per_batch} labels\n"
-        f"batches with a positive pair of the label, mean of {args.passes} passes; last row: different images a pass\n"
+        f"share of batches with a positive pair of the label, mean of {args.passes} passes\n"
+        "last row: share of the images that a pass visits\n"
     )
     columns = {name: count(sampler, labels, rarest, args.batch_size, args.passes) for name, sampler in samplers.items()}
     width = max(len(classes[index]) for index in rarest)
@@ -71,7 +72,7 @@ def main(argv: list[str] | None = None) -> dict[str, list[float]]:
 def load_labels(
     path: Path | None, split_column: str | None, split: str | None, ignore_columns: list[str]
 ) -> tuple[Tensor, list[str]]:
-    """Labels and their names: of one split or of all images, or of synthetic scenes without a path."""
+    """The labels and their names, of one split or of all images; without a path, those of synthetic scenes."""
     if path is None:
         scenes = SyntheticScenes(2000)
         return scenes.labels, scenes.classes
@@ -80,12 +81,12 @@ def load_labels(
         return table.labels, table.classes
     chosen = torch.tensor([name == split for name in table.splits])
     if not chosen.any():
-        raise ValueError(f"no image of the split {split!r}; there are {sorted(set(table.splits))}")
+        raise ValueError(f"--split must be one of {sorted(set(table.splits))}, got {split!r}, which no image has")
     return table.labels[chosen], table.classes
 
 
 def count(sampler: Sampler[int], labels: Tensor, rarest: list[int], batch_size: int, num_passes: int) -> Tensor:
-    """Share of batches in which two images carry the label, for each of the rarest; then share of the images seen."""
+    """Share of batches in which two images have the label, for each of the rarest; then share of the images visited."""
     passes = [list(BatchSampler(sampler, batch_size, drop_last=True)) for _ in range(num_passes)]
     seen = torch.tensor([len({index for batch in batches for index in batch}) for batches in passes])
     held = torch.stack([labels[batch][:, rarest].sum(dim=0) for batches in passes for batch in batches])

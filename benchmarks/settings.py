@@ -1,11 +1,11 @@
-"""Settings of a run of the retrieval benchmark or of the ablation: all but its loss, miner, sampler and seed."""
+"""Settings that all runs of a retrieval benchmark or an ablation share."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-# Defaults of each protocol. lr is the head's; seeds, epochs and image size limit how long everything takes.
+# Defaults of each protocol. Seeds, epochs and image size are small, because everything runs on a CPU.
 DEFAULTS = {
     "head": {"seeds": 5, "epochs": 20, "batch_size": 128, "lr": 1e-3, "dropout": 0.5, "image_size": 128},
     "finetune": {"seeds": 3, "epochs": 4, "batch_size": 64, "lr": 1e-3, "dropout": 0.0, "image_size": 96},
@@ -16,20 +16,20 @@ RECORDED["finetune"] = (*RECORDED["head"], "image_size", "backbone", "pretrained
 
 @dataclass(frozen=True)
 class Settings:
-    """Where a benchmark writes, how it reads a data set, and how it trains.
+    """Where a benchmark writes its runs, how it reads a data set, and how it trains.
 
     Args:
         output: folder of ``runs.jsonl``, the records and extracted features.
-        protocol: a key of ``DEFAULTS``: "head" trains a head on frozen features, "finetune" the whole network.
+        protocol: "head" trains a head on frozen features, "finetune" trains the whole network.
         seeds: number of seeds.
         epochs: epochs of each run, without early stopping.
         batch_size: images per batch.
         lr: learning rate of the head.
-        dropout: before the last layer of the head, in [0, 1).
-        image_size: side in pixels.
+        dropout: probability of dropout before the last layer of the head, in [0, 1).
+        image_size: side of the square images in pixels.
         backbone: a name of ``from_examples.BACKBONES``; protocol "finetune" only.
         pretrained: whether the backbone starts from ImageNet weights.
-        split_column: column of the label table that says train, val or test.
+        split_column: column of the label table with train, val or test.
         ignore_columns: columns of the label table that are not classes.
     """
 
@@ -48,7 +48,7 @@ class Settings:
 
     @classmethod
     def of_protocol(cls, protocol: str, given: Mapping[str, Any]) -> "Settings":
-        """The defaults of a protocol, overridden by what a command line gives.
+        """The defaults of a protocol, with the values that a command line changes.
 
         Args:
             protocol: a key of ``DEFAULTS``.
@@ -59,5 +59,5 @@ class Settings:
         return cls(**{**DEFAULTS[protocol], **chosen, "protocol": protocol})
 
     def recorded(self) -> dict[str, Any]:
-        """The settings that a line of ``runs.jsonl`` holds."""
+        """The settings that each line of ``runs.jsonl`` contains."""
         return {name: getattr(self, name) for name in RECORDED[self.protocol]}

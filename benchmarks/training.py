@@ -1,4 +1,4 @@
-"""One run of the retrieval benchmark or of the ablation: train, measure, and write its line."""
+"""Train and measure one run of the retrieval benchmark or of the ablation, and write its line."""
 
 import json
 import platform
@@ -29,28 +29,31 @@ KEYS = ("data", "stage", "loss", "value", "question", "answer", "seed")
 
 
 def read_runs(folder: Path) -> list[dict[str, Any]]:
+    """The lines of ``runs.jsonl``; an empty list without the file."""
     path = folder / "runs.jsonl"
     return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
 
 
 def is_finished(folder: Path, key: dict[str, Any]) -> bool:
-    """Whether runs.jsonl has a run of this key."""
+    """Whether ``runs.jsonl`` has a run with all values of this key."""
     return any(all(run[name] == part for name, part in key.items()) for run in read_runs(folder))
 
 
 def records_folder(folder: Path, key: dict[str, Any]) -> Path:
-    """Where a run's records and embeddings are, by what comes first in its line: names, values, seed."""
+    """The folder for the records and embeddings of a run, named after the values of its key."""
     parts = [str(key[name]) for name in KEYS if name in key]
     return folder / "records" / "-".join(parts).replace(" ", "_")
 
 
 def append_run(folder: Path, run: dict[str, Any]) -> None:
+    """Add a line to ``runs.jsonl`` and print it."""
     with (folder / "runs.jsonl").open("a") as file:
         file.write(json.dumps(run) + "\n")
     print(*(part for part in run.values() if isinstance(part, str | int | float)), run["metrics"], flush=True)
 
 
 def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that affect the results."""
     packages = (torch, pytorch_metric_learning, pml_macl)
     return {"python": platform.python_version(), **{package.__name__: package.__version__ for package in packages}}
 
@@ -65,11 +68,11 @@ def train_and_measure(
     records: Path,
     sampler: Sampler | None = None,
 ) -> dict[str, Any]:
-    """Train a network of the protocol from a seed, and measure it on a split.
+    """Train a network of the protocol from a seed, and measure it on the split ``measured``.
 
     Returns:
         The metrics, the average precision per label, the label counts of the training split, the label mAP on the
-        validation split after each epoch, the seconds that it took and the settings.
+        validation split after each epoch, the duration in seconds, and the settings.
     """
     started = time.perf_counter()
     torch.manual_seed(seed)
@@ -115,7 +118,7 @@ def train_and_measure(
 
 
 def measure(embeddings: Tensor, labels: Tensor, statistics: LabelStatistics) -> dict[str, Any]:
-    """The metrics of the results page, leave-one-out on a split; NaN of a label without queries becomes null."""
+    """The metrics of the results page; each image of a split is a query for all others. NaN per label becomes None."""
 
     def value(metric: str, **options: Any) -> Any:
         calculator = MultiLabelAccuracyCalculator((metric,), label_statistics=statistics, **options)

@@ -7,7 +7,7 @@ from pml_macl.datasets import SyntheticScenes
 
 @pytest.fixture
 def data(tmp_path):
-    """Eighty scenes with random features that know a little of the labels."""
+    """Eighty scenes with random features that depend on the labels."""
     folder = tmp_path / "scenes"
     folder.mkdir()
     labels = SyntheticScenes(80, seed=4).labels.numpy()

@@ -37,7 +37,7 @@ def test_runs_are_written_once_and_reported(data, tmp_path):
     assert [(run["seed"], run["answer"]) for run in runs] == [(seed, name) for seed in range(2) for name in answers]
     ablation.main(command)
     assert read_runs(output) == runs
-    # One run of the last answer is lost: it is not compared with others that have all theirs.
+    # The report omits the last answer, because one of its runs is missing.
     kept = [json.dumps(run) for run in runs[:-1]]
     (output / "runs.jsonl").write_text("\n".join(kept) + "\n")
     ablation.main(["report", "--output", str(output), "--page", str(page)])

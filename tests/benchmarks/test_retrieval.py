@@ -31,7 +31,7 @@ def test_runs_are_written_once_and_reported(data, tmp_path):
     for run in runs[8:]:
         tuned = [r for r in runs[:8] if r["loss"] == run["loss"]]
         assert run["value"] == max(tuned, key=lambda r: sum(r["metrics"].values()))["value"]
-    # The second line is lost, as if the benchmark had been stopped: that run alone is made again.
+    # Without the second line, as after an interruption, the benchmark repeats only that run.
     (output / "runs.jsonl").write_text("\n".join(lines[:1] + lines[2:]) + "\n")
     retrieval.main(command)
     again = [json.loads(line) for line in (output / "runs.jsonl").read_text().splitlines()]
@@ -175,7 +175,7 @@ def test_the_tuned_parameters_have_the_names_of_the_arguments():
 
 
 def test_a_network_is_trained_on_images_with_the_settings_of_another_folder(data, tmp_path):
-    """Protocol finetune on tiny images; and features that are not given are extracted once."""
+    """The protocol "finetune" trains on tiny images. The protocol "head" extracts missing features once."""
     (data / "images").mkdir()
     scenes = SyntheticScenes(80, seed=4)
     for row in range(len(scenes)):

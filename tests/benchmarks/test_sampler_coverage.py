@@ -30,10 +30,10 @@ def test_the_rarest_label_has_a_pair_in_each_balanced_batch(table, capsys):
 def test_bad_command_lines(table, capsys):
     with pytest.raises(SystemExit, match="no label table"):
         sampler_coverage.main(["--labels", "nowhere.csv"])
-    with pytest.raises(SystemExit, match="no image of the split 'val'"):
+    with pytest.raises(SystemExit, match=r"--split must be one of \['test', 'train'\], got 'val'"):
         sampler_coverage.main(["--labels", str(table), "--split-column", "part", "--split", "val"])
     with pytest.raises(SystemExit, match="batch_size must be at most 120"):
         sampler_coverage.main(["--labels", str(table), "--ignore-columns", "part", "--batch-size", "500"])
     with pytest.raises(SystemExit):
         sampler_coverage.main(["--split", "train"])
-    assert "--split and --split-column go together" in capsys.readouterr().err
+    assert "--split and --split-column must be given together" in capsys.readouterr().err
