@@ -240,11 +240,11 @@ def test_the_page_repeats_the_figures_of_the_ablation():
     measured_header, measured = markdown_rows(docs / "results" / "ablation.md", "## Sampler")
     header, shown = markdown_rows(docs / "parts" / "label_balanced_sampler.md", "lowered every metric")
     column_of = {name: measured_header.index(name.replace("mean of all metrics", "mean")) for name in header[1:]}
-    for name, answer in (("shuffled", "default"), ("label-balanced", "label-balanced")):
+    for name, answer in (("shuffled", "default"), ("label-balanced", "`LabelBalancedSampler`")):
         expected = [measured[answer][column].split(" ")[0] for column in column_of.values()]
         assert shown[name][1:] == expected
     seven = range(1, 8)
-    assert all(float(measured["label-balanced"][i]) < float(measured["default"][i]) for i in seven)
+    assert all(float(measured["`LabelBalancedSampler`"][i]) < float(measured["default"][i]) for i in seven)
 
 
 def good_labels():
