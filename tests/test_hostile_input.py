@@ -286,12 +286,12 @@ BAD_CALLS = {
     "memory: size as float": BadCall(
         lambda w: MultiLabelCrossBatchMemory(MACLLoss(), 4, 3, 8.0), TypeError, ("memory_size", "integer", "8.0")
     ),
-    "memory: one class a row": BadCall(
+    "memory: one class per row": BadCall(
         lambda w: MultiLabelCrossBatchMemory(pml_losses.TripletMarginLoss(), 4, 3),
         ValueError,
         ("loss", "TripletMarginLoss", "wrap it in MultiLabelLossWrapper"),
     ),
-    "memory: miner of one class a row": BadCall(
+    "memory: miner of one class per row": BadCall(
         lambda w: MultiLabelCrossBatchMemory(MACLLoss(), 4, 3, miner=pml_miners.BatchHardMiner()),
         ValueError,
         ("miner", "BatchHardMiner", "wrap it in MultiLabelMinerWrapper"),

@@ -80,7 +80,7 @@ class TestMultipleLosses:
 
 
 class TestTwoViewsOfAnImage:
-    """PML's SelfSupervisedLoss makes one class an image, so label sets go to the loss itself, in one of two ways."""
+    """PML's SelfSupervisedLoss makes one class per image, so label sets go to the loss itself, in one of two ways."""
 
     def test_pml_refuses_the_losses_by_name(self):
         for loss in (MACLLoss(), MultiLabelLossWrapper(pml_losses.ContrastiveLoss())):
