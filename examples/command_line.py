@@ -98,6 +98,11 @@ def device(text: str) -> torch.device:
         raise argparse.ArgumentTypeError(f"must be a device of torch, such as cpu or cuda:0, got {text!r}") from error
 
 
+def check_device(device: torch.device) -> None:
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"--device {device} needs a GPU, and torch finds none; use --device cpu")
+
+
 DEFAULTS = {
     "dataset": "synthetic",
     "images": None,

@@ -1,4 +1,4 @@
-"""The table and the figures of a finished run."""
+"""The tables and the figures of train.py and evaluate.py."""
 
 import json
 from pathlib import Path
@@ -33,13 +33,12 @@ def save_json(path: Path, result: dict[str, Any]) -> None:
     path.write_text(json.dumps(defined, indent=2) + "\n")
 
 
-def print_table(result: dict[str, Any]) -> None:
-    """Metrics on the test split before training and at the best epoch, in percent."""
-    before, best = result["before"], result["best"]
-    print(f"\n{'test split, percent':<32}{'before':>10}{'epoch ' + str(result['best_epoch']):>12}")
+def print_table(images: str, columns: dict[str, dict[str, Any]]) -> None:
+    """Print one column of metrics per entry of ``columns``, in percent; ``images`` says on which images."""
+    print(f"\n{images + ', percent':<30}" + "".join(f"{heading:>12}" for heading in columns))
     for name, title in NAMES.items():
-        if name in before and name in best:  # an older checkpoint may lack a metric
-            print(f"{title:<32}{100 * before[name]:>10.1f}{100 * best[name]:>12.1f}")
+        if all(name in metrics for metrics in columns.values()):  # an older checkpoint may lack a metric
+            print(f"{title:<30}" + "".join(f"{100 * metrics[name]:>12.1f}" for metrics in columns.values()))
 
 
 def draw_curves(folder: Path, losses: dict[str, list], metrics: dict[str, list], best_epoch: int) -> None:
@@ -54,19 +53,29 @@ def draw_curves(folder: Path, losses: dict[str, list], metrics: dict[str, list],
     figure.savefig(folder / "training_curves.png", dpi=150)
 
 
-def draw_labels(folder: Path, result: dict[str, Any], statistics: LabelStatistics) -> None:
+def draw_labels(
+    folder: Path,
+    average_precision: dict[str, list[float]],
+    statistics: LabelStatistics,
+    classes: list[str],
+    images: str,
+) -> None:
     """Draw the average precision of each label, ordered by its frequency in the training split."""
-    runs = {name: result[name]["label_average_precision"] for name in ("before", "best")}
-    figure = plot_label_average_precision(
-        runs, statistics.counts.cpu(), result["classes"], "Average precision per label, test split"
-    )
+    title = f"Average precision per label, {images}"
+    figure = plot_label_average_precision(average_precision, statistics.counts.cpu(), classes, title)
     figure.savefig(folder / "label_average_precision.png", dpi=150)
 
 
 def draw_grid(
-    folder: Path, dataset: Any, labels: Tensor, embeddings: Tensor, statistics: LabelStatistics, classes: list[str]
+    folder: Path,
+    dataset: Any,
+    labels: Tensor,
+    embeddings: Tensor,
+    statistics: LabelStatistics,
+    classes: list[str],
+    images: str,
 ) -> None:
-    """Draw five queries with their five nearest images. Each query carries one of the rarest labels of the split."""
+    """Draw five queries with their five nearest images. Each query carries one of the rarest labels."""
     queries: list[int] = []
     for label in statistics.counts.cpu().argsort().tolist():
         carriers = [row for row in labels[:, label].nonzero().flatten().tolist() if row not in queries]
@@ -81,6 +90,6 @@ def draw_grid(
         [[dataset[row][0] for row in found] for found in nearest.tolist()],
         labels[nearest],
         classes,
-        "Queries with a rare label and their nearest images, test split",
+        f"Queries with a rare label and their nearest images, {images}",
     )
     figure.savefig(folder / "retrieval_grid.png", dpi=150)

@@ -23,7 +23,7 @@ from typing import Any
 import pytorch_metric_learning
 import torch
 from checkpoint import load_file, save_file
-from command_line import Settings, new_settings, parse_args, resume_command, resumed_settings
+from command_line import Settings, check_device, new_settings, parse_args, resume_command, resumed_settings
 from data import Split, load_splits
 from feature_cache import cached_features
 from models import load_run, make_model, read_run, save_run
@@ -32,30 +32,17 @@ from pytorch_metric_learning.trainers import MetricLossOnly
 from pytorch_metric_learning.utils.logging_presets import HookContainer, get_record_keeper
 from records import copy_records, restore_records
 from report import CURVES, draw_curves, draw_grid, draw_labels, print_table, save_json
+from retrieval_metrics import PRIMARY_METRIC, make_calculator, measure
 from torch import nn
 
 import pml_macl
 from pml_macl import LabelStatistics
 from pml_macl.distances import TemperatureScheduledSimilarity
-from pml_macl.evaluation import MultiLabelAccuracyCalculator
 from pml_macl.losses import MACLLoss, MultiLabelContrastiveLoss, SupConAnyLoss
 from pml_macl.miners import LabelOverlapMiner
 from pml_macl.reducers import FrequencyWeightedReducer
 from pml_macl.testers import MultiLabelEmbeddingSpaceTester
 
-PRIMARY_METRIC = "label_mean_average_precision"
-METRICS = (
-    PRIMARY_METRIC,
-    "label_mean_average_precision_tail",
-    "ndcg",
-    "mean_average_precision",
-    "mean_average_precision_at_r",
-    "r_precision",
-    "precision_at_1",
-    "recall_at_k",
-    "mean_reciprocal_rank",
-)
-AT_K = (1, 5, 10)
 BEFORE_TRAINING = -1  # PML ignores this epoch when it looks for the best one
 CHECKPOINT_KEYS = ("epoch", "settings", "classes", "num_images", "before", "records", "models", "optimizers")
 
@@ -168,9 +155,11 @@ def run(
     embeddings, labels = tester.get_all_embeddings(splits["test"].dataset, models["trunk"], models["embedder"])
     history = hooks.get_accuracy_history(tester, "val", metrics=list(CURVES))
     draw_curves(settings.output, hooks.get_loss_history(), history, best_epoch)
-    draw_labels(settings.output, result, statistics)
-    draw_grid(settings.output, image_splits["test"].dataset, labels.cpu().bool(), embeddings.cpu(), statistics, classes)
-    print_table(result)
+    average_precision = {name: result[name]["label_average_precision"] for name in ("before", "best")}
+    draw_labels(settings.output, average_precision, statistics, classes, "test split")
+    images = image_splits["test"].dataset
+    draw_grid(settings.output, images, labels.cpu().bool(), embeddings.cpu(), statistics, classes, "test split")
+    print_table("test split", {"before": before, f"epoch {best_epoch}": result["best"]})
     print(f"\n{result['seconds']:.0f} s. Records, checkpoints, metrics.json and figures are in {settings.output}")
     return result
 
@@ -196,11 +185,6 @@ def find_checkpoint(given: dict[str, Any]) -> dict[str, Any] | None:
     if folder is not None and (folder / "best.pth").exists():
         raise ValueError(f"{folder} already holds the model of a run (best.pth); choose another --output")
     return None
-
-
-def check_device(device: torch.device) -> None:
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"--device {device} needs a GPU, and torch finds none; use --device cpu")
 
 
 def check_sizes(
@@ -300,7 +284,7 @@ def make_hooks(settings: Settings, statistics: LabelStatistics) -> tuple[HookCon
         dataloader_num_workers=settings.num_workers,
         data_device=settings.device,
         end_of_testing_hook=hooks.end_of_testing_hook,
-        accuracy_calculator=MultiLabelAccuracyCalculator(METRICS, label_statistics=statistics, at_k=AT_K),
+        accuracy_calculator=make_calculator(statistics),
     )
     tester.reference_split_names["val"] = ["val"]  # PML sets this in a test, which a resume of a finished run lacks
     return hooks, tester
@@ -350,12 +334,7 @@ def train(
 def evaluate(tester: MultiLabelEmbeddingSpaceTester, split: Split, models: dict[str, nn.Module]) -> dict[str, Any]:
     """Every metric on a split; each image is a query against the other images."""
     embeddings, labels = tester.get_all_embeddings(split.dataset, models["trunk"], models["embedder"])
-    metrics = tester.accuracy_calculator.get_accuracy(embeddings, labels)
-    for name, threshold in (("jaccard_50", 0.5), ("exact", 1.0)):
-        graded = MultiLabelAccuracyCalculator(("mean_average_precision",), relevance_threshold=threshold)
-        metrics[f"mean_average_precision_{name}"] = graded.get_accuracy(embeddings, labels)["mean_average_precision"]
-    by_label = MultiLabelAccuracyCalculator((PRIMARY_METRIC,), return_per_class=True)
-    return {**metrics, "label_average_precision": by_label.get_accuracy(embeddings, labels)[PRIMARY_METRIC]}
+    return measure(tester.accuracy_calculator, embeddings, labels)
 
 
 if __name__ == "__main__":
