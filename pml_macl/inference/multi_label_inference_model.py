@@ -169,12 +169,19 @@ class MultiLabelInferenceModel(InferenceModel):
             ValueError: the index is empty, has no labels to filter by, or an argument does not fit it.
         """
         distances, positions = self._nearest(query, k, having, lacking, query_ids, batch_size)
-        counts = (positions >= 0).sum(axis=1).tolist()
-        found, rows = torch.from_numpy(distances), torch.from_numpy(positions)
+        counts, rows = (positions >= 0).sum(axis=1).tolist(), torch.from_numpy(positions)
+        found = torch.from_numpy(distances).unbind()
+        labels = [None] * len(rows) if self.labels is None else self.labels[rows.clamp(min=0)].unbind()
         results = []
         for row, (count, where) in enumerate(zip(counts, positions.tolist(), strict=True)):
-            labels = None if self.labels is None else self.labels[rows[row, :count]]
-            results.append(SearchResults([self.entries.ids[i] for i in where[:count]], found[row, :count], labels))
+            label_sets = labels[row]
+            results.append(
+                SearchResults(
+                    [self.entries.ids[i] for i in where[:count]],
+                    found[row][:count],
+                    None if label_sets is None else label_sets[:count],
+                )
+            )
         return results
 
     def predict_labels(
