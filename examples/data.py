@@ -1,8 +1,10 @@
 """The data sets of the examples, split into train, val and test."""
 
-from collections.abc import Sequence
+import argparse
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from command_line import Settings
@@ -81,6 +83,24 @@ def load_csv(settings: Settings) -> tuple[dict[str, Split], list[str]]:
         subset = Subset(dataset(transforms[name]), rows.tolist())
         splits[name] = Split(subset, everything.labels[rows], [everything.paths[row] for row in rows.tolist()])
     return splits, everything.classes
+
+
+def load_archive(args: argparse.Namespace, transform: Callable[[Any], Tensor], classes: list[str]) -> Split:
+    """All images that ``--images`` and ``--labels`` name; their classes must be those of a run."""
+    dataset = MultiLabelImageDataset(
+        args.images,
+        args.labels,
+        ignore_columns=args.ignore_columns,
+        transform=transform,
+        id_column=args.id_column,
+    )
+    if dataset.classes != classes:
+        raise ValueError(
+            f"--labels must have the classes of the run, {classes}, got {dataset.classes}; use the same columns in the "
+            "same order, and name other columns in --ignore-columns"
+        )
+    dataset.check_images()
+    return Split(dataset, dataset.labels, dataset.paths)
 
 
 def random_flip(image: Tensor) -> Tensor:

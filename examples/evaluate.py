@@ -27,7 +27,7 @@ import numpy as np
 import torch
 from checkpoint import load_file
 from command_line import Settings, at_least_1, check_device, device, resumed_settings
-from data import Split, load_splits
+from data import Split, load_archive, load_splits
 from models import load_run, read_run
 from progress import tidy_output
 from report import draw_grid, draw_labels, print_table, save_json
@@ -35,7 +35,6 @@ from retrieval_metrics import make_calculator, measure
 from torch import Tensor
 
 from pml_macl import LabelStatistics
-from pml_macl.datasets import MultiLabelImageDataset
 from pml_macl.datasets.label_table import read_label_table
 from pml_macl.labels import check_labels
 from pml_macl.testers import MultiLabelEmbeddingSpaceTester
@@ -169,24 +168,6 @@ def load_test_split(settings: Settings, checkpoint: dict[str, Any]) -> Split:
             "table, or evaluate all images with --images and --labels"
         )
     return splits["test"]
-
-
-def load_archive(args: argparse.Namespace, transform: Any, classes: list[str]) -> Split:
-    """All images of the archive that the command line names."""
-    dataset = MultiLabelImageDataset(
-        args.images,
-        args.labels,
-        ignore_columns=args.ignore_columns,
-        transform=transform,
-        id_column=args.id_column,
-    )
-    if dataset.classes != classes:
-        raise ValueError(
-            f"--labels must have the classes of the run, {classes}, got {dataset.classes}; use the same columns in the "
-            "same order, and name other columns in --ignore-columns"
-        )
-    dataset.check_images()
-    return Split(dataset, dataset.labels, dataset.paths)
 
 
 def load_embeddings(option: str, file: Path) -> Tensor:

@@ -12,20 +12,22 @@ import json
 import shutil
 import sys
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import torch
+from data import load_archive
 from models import load_run
 from result_page import Found, result_page
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from pml_macl.datasets import MultiLabelImageDataset, SyntheticScenes
+from pml_macl.datasets import SyntheticScenes
 from pml_macl.datasets.image_files import load_image
+from pml_macl.datasets.image_matching import EXTENSIONS
 from pml_macl.inference import MultiLabelInferenceModel, SearchResults
 
-SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff")
 SURE = 0.5  # score from which a predicted label counts as a label of the query
 
 
@@ -104,17 +106,13 @@ def index(args: argparse.Namespace) -> None:
     network, transform, classes = load_run(args.run, args.device)
     images = args.images.resolve()
     if args.labels is None:
-        paths = sorted(path for path in images.rglob("*") if path.suffix.lower() in SUFFIXES)
+        paths = sorted(path for path in images.rglob("*") if path.suffix.lower() in EXTENSIONS)
         dataset: Dataset[Any] = ImageFiles(paths, transform)
     else:
-        labelled = MultiLabelImageDataset(images, args.labels, ignore_columns=args.ignore_columns, transform=transform)
-        if labelled.classes != classes:
-            raise ValueError(
-                f"--labels has the classes {labelled.classes}, the run has {classes}; use the same columns"
-            )
-        paths, dataset = labelled.paths, labelled
+        archive = load_archive(args, transform, classes)
+        paths, dataset = list(archive.paths), archive.dataset
     if not paths:
-        raise ValueError(f"--images {images} holds no image ({', '.join(SUFFIXES)})")
+        raise ValueError(f"--images {images} holds no image ({', '.join(EXTENSIONS)})")
     model = MultiLabelInferenceModel(network.trunk, network.embedder, classes, data_device=args.device)
     model.index(dataset, ids=[path.resolve().relative_to(images).as_posix() for path in paths])
     args.index.mkdir(parents=True, exist_ok=True)
@@ -175,7 +173,7 @@ def write_images(scenes: SyntheticScenes, folder: Path) -> None:
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, default=Path("runs/search-demo"), help="folder of the demonstration")
+    parser.add_argument("--output", type=Path, help="folder of the demonstration (default: runs/search-<time>)")
     parser.set_defaults(command=None)
     commands = parser.add_subparsers(metavar="{index,query}")
     shared = argparse.ArgumentParser(add_help=False)
@@ -186,6 +184,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add.add_argument("--run", type=Path, required=True, help="output folder of train.py")
     add.add_argument("--images", type=Path, required=True, metavar="DIR", help="image folder")
     add.add_argument("--labels", type=Path, metavar="FILE", help="label table, for filters and predicted labels")
+    add.add_argument("--id-column", metavar="NAME", help="column of the image ids (default: the first column)")
     add.add_argument("--ignore-columns", nargs="*", default=[], metavar="NAME", help="columns that are not classes")
     ask = commands.add_parser("query", parents=[shared], help="find the images that are nearest to an image")
     ask.set_defaults(command=query)
@@ -201,7 +200,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     try:
         if args.command is None:
-            demonstrate(args.output)
+            demonstrate(args.output or Path("runs") / f"search-{datetime.now():%Y%m%d-%H%M%S}")
         else:
             args.command(args)
     except (ImportError, OSError, ValueError) as error:

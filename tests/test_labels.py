@@ -89,7 +89,7 @@ def test_reference_labels_are_checked_too():
 
 
 def test_the_advice_of_the_messages_works():
-    binarizer = pytest.importorskip("sklearn.preprocessing").MultiLabelBinarizer
+    binarizer = pytest.importorskip("sklearn.preprocessing", reason="the advice names scikit-learn").MultiLabelBinarizer
     for rows in ([["ship", "water"], ["ship"]], [[0, 2], [0]]):
         assert check_labels(torch.as_tensor(binarizer().fit_transform(rows))).tolist() == [[True, True], [True, False]]
     assert check_labels(torch.tensor([[-1, 1]]) > 0).tolist() == [[False, True]]

@@ -2,9 +2,9 @@
 
 import json
 import os
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -101,12 +101,12 @@ class LabelledIndex:
             raise ValueError(f"embeddings must have the size {index.d} as in the index, got {vectors.shape[1]}")
         first = self.keys[-1] + 1 if len(self) else 0
         keys = np.arange(first, first + len(vectors))
+        if labels is not None:
+            labels = labels.cpu() if self.labels is None else torch.cat([self.labels, labels.cpu()])
         if takes_keys(index):
             index.add_with_ids(vectors, keys)
         else:
             index.add(vectors)
-        if labels is not None:
-            labels = labels.cpu() if self.labels is None else torch.cat([self.labels, labels.cpu()])
         self.knn_func.index, self.labels, self._on_gpu = index, labels, None
         self.ids += new_ids
         self._key_of.update(zip(new_ids, keys.tolist(), strict=True))
@@ -193,21 +193,25 @@ class LabelledIndex:
             raise ValueError("the index is empty; call index() before save()")
         if folder.exists() and (not folder.is_dir() or {path.name for path in folder.iterdir()} - set(FILES)):
             raise ValueError(f"folder {folder} holds something other than an index; choose another or a new one")
-        # A reader sees the old index or the new one, also if writing is interrupted.
-        new, old = folder.with_name(f"{folder.name}.new"), folder.with_name(f"{folder.name}.old")
-        for leftover in (new, old):
-            shutil.rmtree(leftover, ignore_errors=True)
-        new.mkdir(parents=True)
-        import_faiss().write_index(self.knn_func.index, os.fspath(new / "index.faiss"))
-        np.save(new / "keys.npy", self.keys)
-        if self.labels is not None:
-            np.save(new / "labels.npy", self.labels.numpy())
         content = {"format": FORMAT, "classes": classes, "next_id": self.next_id, "ids": self.ids}
-        (new / "index.json").write_text(json.dumps(content), encoding="utf-8")
-        if folder.exists():
-            folder.rename(old)
-        new.rename(folder)
-        shutil.rmtree(old, ignore_errors=True)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        # The old index stays until the new one is complete.
+        with TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as work:
+            new, old = Path(work, "new"), Path(work, "old")
+            new.mkdir()
+            import_faiss().write_index(self.knn_func.index, os.fspath(new / "index.faiss"))
+            np.save(new / "keys.npy", self.keys)
+            if self.labels is not None:
+                np.save(new / "labels.npy", self.labels.numpy())
+            (new / "index.json").write_text(json.dumps(content), encoding="utf-8")
+            if folder.exists():
+                folder.rename(old)
+            try:
+                new.rename(folder)
+            except BaseException:
+                if old.exists():
+                    old.rename(folder)
+                raise
 
     def load(self, folder: Path) -> list[str] | None:
         """Read what :meth:`save` wrote; returns the class names."""

@@ -212,15 +212,14 @@ class MultiLabelInferenceModel(InferenceModel):
             ValueError: the index is empty or has no labels, or its inner products are no distances because embeddings
                 are not normalised.
         """
-        if len(self) and self.labels is None:
-            raise ValueError("predict_labels needs labels; pass them to index()")
         found, positions = self._nearest(query, k, (), (), query_ids, batch_size)
+        if self.labels is None:
+            raise ValueError("predict_labels needs labels; pass them to index()")
         rows, distances = torch.from_numpy(positions), self._euclidean(torch.from_numpy(found))
         weights = torch.where(distances == 0, torch.inf, 1 / distances)
         exact = weights.isinf().any(dim=1, keepdim=True)
         weights = torch.where(exact, weights.isinf().float(), weights).masked_fill(rows < 0, 0)
         weights /= weights.sum(dim=1, keepdim=True).clamp(min=torch.finfo(weights.dtype).tiny)
-        assert self.labels is not None  # for the type checker; _nearest raises on an empty index
         return torch.bmm(weights[:, None], self.labels[rows].float())[:, 0]
 
     def save(self, folder: str | Path) -> None:

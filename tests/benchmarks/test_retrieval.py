@@ -1,4 +1,5 @@
 import json
+import re
 from pathlib import Path
 
 import ablation
@@ -221,3 +222,16 @@ def test_bootstrap_is_paired():
     low, high = np.quantile(bootstrap(values + noise, values), (0.025, 0.975))
     assert low < noise.mean() < high
     assert 0.5 < (high - low) / (2 * 1.96 * (noise.mean(dim=0).var() / 50 + noise.mean(dim=1).var() / 4) ** 0.5) < 1.6
+
+
+def test_home_says_what_the_results_page_says():
+    """The lead on rare labels and its interval; on ML-AID the interval includes 0."""
+    home = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "results" / "fine_tuned.md").read_text(encoding="utf-8")
+    rows = re.findall(
+        r"^\| (\S+).* \| label mAP, rarest third \| .* \| (\S+) \| (\S+) to (\S+) \|$", page, re.MULTILINE
+    )
+    (_, lead, low, high), (_, _, other_low, other_high) = (tuple(v.strip("*+") for v in row) for row in rows)
+    assert f"is {lead} points above the best" in home.replace("\n", " ")
+    assert f"from {low} to {high}" in home
+    assert float(other_low) < 0 < float(other_high)

@@ -13,6 +13,7 @@ from archives import write_archive
 from report import NAMES
 from retrieval_metrics import METRICS
 
+from pml_macl.datasets import MultiLabelImageDataset
 from pml_macl.evaluation import MultiLabelAccuracyCalculator
 
 CPU = ("--device", "cpu")
@@ -97,7 +98,7 @@ def test_another_archive_needs_no_image_of_the_run(archive, run, tmp_path):
     assert result["num_queries"] == 30
     settings, statistics, _ = evaluate.load_checkpoint(run, torch.device("cpu"))
     network, transform, _ = evaluate.load_run(run)
-    dataset = evaluate.MultiLabelImageDataset(
+    dataset = MultiLabelImageDataset(
         other / "images", other / "labels.csv", ignore_columns=["part"], transform=transform
     )
     with torch.no_grad():

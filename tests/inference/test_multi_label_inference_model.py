@@ -285,6 +285,19 @@ def test_a_folder_with_other_files_is_not_replaced(model, tmp_path):
     assert (tmp_path / "thesis.txt").read_text() == "mine"
 
 
+def test_a_failing_save_keeps_the_old_index_and_its_neighbours(archive, model, tmp_path, monkeypatch):
+    for name in ("index.old", "index.new"):
+        (tmp_path / name).mkdir()
+    model.save(tmp_path / "index")
+    model.remove(NAMES[:1])
+    monkeypatch.setattr(module.np, "save", lambda *args: (_ for _ in ()).throw(OSError("no space left on device")))
+    with pytest.raises(OSError, match="no space left"):
+        model.save(tmp_path / "index")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["index", "index.new", "index.old"]
+    model.load(tmp_path / "index")
+    assert model.ids == NAMES
+
+
 def test_other_classes_are_refused(model, tmp_path):
     model.save(tmp_path / "index")
     other = MultiLabelInferenceModel(torch.nn.Identity(), classes=["a", "b", "c", "d"])
