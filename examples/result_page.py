@@ -9,15 +9,17 @@ from pathlib import Path
 
 from PIL import Image
 
+from pml_macl.datasets.image_files import load_image
+
 THUMBNAIL = 256  # longest side in pixels
+TINY = 64
 STYLE = """
 :root { color-scheme: light dark; font-family: system-ui, sans-serif; }
 body { max-width: 70rem; margin: 1rem auto; padding: 0 1rem; }
 ol { display: grid; grid-template-columns: repeat(auto-fill, minmax(10rem, 1fr)); gap: 1rem; padding: 0; }
 li { list-style: none; }
 figure { margin: 0; }
-img { width: 100%; max-width: 16rem; aspect-ratio: 1; object-fit: contain; image-rendering: auto; background: #8883; }
-img.small { image-rendering: pixelated; }
+img { width: 100%; max-width: 16rem; aspect-ratio: 1; object-fit: contain; background: #8883; }
 figcaption { font-size: 0.85rem; overflow-wrap: anywhere; }
 .label { display: inline-block; border: 1px solid #8888; border-radius: 0.6rem; padding: 0 0.4rem; margin: 0.1rem; }
 .shared { background: #2a78; border-color: #2a7; font-weight: 600; }
@@ -84,12 +86,17 @@ def figure(found: Found, position: int, query_labels: Sequence[str]) -> str:
 
 def picture(path: Path) -> str:
     """The HTML of a thumbnail, with the image's bytes inside."""
-    with Image.open(path) as image:
-        size = max(image.size)
-        thumbnail = image.convert("RGB")
-    thumbnail.thumbnail((THUMBNAIL, THUMBNAIL))
     content = io.BytesIO()
-    thumbnail.save(content, "PNG" if size <= 64 else "JPEG", quality=85)
-    kind = "png" if size <= 64 else "jpeg"
-    source = f"data:image/{kind};base64,{base64.b64encode(content.getvalue()).decode()}"
-    return f'<img class="{"small" if size <= 64 else ""}" src="{source}" alt="{html.escape(path.name)}">'
+    thumbnail(path).save(content, "PNG")
+    source = f"data:image/png;base64,{base64.b64encode(content.getvalue()).decode()}"
+    return f'<img src="{source}" alt="{html.escape(path.name)}">'
+
+
+def thumbnail(path: Path) -> Image.Image:
+    """The image with its longest side at ``THUMBNAIL`` pixels or below; a tiny image is enlarged without blur."""
+    image = load_image(path)
+    if max(image.size) <= TINY:
+        factor = THUMBNAIL // max(image.size)
+        return image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
+    image.thumbnail((THUMBNAIL, THUMBNAIL))
+    return image

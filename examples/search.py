@@ -5,6 +5,7 @@ in about a minute on two cores. For your own images:
 
     python examples/search.py index --run RUN --images DIR [--labels FILE] --index FOLDER
     python examples/search.py query --index FOLDER --image FILE [--having LABEL ...] [--page result.html]
+    python examples/search.py serve --index FOLDER
 """
 
 import argparse
@@ -17,18 +18,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from archive import Archive
 from data import load_archive
 from models import load_run
-from result_page import Found, result_page
+from result_page import result_page
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from pml_macl.datasets import SyntheticScenes
 from pml_macl.datasets.image_files import load_image
 from pml_macl.datasets.image_matching import EXTENSIONS
-from pml_macl.inference import MultiLabelInferenceModel, SearchResults
-
-SURE = 0.5  # score from which a predicted label counts as a label of the query
+from pml_macl.inference import MultiLabelInferenceModel
 
 
 class ImageFiles(Dataset[Tensor]):
@@ -42,63 +42,6 @@ class ImageFiles(Dataset[Tensor]):
 
     def __getitem__(self, index: int) -> Tensor:
         return self.transform(load_image(self.paths[index]))
-
-
-class Archive:
-    """An indexed folder of images: what ``index`` writes and ``query`` reads.
-
-    Args:
-        folder: the index folder. It holds ``index`` (faiss's index, ids, label sets), ``best.pth`` (the networks) and
-            ``archive.json`` (where the images are), so that it needs no other file but the images.
-        device: where to put the networks.
-    """
-
-    def __init__(self, folder: Path, device: torch.device | str = "cpu") -> None:
-        if not (folder / "archive.json").is_file():
-            raise ValueError(f"--index {folder} holds no index; make one with: search.py index --index {folder} ...")
-        network, self.transform, self.classes = load_run(folder, device)
-        self.images = Path(json.loads((folder / "archive.json").read_text(encoding="utf-8"))["images"])
-        self.model = MultiLabelInferenceModel(network.trunk, network.embedder, self.classes, data_device=device)
-        self.model.load(folder / "index")
-
-    def search(self, image: Path, k: int, having: list[str], lacking: list[str]) -> tuple[list[Found], Tensor | None]:
-        """The nearest images of an image file, and the (C,) scores of its labels if the archive has labels.
-
-        An image of the archive leaves itself out.
-        """
-        query = self.transform(load_image(image))[None]
-        own = self.id_of(image)
-        query_ids = None if own is None else [own]
-        (results,) = self.model.search(query, k, having, lacking, query_ids)
-        scores = None if self.model.labels is None else self.model.predict_labels(query, query_ids=query_ids)[0]
-        return self.found(results), scores
-
-    def found(self, results: SearchResults) -> list[Found]:
-        """Results with image files and label names in place of ids and columns."""
-        rows = [None] * len(results) if results.labels is None else results.labels
-        return [
-            Found(self.images / str(name), distance, self.names(row))
-            for name, distance, row in zip(results.ids, results.distances.tolist(), rows, strict=True)
-        ]
-
-    def names(self, row: Tensor | None) -> list[str]:
-        """Label names of a (C,) label set; none without labels."""
-        columns = [] if row is None else row.nonzero().flatten().tolist()
-        return [self.classes[column] for column in columns]
-
-    def id_of(self, image: Path) -> str | None:
-        """The id of an image file, or None if it is not in the archive."""
-        try:
-            name = image.resolve().relative_to(self.images).as_posix()
-        except ValueError:
-            return None
-        return name if name in self.model else None
-
-    def labels_of(self, image: Path) -> list[str]:
-        """Label names of an image of the archive."""
-        if self.model.labels is None:
-            return []
-        return self.names(self.model.labels[self.model.ids.index(self.id_of(image))])
 
 
 def index(args: argparse.Namespace) -> None:
@@ -125,25 +68,27 @@ def index(args: argparse.Namespace) -> None:
 def query(args: argparse.Namespace) -> None:
     """Print the nearest images of an image file, and write a page if asked."""
     archive = Archive(args.index, args.device)
-    results, scores = archive.search(args.image, args.k, args.having, args.lacking)
-    predicted = []
-    if scores is not None:
-        best = [column for column in scores.argsort(descending=True)[:5].tolist() if scores[column] > 0]
-        predicted = [(archive.classes[column], float(scores[column])) for column in best]
-        print("predicted labels:", ", ".join(f"{name} {score:.0%}" for name, score in predicted) or "none")
-    for position, found in enumerate(results, 1):
+    answer = archive.search(args.image, args.k, args.having, args.lacking)
+    if archive.model.labels is not None:
+        print("predicted labels:", ", ".join(f"{name} {score:.0%}" for name, score in answer.predicted) or "none")
+    for position, found in enumerate(answer.results, 1):
         name = found.path.relative_to(archive.images)
         print(f"{position:>3}  {found.distance:.4f}  {name}  {', '.join(found.labels)}")
-    if not results:
+    if not answer.results:
         print("no image passes the filters")
     if args.page is not None:
-        is_known = archive.id_of(args.image) is not None
-        labels = archive.labels_of(args.image) if is_known else [name for name, score in predicted if score >= SURE]
         chosen = (("with", args.having), ("without", args.lacking))
         filters = [f"{what} {', '.join(names)}" for what, names in chosen if names]
-        page = result_page(args.image, labels, predicted, results, "; ".join(filters))
+        page = result_page(args.image, answer.labels, answer.predicted, answer.results, "; ".join(filters))
         args.page.write_text(page, encoding="utf-8")
         print(f"page: {args.page}")
+
+
+def serve(args: argparse.Namespace) -> None:
+    """Show a search page on this machine until Ctrl-C."""
+    from search_server import serve_page  # only this command needs Gradio
+
+    serve_page(Archive(args.index, args.device), args.port)
 
 
 def demonstrate(folder: Path) -> None:
@@ -175,7 +120,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, help="folder of the demonstration (default: runs/search-<time>)")
     parser.set_defaults(command=None)
-    commands = parser.add_subparsers(metavar="{index,query}")
+    commands = parser.add_subparsers(metavar="{index,query,serve}")
     shared = argparse.ArgumentParser(add_help=False)
     shared.add_argument("--index", type=Path, required=True, metavar="FOLDER", help="the index folder")
     shared.add_argument("--device", type=torch.device, default="cuda" if torch.cuda.is_available() else "cpu")
@@ -193,6 +138,9 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     ask.add_argument("--having", nargs="+", default=[], metavar="LABEL", help="labels that each result must have")
     ask.add_argument("--lacking", nargs="+", default=[], metavar="LABEL", help="labels that no result may have")
     ask.add_argument("--page", type=Path, metavar="FILE", help="write the results to an HTML file, too")
+    page = commands.add_parser("serve", parents=[shared], help="search in a web page on this machine")
+    page.set_defaults(command=serve)
+    page.add_argument("--port", type=int, default=7860, help="port of the page on 127.0.0.1 (default: 7860)")
     return parser.parse_args(argv)
 
 
