@@ -12,7 +12,6 @@ from torch import Tensor
 from pml_macl.datasets.image_files import load_image
 from pml_macl.inference import MultiLabelInferenceModel, SearchResults
 
-
 SURE = 0.5  # score from which a predicted label counts as a label of the query
 
 

@@ -11,6 +11,7 @@ in about a minute on two cores. For your own images:
 import argparse
 import json
 import shutil
+import socket
 import sys
 from collections.abc import Callable
 from datetime import datetime
@@ -86,6 +87,11 @@ def query(args: argparse.Namespace) -> None:
 
 def serve(args: argparse.Namespace) -> None:
     """Show a search page on this machine until Ctrl-C."""
+    try:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", args.port))
+    except (OSError, OverflowError) as error:
+        raise ValueError(f"--port {args.port} is not free ({error}); choose another port") from error
     from search_server import serve_page  # only this command needs Gradio
 
     serve_page(Archive(args.index, args.device), args.port)

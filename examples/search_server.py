@@ -51,9 +51,6 @@ def serve_page(archive: Archive, port: int) -> None:
     Args:
         archive: the archive to search.
         port: the port.
-
-    Raises:
-        OSError: the port is in use.
     """
     with tempfile.TemporaryDirectory() as uploads:
         os.environ["GRADIO_TEMP_DIR"] = uploads  # dropped images and thumbnails, removed at the end
@@ -85,14 +82,15 @@ def make_page(archive: Archive) -> gr.Blocks:
                 status = f"{len(archive.model)} images. Drop an image, or click one to search with it."
             else:
                 answer = archive.search(Path(query), k, having, lacking)
-                captions = [
-                    f"{found.distance:.3f} {caption(found.labels, answer.labels)}" for found in answer.results
-                ]
+                captions = [f"{found.distance:.3f} {caption(found.labels, answer.labels)}" for found in answer.results]
                 paths, scores = [found.path for found in answer.results], dict(answer.predicted)
                 status = f"Nearest images of {Path(query).name}, with distance. ✓ marks labels of the query."
             images = [(thumbnail(path), text) for path, text in zip(paths, captions, strict=True)]
         except (OSError, ValueError) as error:
-            raise gr.Error(str(error)) from error
+            folder = (
+                "" if query is None else f"{Path(query).parent}{os.sep}"
+            )  # a dropped image is in a temporary folder
+            raise gr.Error(str(error).replace(folder, ""), print_exception=False) from error
         if not images:
             status = "No image passes the filters."
         return [query, status, gr.Gallery(images, selected_index=None), [str(path) for path in paths], scores]
@@ -108,8 +106,15 @@ def make_page(archive: Archive) -> gr.Blocks:
         with gr.Row():
             with gr.Column(scale=1, min_width=260):
                 image = gr.Image(
-                    type="filepath", image_mode=None, sources=["upload", "clipboard"], label="Query", height=260, elem_classes="query"
+                    type="filepath",
+                    image_mode=None,
+                    sources=["upload", "clipboard"],
+                    label="Query",
+                    height=260,
+                    elem_classes="query",
                 )
+                # Gradio would decode the file here and hide why that failed; load_image gives a message.
+                image.preprocess = lambda file: None if file is None else file.path
                 having = gr.Dropdown(archive.classes, multiselect=True, label="With labels", visible=has_labels)
                 lacking = gr.Dropdown(archive.classes, multiselect=True, label="Without labels", visible=has_labels)
                 k = gr.Slider(1, MAX_RESULTS, 12, step=1, label="Number of images")
