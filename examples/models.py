@@ -127,18 +127,25 @@ def make_transform(image_size: int) -> Callable[[Any], Tensor]:
 
 
 def save_run(
-    folder: Path, parts: Mapping[str, nn.Module], settings: Mapping[str, Any], classes: Sequence[str], epoch: int
+    folder: Path,
+    model: nn.Sequential,
+    settings: Mapping[str, Any],
+    classes: Sequence[str],
+    epoch: int,
+    classifier: nn.Module | None = None,
 ) -> None:
     """Write ``best.pth``, which holds everything that :func:`load_run` and :func:`load_classifier` need.
 
     Args:
         folder: output folder of the run.
-        parts: ``trunk`` and ``embedder`` of :func:`make_model`, and optionally ``classifier``.
+        model: what :func:`make_model` returned. A frozen trunk is saved as well.
         settings: settings of the run, in types that JSON knows.
         classes: the label names.
         epoch: the epoch of these weights.
+        classifier: a layer that maps embeddings to logits, if the run trains one.
     """
-    normalize = parts["trunk"][0]
+    normalize = model.trunk[0]
+    parts = dict(model.named_children()) | ({} if classifier is None else {"classifier": classifier})
     content = {
         "epoch": epoch,
         "settings": dict(settings),

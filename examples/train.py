@@ -108,8 +108,7 @@ def run(
 
     def save(epoch: int, is_best: bool) -> None:
         if is_best:
-            parts = {**models, "trunk": model.trunk}  # a frozen trunk is saved as well
-            save_run(settings.output, parts, settings.fixed_on_resume(), classes, epoch)
+            save_run(settings.output, model, settings.fixed_on_resume(), classes, epoch, models.get("classifier"))
         content = {
             "epoch": epoch,
             "settings": settings.to_save(),
