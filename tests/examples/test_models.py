@@ -88,18 +88,18 @@ def timm_stand_in(monkeypatch):
 
 
 def test_a_backbone_of_timm(archive, tmp_path, timm_stand_in):
-    train_run(archive, tmp_path, "--backbone", "timm/tiny")
-    model, _, _ = load_run(tmp_path)
+    train_run(archive, tmp_path / "run", "--backbone", "timm/tiny", "--freeze-trunk")
+    model, _, _ = load_run(tmp_path / "run")
     features = model.trunk(torch.full((1, 3, 48, 48), 0.7))
     torch.testing.assert_close(features, torch.ones(1, 12))  # (0.7 - 0.2) / 0.5
     assert models.default_image_size("timm/tiny") == 48
 
 
 def test_a_run_with_a_backbone_of_timm_needs_timm(archive, tmp_path, timm_stand_in, monkeypatch):
-    train_run(archive, tmp_path, "--backbone", "timm/tiny")
+    train_run(archive, tmp_path / "run", "--backbone", "timm/tiny", "--freeze-trunk")
     monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(ImportError, match="--backbone timm/NAME needs timm; install it with: pip install"):
-        load_run(tmp_path)
+        load_run(tmp_path / "run")
 
 
 def test_the_normalisation_of_the_run_is_used(finished, tmp_path):
