@@ -6,15 +6,16 @@ import pytest
 import torch
 import train
 from archives import write_archive
-from data import training_transform
+from data import Split, training_transform
 from models import load_classifier, load_run, make_transform
 from retrieval_metrics import measure_classifier
 from sklearn.metrics import average_precision_score
 from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, SequentialLR
 from torch.utils.data import DataLoader
-from training_loop import MultiHotCrossEntropy, in_bfloat16, learning_rate_factor
+from training_loop import MultiHotCrossEntropy, learning_rate_factor, make_trainer
 
 from pml_macl.datasets import MultiLabelImageDataset
+from pml_macl.losses import SupConAnyLoss
 
 
 @pytest.mark.parametrize("warmup", [1, 3])
@@ -36,12 +37,18 @@ def test_without_a_schedule_the_learning_rate_is_constant():
 
 
 def test_mixed_precision_computes_in_bfloat16_and_returns_float32():
-    network, images = torch.nn.Linear(50, 3), torch.randn(4, 50)
-    embeddings = in_bfloat16(network, torch.device("cpu"))(images)
-    assert embeddings.dtype == network.weight.dtype == torch.float32
+    trunk, images = torch.nn.Linear(50, 3), torch.randn(4, 50)
+    state = {"models": {"trunk": trunk}, "optimizers": {}, "loss_funcs": {"metric_loss": SupConAnyLoss()}}
+    settings = SimpleNamespace(batch_size=4, device=torch.device("cpu"), num_workers=0)
+    plain, mixed = (
+        make_trainer(SimpleNamespace(**vars(settings), amp=amp), Split(None, None), state).compute_embeddings(images)
+        for amp in (False, True)
+    )
+    assert torch.equal(plain, trunk(images))
     with torch.autocast("cpu", torch.bfloat16):
-        assert torch.equal(embeddings, network(images).float())
-    assert not torch.equal(embeddings, network(images))
+        assert torch.equal(mixed, trunk(images).float())
+    assert mixed.dtype == torch.float32
+    assert not torch.equal(mixed, plain)
 
 
 @pytest.mark.parametrize("size", [16, 24])
