@@ -22,9 +22,9 @@ def make_timm_model(
     Raises:
         ImportError: timm is not installed.
         FileNotFoundError: there is no file ``weights``.
-        ValueError: timm has no such model, its input is not RGB, or the weights do not fit it.
+        ValueError: timm has no such model, or the weights do not fit it.
     """
-    config = find_config(name)
+    config = find_config(name)  # says how to install timm if it is missing
     import timm
 
     options: dict[str, Any] = {"num_classes": 0, "pretrained": pretrained or weights is not None}
@@ -57,15 +57,12 @@ def find_config(name: str) -> Any:
     except ModuleNotFoundError as error:
         raise ImportError('--backbone timm/NAME needs timm; install it with: pip install -e ".[timm]"') from error
     try:
-        config = timm.get_pretrained_cfg(name, allow_unregistered=False)
+        return timm.get_pretrained_cfg(name, allow_unregistered=False)
     except RuntimeError as error:
         similar = get_close_matches(name, timm.list_pretrained()) or ["the names that timm.list_models() returns"]
         raise ValueError(
             f"--backbone timm/{name}: timm {timm.__version__} has no such model; try {', '.join(similar)}"
         ) from error
-    if config.input_size[0] != 3:
-        raise ValueError(f"--backbone timm/{name} takes {config.input_size[0]} channels; choose a model for RGB images")
-    return config
 
 
 def read_weights(file: Path, classifier: str | Sequence[str]) -> dict[str, Tensor]:
