@@ -11,8 +11,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "examples"))
 
 from data import SPLITS, Split, extract_features, random_flip
 from models import BACKBONES, make_backbone, make_head
-from train import make_loss as make_train_loss
-from train import make_miner as make_train_miner
+from package_losses import make_loss as make_train_loss
+from package_losses import make_miner as make_train_miner
 
 __all__ = [
     "BACKBONES",

@@ -2,7 +2,9 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
+from from_examples import make_train_loss
 from pytorch_metric_learning.losses import (
     BaseMetricLossFunction,
     ContrastiveLoss,
@@ -13,19 +15,8 @@ from pytorch_metric_learning.losses import (
 from pytorch_metric_learning.miners import BaseMiner
 
 from pml_macl import LabelStatistics
-from pml_macl.distances import TemperatureScheduledSimilarity
-from pml_macl.losses import (
-    JaccardSupConLoss,
-    MACLLoss,
-    MulSupConLoss,
-    MultiLabelLossWrapper,
-    MultiSupConLoss,
-    SimilarityDissimilarityLoss,
-    SupConAnyLoss,
-    SupConExactLoss,
-)
+from pml_macl.losses import MultiLabelLossWrapper
 from pml_macl.miners import LabelOverlapMiner
-from pml_macl.reducers import FrequencyWeightedReducer
 
 TEMPERATURES = (0.05, 0.1, 0.2, 0.4)
 
@@ -47,12 +38,9 @@ class Entry:
     mined: str | None = None
 
 
-def macl(overlap_power: float, level: str) -> Callable[[float, LabelStatistics], BaseMetricLossFunction]:
-    return lambda temperature, statistics: MACLLoss(
-        label_statistics=statistics,
-        distance=TemperatureScheduledSimilarity(temperature),
-        reducer=FrequencyWeightedReducer(level=level, overlap_power=overlap_power),
-    )
+def from_package(name: str) -> Callable[[float, LabelStatistics], BaseMetricLossFunction]:
+    """A loss by the name that train.py gives it; it collects no statistics of the pairs, which takes time."""
+    return partial(make_train_loss, name, collect_stats=False)
 
 
 def wrapped(
@@ -62,14 +50,14 @@ def wrapped(
 
 
 LOSSES = {
-    "MACL": Entry(macl(0.0, "cooccurrence")),
-    "MACL, weighted": Entry(macl(1.0, "cooccurrence")),
-    "SupCon any": Entry(lambda value, _: SupConAnyLoss(value)),
-    "SupCon exact": Entry(lambda value, _: SupConExactLoss(value)),
-    "MultiSupCon": Entry(lambda value, _: MultiSupConLoss(value)),
-    "Jaccard SupCon": Entry(lambda value, _: JaccardSupConLoss(value)),
-    "MulSupCon": Entry(lambda value, _: MulSupConLoss(value)),
-    "Similarity-Dissimilarity": Entry(lambda value, _: SimilarityDissimilarityLoss(value)),
+    "MACL": Entry(from_package("macl")),
+    "MACL, weighted": Entry(from_package("macl-weighted")),
+    "SupCon any": Entry(from_package("supcon-any")),
+    "SupCon exact": Entry(from_package("supcon-exact")),
+    "MultiSupCon": Entry(from_package("multi-supcon")),
+    "Jaccard SupCon": Entry(from_package("jaccard-supcon")),
+    "MulSupCon": Entry(from_package("mul-supcon")),
+    "Similarity-Dissimilarity": Entry(from_package("similarity-dissimilarity")),
     "PML TripletMargin": Entry(
         wrapped(lambda value: TripletMarginLoss(margin=value)), (0.05, 0.1, 0.2, 0.4), "margin", "triplets"
     ),

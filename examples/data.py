@@ -3,12 +3,13 @@
 import argparse
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from command_line import Settings
 from models import make_transform
+from run_settings import Settings
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
 from tqdm import tqdm
@@ -35,10 +36,7 @@ class Split:
 
 
 def load_splits(settings: Settings) -> tuple[dict[str, Split], list[str]]:
-    """The splits that the settings ask for, and the label names.
-
-    Training images are flipped at random. With a frozen backbone they are not, because each image is embedded once.
-    """
+    """The splits that the settings ask for, and the label names; ``settings.augment`` changes the training images."""
     if settings.dataset == "synthetic":
         return load_synthetic(settings)
     return load_csv(settings)
@@ -47,17 +45,14 @@ def load_splits(settings: Settings) -> tuple[dict[str, Split], list[str]]:
 def load_synthetic(settings: Settings) -> tuple[dict[str, Split], list[str]]:
     splits = {}
     for number, (name, size) in enumerate(zip(SPLITS, (settings.num_images, 500, 500), strict=True)):
-        transform = None if settings.freeze_trunk or name != "train" else random_flip
+        transform = training_transform(settings) if name == "train" else None
         scenes = SyntheticScenes(size, settings.image_size, seed=3 * settings.data_seed + number, transform=transform)
         splits[name] = Split(scenes, scenes.labels)
     return splits, scenes.classes
 
 
 def load_csv(settings: Settings) -> tuple[dict[str, Split], list[str]]:
-    from torchvision.transforms import v2
-
     plain = make_transform(settings.image_size)
-    flipped = v2.Compose([plain, random_flip])
 
     def dataset(transform, split=None):
         return MultiLabelImageDataset(
@@ -70,7 +65,7 @@ def load_csv(settings: Settings) -> tuple[dict[str, Split], list[str]]:
             id_column=settings.id_column,
         )
 
-    transforms = {name: flipped if name == "train" and not settings.freeze_trunk else plain for name in SPLITS}
+    transforms = {"train": training_transform(settings, plain), "val": plain, "test": plain}
     everything = dataset(plain)
     everything.check_images()
     if settings.split_column is not None:
@@ -101,6 +96,23 @@ def load_archive(args: argparse.Namespace, transform: Callable[[Any], Tensor], c
         )
     dataset.check_images()
     return Split(dataset, dataset.labels, dataset.paths)
+
+
+def training_transform(settings: Settings, *plain: Callable[[Any], Tensor]) -> Callable[[Any], Tensor]:
+    """The transform of a training image: ``plain``, if given, and the changes that ``settings.augment`` asks for."""
+    steps = [*plain] if settings.augment == "none" else [*plain, random_flip]
+    if settings.augment == "crops":
+        from torchvision.transforms import v2
+
+        # A crop of less than half the area would often lose an object that the labels name.
+        steps = [v2.ToImage(), v2.RandomResizedCrop(settings.image_size, scale=(0.5, 1.0), antialias=True), *steps]
+    return partial(apply_steps, steps)
+
+
+def apply_steps(steps: Sequence[Callable[[Any], Any]], image: Any) -> Any:
+    for step in steps:
+        image = step(image)
+    return image
 
 
 def random_flip(image: Tensor) -> Tensor:

@@ -26,12 +26,13 @@ from typing import Any
 import numpy as np
 import torch
 from checkpoint import load_file
-from command_line import Settings, at_least_1, check_device, device, resumed_settings
+from command_line import at_least_1, device
 from data import Split, load_archive, load_splits
 from models import load_run, read_run
 from progress import tidy_output
 from report import draw_grid, draw_labels, print_table, save_json
 from retrieval_metrics import make_calculator, measure
+from run_settings import Settings, check_device, resumed_settings
 from torch import Tensor
 
 from pml_macl import LabelStatistics
@@ -50,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         check_outputs(args)
         with tidy_output():
             return evaluate_embeddings(args) if args.run is None else evaluate_run(args)
-    except (OSError, ValueError) as error:
+    except (ImportError, OSError, ValueError) as error:
         sys.exit(f"error: {error}")
 
 

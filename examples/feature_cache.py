@@ -7,8 +7,8 @@ from pathlib import Path
 
 import torch
 from checkpoint import load_file, save_file
-from command_line import Settings
 from data import Split, extract_features
+from run_settings import Settings
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 

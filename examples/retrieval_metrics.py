@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from pml_macl import LabelStatistics
-from pml_macl.evaluation import MultiLabelAccuracyCalculator
+from pml_macl.evaluation import MultiLabelAccuracyCalculator, average_precision
 
 PRIMARY_METRIC = "label_mean_average_precision"
 METRICS = (
@@ -64,6 +64,18 @@ def measure(
         metrics[f"mean_average_precision_{name}"] = graded.get_accuracy(*sets)["mean_average_precision"]
     by_label = MultiLabelAccuracyCalculator((PRIMARY_METRIC,), return_per_class=True, **shared)
     return {**metrics, "label_average_precision": by_label.get_accuracy(*sets)[PRIMARY_METRIC]}
+
+
+def measure_classifier(logits: Tensor, labels: Tensor) -> dict[str, Any]:
+    """The average precision of each label, and the mean over the labels that occur.
+
+    Args:
+        logits: (N, C) outputs of a classifier, which order the images for each label.
+        labels: (N, C) multi-hot labels.
+    """
+    order = logits.argsort(dim=0, descending=True, stable=True)
+    by_label = average_precision(labels.gather(0, order).T, labels.sum(dim=0))
+    return {"mean_average_precision": by_label.nanmean().item(), "label_average_precision": by_label.tolist()}
 
 
 def ranking_settings(k: int | None, device: torch.device | None) -> dict[str, Any]:

@@ -1,4 +1,6 @@
 import shutil
+import sys
+from types import ModuleType, SimpleNamespace
 
 import models
 import pytest
@@ -65,6 +67,39 @@ def test_a_loaded_model_has_the_embeddings_of_its_run(archive, tmp_path, monkeyp
         found = torch.cat([model(images) for images, _ in DataLoader(test_set, 3)])
     assert embeddings[-1].std(dim=0).mean() > 1e-3
     torch.testing.assert_close(torch.nn.functional.normalize(found), embeddings[-1], atol=1e-6, rtol=0)
+
+
+@pytest.fixture
+def timm_stand_in(monkeypatch):
+    """A module with the functions of timm that models.py calls; tests/ecosystem/test_timm.py uses timm itself."""
+    timm = ModuleType("timm")
+    config = SimpleNamespace(input_size=(3, 48, 48), fixed_input_size=False, classifier="fc")
+    timm.get_pretrained_cfg = lambda name, allow_unregistered: config
+    timm.data = SimpleNamespace(resolve_model_data_config=lambda network: {"mean": (0.2,) * 3, "std": (0.5,) * 3})
+
+    def create_model(name, num_classes, pretrained):
+        assert (name, num_classes, pretrained) == ("tiny", 0, False)
+        network = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(2), torch.nn.Flatten())
+        network.head_hidden_size = 12
+        return network
+
+    timm.create_model = create_model
+    monkeypatch.setitem(sys.modules, "timm", timm)
+
+
+def test_a_backbone_of_timm(archive, tmp_path, timm_stand_in):
+    train_run(archive, tmp_path / "run", "--backbone", "timm/tiny", "--freeze-trunk")
+    model, _, _ = load_run(tmp_path / "run")
+    features = model.trunk(torch.full((1, 3, 48, 48), 0.7))
+    torch.testing.assert_close(features, torch.ones(1, 12))  # (0.7 - 0.2) / 0.5
+    assert models.default_image_size("timm/tiny") == 48
+
+
+def test_a_run_with_a_backbone_of_timm_needs_timm(archive, tmp_path, timm_stand_in, monkeypatch):
+    train_run(archive, tmp_path / "run", "--backbone", "timm/tiny", "--freeze-trunk")
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(ImportError, match="--backbone timm/NAME needs timm; install it with: pip install"):
+        load_run(tmp_path / "run")
 
 
 def test_the_normalisation_of_the_run_is_used(finished, tmp_path):

@@ -11,8 +11,9 @@ import pytest
 import torch
 import train
 from archives import assert_same_state, write_archive
+from package_losses import LOSSES, make_loss, make_miner
 
-from pml_macl import LabelStatistics
+from pml_macl import LabelStatistics, losses
 
 FIGURES = ["training_curves.png", "label_average_precision.png", "retrieval_grid.png"]
 
@@ -44,6 +45,50 @@ def test_a_run_equals_two_halves_bit_for_bit(archive, tmp_path, epochs, more, mo
         assert_same_state(tmp_path / "whole" / name, tmp_path / "parts" / name)
     for key in ("before", "best", "best_epoch"):
         assert repr(whole[key]) == repr(parts[key])
+
+
+def test_an_interrupted_run_with_every_option_of_the_training_ends_like_an_undisturbed_one(
+    archive, tmp_path, monkeypatch
+):
+    for name in ("draw_curves", "draw_labels", "draw_grid"):
+        monkeypatch.setattr(train, name, lambda *args: None)
+    options = ["--schedule", "cosine", "--warmup-epochs", "1", "--augment", "crops", "--amp", "--patience", "3"]
+    options += ["--epochs", "3", "--classifier-weight", "0.5", "--hidden-size", "8", "--image-size", "16"]
+    whole = train.main(arguments(archive, tmp_path / "whole", *options))
+    save_file = train.save_file
+
+    def save_and_interrupt(path, content):
+        save_file(path, content)
+        if content["epoch"] == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(train, "save_file", save_and_interrupt)
+    with pytest.raises(SystemExit):
+        train.main(arguments(archive, tmp_path / "parts", *options))
+    monkeypatch.setattr(train, "save_file", save_file)
+    with pytest.raises(SystemExit, match="--epochs is 3 in the run and 4 on the command line"):
+        train.main(["--output", str(tmp_path / "parts"), "--resume", "--epochs", "4"])
+    parts = train.main(["--output", str(tmp_path / "parts"), "--resume"])
+    for name in ("checkpoint.pth", "best.pth"):
+        assert_same_state(tmp_path / "whole" / name, tmp_path / "parts" / name)
+    for key in ("before", "best", "best_epoch", "classifier"):
+        assert repr(whole[key]) == repr(parts[key])
+
+
+def test_patience(archive, tmp_path, monkeypatch, capsys):
+    """The learning rate is too small to change a weight, so no epoch is better than the first one."""
+    for name in ("draw_curves", "draw_labels", "draw_grid"):
+        monkeypatch.setattr(train, name, lambda *args: None)
+    options = ["--freeze-trunk", "--lr", "1e-15", "--weight-decay", "0", "--hidden-size", "8", "--patience", "2"]
+    train.main(arguments(archive, tmp_path / "run", *options))
+    assert "epoch 3/40" in (output := capsys.readouterr().out)
+    assert "stopped: no epoch after epoch 1 is better, and --patience is 2" in output
+    assert "epoch 4/40" not in output
+    train.main(["--output", str(tmp_path / "run"), "--resume"])
+    assert "epoch 4/40" not in capsys.readouterr().out
+    train.main(["--output", str(tmp_path / "run"), "--resume", "--patience", "3"])
+    assert "epoch 4/40" in (output := capsys.readouterr().out)
+    assert "epoch 5/40" not in output
 
 
 @pytest.fixture(scope="module")
@@ -225,6 +270,13 @@ def test_broken_archives_are_named(archive, tmp_path, damage, message):
         (["--dropout", "1"], "argument --dropout: must be a number in [0, 1), got '1'"),
         (["--device", "gpu"], "argument --device: must be a device of torch, such as cpu or cuda:0, got 'gpu'"),
         (["--pretrained"], "--pretrained needs another --backbone"),
+        (["--backbone", "resnet"], "must be small-cnn, resnet18, efficientnet-lite0 or timm/NAME, got 'resnet'"),
+        (["--weights", "a.pth"], "--weights needs --backbone timm/NAME, got small-cnn"),
+        (["--weights", "a.pth", "--backbone", "timm/a", "--pretrained"], "--weights and --pretrained both set"),
+        (
+            ["--freeze-trunk", "--augment", "crops"],
+            "--freeze-trunk embeds each image once, so it cannot --augment crops",
+        ),
     ],
 )
 def test_bad_arguments(argv, message, capsys):
@@ -232,6 +284,21 @@ def test_bad_arguments(argv, message, capsys):
         train.main(argv)
     assert leaving.value.code == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--warmup-epochs", "10"], "--warmup-epochs must be below --epochs \\(10\\), got 10"),
+        (["--backbone", "timm/resnet18", "--dataset", "csv"], '--backbone timm/NAME needs timm; install it with: .*"'),
+    ],
+)
+def test_bad_settings(archive, tmp_path, monkeypatch, argv, message):
+    monkeypatch.setitem(sys.modules, "timm", None)
+    paths = ["--images", str(archive / "images"), "--labels", str(archive / "labels.csv")]
+    with pytest.raises(SystemExit, match=f"error: {message}"):
+        train.main([*argv, *paths, "--output", str(tmp_path / "run")])
+    assert not (tmp_path / "run").exists()
 
 
 def test_too_large_a_batch(archive, tmp_path):
@@ -258,11 +325,18 @@ def test_the_id_column_need_not_be_the_first(archive, tmp_path, capsys):
     assert "36 train, 12 val, 12 test images, 12 labels" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("name", ["macl", "macl-weighted", "supcon-any"])
+@pytest.mark.parametrize("name", LOSSES)
 def test_the_losses_collect_stats_in_the_fused_engine(name):
     labels = torch.rand(12, 5, generator=torch.Generator().manual_seed(0)) < 0.4
-    loss_fn, miner = train.make_loss(name, 0.1, LabelStatistics.from_labels(labels)), train.make_miner()
+    loss_fn, miner = make_loss(name, 0.1, LabelStatistics.from_labels(labels)), make_miner()
     embeddings = torch.randn(12, 4)
     loss_fn(embeddings, labels, miner(embeddings, labels))
     assert loss_fn.fallback is None
     assert loss_fn.num_pos_pairs > 0
+
+
+def test_every_loss_of_the_package_has_a_name():
+    made = {type(make_loss(name, 0.1, LabelStatistics(3))) for name in LOSSES}
+    exported = {getattr(losses, name) for name in losses.__all__}
+    base = losses.MultiLabelContrastiveLoss
+    assert made == {loss for loss in exported if issubclass(loss, base)} - {base}

@@ -1,0 +1,64 @@
+"""The losses of the package under the names that train.py's ``--loss`` takes, and its miner."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from pml_macl import LabelStatistics
+from pml_macl.distances import TemperatureScheduledSimilarity
+from pml_macl.losses import (
+    JaccardSupConLoss,
+    MACLLoss,
+    MulSupConLoss,
+    MultiLabelContrastiveLoss,
+    MultiSupConLoss,
+    SimilarityDissimilarityLoss,
+    SupConAnyLoss,
+    SupConExactLoss,
+)
+from pml_macl.miners import LabelOverlapMiner
+from pml_macl.reducers import FrequencyWeightedReducer
+
+
+def macl(temperature: float, overlap_power: float, collect_stats: bool, **options: Any) -> MACLLoss:
+    return MACLLoss(
+        distance=TemperatureScheduledSimilarity(temperature, collect_stats=collect_stats),
+        reducer=FrequencyWeightedReducer(overlap_power=overlap_power),
+        collect_stats=collect_stats,
+        **options,
+    )
+
+
+LOSSES: dict[str, Callable[..., MultiLabelContrastiveLoss]] = {
+    "macl": partial(macl, overlap_power=0.0),
+    "macl-weighted": partial(macl, overlap_power=1.0),
+    "supcon-any": SupConAnyLoss,
+    "supcon-exact": SupConExactLoss,
+    "multi-supcon": MultiSupConLoss,
+    "jaccard-supcon": JaccardSupConLoss,
+    "mul-supcon": MulSupConLoss,
+    "similarity-dissimilarity": SimilarityDissimilarityLoss,
+}
+
+
+def make_loss(
+    name: str, temperature: float, statistics: LabelStatistics, collect_stats: bool = True
+) -> MultiLabelContrastiveLoss:
+    """A loss by its name in ``LOSSES``.
+
+    Args:
+        name: a key of ``LOSSES``.
+        temperature: temperature of the pairs, > 0.
+        statistics: label counts of the training split.
+        collect_stats: count pairs in each call, for PML's records.
+    """
+    return LOSSES[name](temperature=temperature, label_statistics=statistics, collect_stats=collect_stats)
+
+
+def make_miner(hard_negatives: int | None = None) -> LabelOverlapMiner:
+    """A miner that keeps all pairs or, with a number, only that many most similar negatives of each anchor."""
+    return LabelOverlapMiner(
+        neg_strategy="all" if hard_negatives is None else "hard",
+        max_negatives_per_anchor=hard_negatives,
+        collect_stats=True,
+    )
