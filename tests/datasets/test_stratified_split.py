@@ -1,6 +1,10 @@
 import csv
+import random
 import time
+from collections import Counter
+from fractions import Fraction
 
+import numpy as np
 import pytest
 import torch
 
@@ -47,6 +51,86 @@ def test_every_step_is_one_of_the_algorithm(seed):
             for present in rows.pop(row):
                 lacking_of_label[part][present] -= 1
             waiting.remove(row)
+
+
+def random_groups(num_images, num_groups, seed):
+    """Names of groups in random order, some much larger than others."""
+    generator = torch.Generator().manual_seed(seed)
+    numbers = (torch.rand(num_images, generator=generator) ** 2 * num_groups).long()
+    return [f"tile {number}" for number in numbers.tolist()]
+
+
+def naive_group_split(labels, groups, fractions, seed):
+    """The algorithm as a loop over groups, in exact arithmetic, with the random numbers of ``stratified_split``."""
+    images = {}
+    for group, row in zip(groups, labels.tolist(), strict=True):
+        images.setdefault(group, []).append([label for label, present in enumerate(row) if present])
+    rng = random.Random(seed)
+    turn = {group: rng.random() for group in images}
+    waiting = {group: images[group] for group in sorted(images, key=turn.get)}
+    shares = [Fraction(str(fraction)) for fraction in fractions]
+    lacking = [share * len(labels) for share in shares]
+    lacking_of_label = [[share * int(count) for count in labels.sum(dim=0)] for share in shares]
+    chosen = {}
+
+    def assign(group, *criteria):
+        needs = [tuple(criterion[part] for criterion in criteria) for part in range(len(shares))]
+        best = [part for part in range(len(shares)) if needs[part] == max(needs)]
+        chosen[group] = part = best[0] if len(best) == 1 else best[int(rng.random() * len(best))]
+        for present in waiting.pop(group):
+            lacking[part] -= 1
+            for label in present:
+                lacking_of_label[part][label] -= 1
+
+    while any(any(rows) for rows in waiting.values()):
+        counts = Counter(label for rows in waiting.values() for present in rows for label in present)
+        rarest = min(counts, key=lambda label: (counts[label], label))
+        for group in [group for group, rows in waiting.items() if any(rarest in present for present in rows)]:
+            assign(group, [needs[rarest] for needs in lacking_of_label], lacking)
+    for group in list(waiting):
+        assign(group, lacking)
+    return [chosen[group] for group in groups]
+
+
+@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("num_groups", [6, 20])
+def test_groups_are_split_as_by_a_loop(seed, num_groups):
+    labels, groups, fractions = long_tail(60, 4, seed), random_groups(60, num_groups, seed), (0.5, 0.3, 0.2)
+    parts = stratified_split(labels, fractions, seed, groups)
+    assert parts.tolist() == naive_group_split(labels, groups, fractions, seed)
+    assert len(set(zip(groups, parts.tolist(), strict=True))) == len(set(groups))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_groups_of_one_image_give_the_split_without_groups(seed):
+    labels = long_tail(200, 8, seed)
+    expected = stratified_split(labels, seed=seed)
+    for groups in (range(200), torch.arange(200).flip(0), np.arange(200) + 7, [f"tile {n}" for n in range(200)]):
+        assert stratified_split(labels, seed=seed, groups=groups).equal(expected)
+
+
+def test_the_names_of_the_groups_do_not_matter():
+    labels, groups = long_tail(300, 6), random_groups(300, 40, 0)
+    numbers = [-int(group.split()[1]) for group in groups]
+    expected = stratified_split(labels, groups=groups)
+    for same in (numbers, tuple(groups), np.array(groups), np.array(numbers), torch.tensor(numbers)):
+        assert stratified_split(labels, groups=same).equal(expected)
+    assert not stratified_split(labels, groups=groups, seed=1).equal(expected)
+
+
+def test_groups_are_closer_to_their_shares_than_at_random():
+    """125 tiles of unequal size and content."""
+    ours, chance = [], []
+    for seed in range(8):
+        generator = torch.Generator().manual_seed(seed)
+        sizes = (torch.randn(125, generator=generator).exp() * 8).long() + 1
+        tiles = torch.arange(125).repeat_interleave(sizes)
+        content = torch.logspace(-2, -0.3, 12) * torch.randn(125, 12, generator=generator).exp()
+        labels = torch.rand(len(tiles), 12, generator=generator) < content[tiles]
+        at_random = torch.multinomial(FRACTIONS, 125, replacement=True, generator=generator)[tiles]
+        for found, parts in ((ours, stratified_split(labels, groups=tiles)), (chance, at_random)):
+            found.append(float((deviation(labels, parts).abs() / labels.sum(dim=0)).mean()))
+    assert sum(ours) < 0.8 * sum(chance)
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -165,6 +249,20 @@ def test_real_labels(shared_data, name):
         ({"seed": -1}, ValueError, "seed must be at least 0, got -1"),
         ({"seed": 0.0}, TypeError, "seed must be an integer, got 0.0"),
         ({"seed": None}, TypeError, "seed must be an integer, got None"),
+        ({"groups": "tile"}, TypeError, "groups must be a sequence of strings or integers, got 'tile'; convert it"),
+        ({"groups": 4}, TypeError, "groups must be a sequence of strings or integers, got 4"),
+        ({"groups": torch.tensor(4)}, TypeError, "groups must be a sequence of strings or integers"),
+        ({"groups": [1, 2, 3]}, ValueError, r"groups must have one entry per row of labels \(4\), got 3"),
+        ({"groups": [1, 2, 3, None]}, TypeError, "groups must be strings or integers, got None in row 3; name the"),
+        ({"groups": torch.rand(4)}, TypeError, "groups must be strings or integers, got 0.* in row 0"),
+        ({"groups": torch.ones(4, 1)}, TypeError, r"groups must be strings or integers, got \[1.0\] in row 0"),
+        ({"groups": [True] * 4}, TypeError, "groups must be strings or integers, got True in row 0"),
+        ({"groups": ["a", "b", "", "c"]}, ValueError, "groups must not be empty, got '' in row 2"),
+        (
+            {"groups": ["a", "b", "b", "a"]},
+            ValueError,
+            r"at least one group per part \(3\), got 2: \['a', 'b'\]; use smaller groups or fewer fractions",
+        ),
     ],
 )
 def test_bad_arguments(arguments, error, message):

@@ -88,6 +88,20 @@ def test_every_image_is_in_one_part_of_a_split(labels, parts_of, seed):
             assert abs(int(labels[parts == part, rarest].sum()) - fraction * int(counts[rarest])) < 1 + 1e-6
 
 
+@settings(max_examples=50)
+@given(label_sets(min_rows=2, max_rows=40), st.lists(st.integers(0, 9), max_size=38), st.integers(0, 99))
+def test_no_group_is_in_two_parts_of_a_split(labels, numbers, seed):
+    groups = torch.tensor([0, 1, *numbers] * 20)[: len(labels)]
+    parts = stratified_split(labels, (0.7, 0.3), seed, groups)
+    assert len(set(zip(groups.tolist(), parts.tolist(), strict=True))) == len(groups.unique())
+    counts = labels.sum(dim=0)
+    if counts.any():  # a part exceeds its share of the rarest label by less than one group
+        rarest = int(torch.where(counts > 0, counts, len(labels) + 1).argmin())
+        largest = groups[labels[:, rarest]].bincount().max()
+        for part, fraction in enumerate((0.7, 0.3)):
+            assert labels[parts == part, rarest].sum() < fraction * counts[rarest] + largest
+
+
 TEXTS = st.text(st.characters(codec="utf-8", exclude_categories=["Cs"]), min_size=1, max_size=8).filter(
     lambda text: text == text.strip() and len(text.splitlines()) == 1 and "\0" not in text
 )
