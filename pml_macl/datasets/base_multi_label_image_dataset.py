@@ -16,14 +16,16 @@ from pml_macl.labels import check_labels
 class BaseMultiLabelImageDataset(Dataset[tuple[Any, Tensor]]):
     """Reads image files and pairs each with its label set; every data set of image files is a subclass.
 
-    Indexing decodes one image, which needs Pillow (``pip install pillow``).
+    Indexing decodes one image. Without ``loader`` this needs Pillow (``pip install pillow``).
 
     Args:
         paths: the N image files.
         labels: (N, C) multi-hot label sets.
         ids: the N distinct image ids.
         classes: the C distinct label names.
-        transform: called on each RGB ``PIL.Image``; None makes a (3, H, W) float32 tensor in [0, 1].
+        transform: called on each image; None makes a (3, H, W) float32 tensor in [0, 1], or with ``loader`` leaves the
+            image as it is.
+        loader: reads an image from its path, as in torchvision's ``ImageFolder``; None reads an RGB ``PIL.Image``.
 
     Attributes:
         classes: the C label names in the order of the label columns.
@@ -32,7 +34,7 @@ class BaseMultiLabelImageDataset(Dataset[tuple[Any, Tensor]]):
         paths: the N image files.
 
     Raises:
-        TypeError: ``labels`` is not a tensor, or ``transform`` cannot be called.
+        TypeError: ``labels`` is not a tensor, or ``transform`` or ``loader`` cannot be called.
         ValueError: the labels are not multi-hot, the lengths differ, or an id or class appears twice.
 
     Example:
@@ -49,8 +51,10 @@ class BaseMultiLabelImageDataset(Dataset[tuple[Any, Tensor]]):
         ids: Sequence[str],
         classes: Sequence[str],
         transform: Callable[[Any], Any] | None = None,
+        loader: Callable[[Path], Any] | None = None,
     ) -> None:
         check_callable("transform", transform)
+        check_callable("loader", loader)
         labels = check_labels(labels, num_classes=len(classes))
         if not len(paths) == len(labels) == len(ids):
             raise ValueError(
@@ -62,6 +66,7 @@ class BaseMultiLabelImageDataset(Dataset[tuple[Any, Tensor]]):
                 twice = next(value for value in values if list(values).count(value) > 1)
                 raise ValueError(f"{name} must be distinct, got {twice!r} twice; rename or remove one")
         self.transform = transform
+        self.loader = loader
         self.classes = list(classes)
         self.labels = labels
         self.ids = list(ids)
@@ -71,19 +76,31 @@ class BaseMultiLabelImageDataset(Dataset[tuple[Any, Tensor]]):
         return len(self.ids)
 
     def __getitem__(self, index: int) -> tuple[Any, Tensor]:
-        image = load_image(self.paths[index])
-        return image_to_tensor(image) if self.transform is None else self.transform(image), self.labels[index].clone()
+        image = self._read(self.paths[index])
+        if self.transform is not None:
+            image = self.transform(image)
+        elif self.loader is None:
+            image = image_to_tensor(image)
+        return image, self.labels[index].clone()
+
+    def _read(self, path: Path, preview: bool = False) -> Any:
+        if self.loader is None:
+            return load_image(path, preview)
+        try:
+            return self.loader(path)
+        except Exception as error:  # loaders raise many types of errors, often without the path
+            raise ValueError(f"loader cannot read {path} ({type(error).__name__}: {error})") from error
 
     def check_images(self) -> None:
         """Read every image once to find broken ones before training starts.
 
         Raises:
-            ValueError: some images cannot be decoded; the message counts them and names the first ones.
+            ValueError: some images cannot be read; the message counts them and names the first ones.
         """
         broken = []
         for path in self.paths:
             try:
-                load_image(path, preview=True)
+                self._read(path, preview=True)
             except (FileNotFoundError, ValueError) as error:
                 broken.append(str(error))
         if broken:

@@ -45,7 +45,7 @@ def load_image(path: Path, preview: bool = False) -> "Image.Image":
     if image.mode != "RGB":
         raise ValueError(
             f"image {path} must have 8 bits per channel, got mode {image.mode}; convert it with {TO_8_BITS}, where low "
-            "and high are the range of the values in your data set"
+            "and high are the range of the values in your data set, or pass a loader to MultiLabelImageDataset"
         )
     return image
 

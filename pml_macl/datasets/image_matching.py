@@ -48,13 +48,14 @@ def match_images(ids: Sequence[str], candidates: Candidates, how_to_fix: str) ->
     return list(found)
 
 
-def by_path(folder: Path) -> Candidates:
+def by_path(folder: Path, any_name: bool = False) -> Candidates:
     """Match ids that are paths relative to a folder, such as ``a/b.jpg`` or ``a/b``.
 
     An id may lack the extension or write it in another case. A file whose name equals the id wins over the others.
 
     Args:
         folder: the image folder.
+        any_name: also match the exact names of files with other extensions and of folders.
 
     Raises:
         FileNotFoundError: the folder does not exist.
@@ -66,7 +67,7 @@ def by_path(folder: Path) -> Candidates:
     def candidates(parts: list[str]) -> list[Path]:
         parent, name = folder.joinpath(*parts[:-1]), parts[-1]
         if parent not in listings:
-            listings[parent] = list_folder(parent)
+            listings[parent] = list_folder(parent, any_name)
         stem, extension = split_extension(name)
         names = listings[parent].get(stem + extension, [])
         return [parent / found for found in ([name] if name in names else names)]
@@ -106,13 +107,13 @@ def split_extension(name: str) -> tuple[str, str]:
     return (stem, extension.lower()) if extension.lower() in EXTENSIONS else (name, "")
 
 
-def list_folder(folder: Path) -> dict[str, list[str]]:
-    """List the images of a folder by stem, and by stem with lower-case extension."""
+def list_folder(folder: Path, any_name: bool = False) -> dict[str, list[str]]:
+    """List the images of a folder by stem, and by stem with lower-case extension; ``any_name`` lists all by name."""
     listing = defaultdict(list)
     if os.path.isdir(folder):  # unlike Path.is_dir, it returns False for text that cannot be a path
         for name in sorted(os.listdir(folder)):
             stem, extension = split_extension(name)
-            if extension:
+            if extension or any_name:
                 listing[stem].append(name)
                 listing[stem + extension].append(name)
     return listing

@@ -8,7 +8,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from pml_macl.checks import check_choice
+
 CELLS = {"0": False, "0.0": False, "false": False, "1": True, "1.0": True, "true": True}
+EMPTY = ("", "nan")
 
 
 @dataclass(frozen=True)
@@ -20,12 +23,14 @@ class LabelTable:
         classes: the names of the label columns.
         labels: (rows, classes) ``torch.bool``.
         splits: the split of each row; empty without a split column.
+        other_columns: the cells of each column that is not a class, by the name of the column.
     """
 
     ids: list[str]
     classes: list[str]
     labels: Tensor
     splits: list[str]
+    other_columns: dict[str, list[str]]
 
 
 def read_label_table(
@@ -33,6 +38,7 @@ def read_label_table(
     split_column: str | None = None,
     ignore_columns: Collection[str] = (),
     id_column: str | None = None,
+    empty_cells: str = "error",
 ) -> LabelTable:
     """Read and check a label table.
 
@@ -46,16 +52,20 @@ def read_label_table(
         ignore_columns: names of further columns that are not classes.
         id_column: name of the column that holds the image ids; None is the first column. An unnamed first column,
             such as the row index that pandas writes, is ignored if this names another column.
+        empty_cells: what an empty cell or NaN in a label column means: ``"error"`` or ``"absent"``.
 
     Returns:
-        The table. Every other column is a class; its cells are 0, 1, 0.0, 1.0, True or False (in any case).
+        The table. Every other column is a class; its cells are 0, 1, 0.0, 1.0, True or False (in any case), or empty.
 
     Raises:
         FileNotFoundError: the table does not exist.
         ValueError: the table is empty, is not text of this format, has only one column, has unnamed or duplicated
             columns, lacks a column of a given name, has no class, has rows of different lengths, has empty or
-            duplicated ids or the row index of pandas as ids, or has cells other than those above.
+            duplicated ids or the row index of pandas as ids, or has cells other than those above; ``empty_cells`` is
+            unknown.
     """
+    check_choice("empty_cells", empty_cells, ("error", "absent"))
+    values = CELLS if empty_cells == "error" else {**CELLS, **dict.fromkeys(EMPTY, False)}
     (_, columns), *rows = read_rows(path)
     id_position = check_columns(path, columns, split_column, ignore_columns, id_column)
     not_classes = {"", columns[id_position], split_column, *ignore_columns}
@@ -72,6 +82,7 @@ def read_label_table(
     first_lines: dict[str, int] = {}
     labels: list[list[bool]] = []
     splits: list[str] = []
+    other_columns: dict[str, list[str]] = {name: [] for name in ignore_columns}
     for line, cells in rows:
         if len(cells) != len(columns):
             raise ValueError(
@@ -86,21 +97,24 @@ def read_label_table(
             first = first_lines[image_id]
             raise ValueError(f"{path}, line {line}: id {image_id!r} is already in line {first}; keep one of the rows")
         first_lines[image_id] = line
-        labels.append([read_cell(row[name], f"{path}, line {line}, column {name!r}") for name in classes])
+        labels.append([read_cell(row[name], values, f"{path}, line {line}, column {name!r}") for name in classes])
         splits.append("" if split_column is None else row[split_column])
-    return LabelTable(list(first_lines), classes, torch.tensor(labels), splits)
+        for name, column in other_columns.items():
+            column.append(row[name])
+    return LabelTable(list(first_lines), classes, torch.tensor(labels), splits, other_columns)
 
 
-def read_cell(cell: str, where: str) -> bool:
+def read_cell(cell: str, values: dict[str, bool], where: str) -> bool:
     """Read the label in a cell; ``where`` names the cell in the error message."""
-    label = CELLS.get(cell.lower())
+    label = values.get(cell.lower())
     if label is not None:
         return label
-    if cell == "" or cell.lower() == "nan":
+    if cell.lower() in EMPTY:
         found = "an empty cell" if cell == "" else repr(cell)
         raise ValueError(
-            f"{where}: a label must be known, got {found}; write 1 if the image has this label and 0 if not, or name "
-            "the column in ignore_columns if it is not a class"
+            f"{where}: a label must be known, got {found}; write 1 if the image has this label and 0 if not, set "
+            "empty_cells='absent' if every empty cell means 0, or name the column in ignore_columns if it is not a "
+            "class"
         )
     if cell in ("-1", "-1.0"):
         raise ValueError(

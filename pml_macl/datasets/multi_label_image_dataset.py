@@ -18,34 +18,41 @@ class MultiLabelImageDataset(BaseMultiLabelImageDataset):
 
     The table is UTF-8 text with tabs or commas between the columns, and its first line names the columns. Each
     further line describes one image. The id column, by default the first one, holds the image ids: file names in the
-    folder or its sub-folders, with or without extension (jpg, jpeg, png, tif, tiff, bmp). Every other column is a
-    class, unless ``split_column`` or ``ignore_columns`` names it. The cells of a class are 1, 1.0 or True if the image
-    has the label, and 0, 0.0 or False if not.
+    folder or its sub-folders, with or without extension (jpg, jpeg, png, tif, tiff, bmp). With ``loader``, an id may
+    also be the exact name of any other file or folder. Every other column is a class, unless ``split_column`` or
+    ``ignore_columns`` names it. The cells of a class are 1, 1.0 or True if the image has the label, and 0, 0.0 or
+    False if not.
 
-    The constructor checks the whole table and finds the images of the chosen split. Indexing decodes an image, which
-    needs Pillow (``pip install pillow``).
+    The constructor checks the whole table and finds the images of the chosen split. Indexing decodes an image. Without
+    ``loader`` this needs Pillow (``pip install pillow``).
 
     Args:
         images: the image folder.
         labels_file: the label table.
         split: keep the rows with this value in ``split_column``; None keeps all rows.
         split_column: name of the column that holds the split of each row.
-        ignore_columns: names of further columns that are not classes.
-        transform: called on each RGB ``PIL.Image``; None makes a (3, H, W) float32 tensor in [0, 1].
+        ignore_columns: names of further columns that are not classes; ``other_columns`` keeps their cells.
+        transform: called on each image; None makes a (3, H, W) float32 tensor in [0, 1], or with ``loader`` leaves the
+            image as it is.
         id_column: name of the column that holds the image ids; None is the first column. If you name another column,
             an unnamed first column is ignored, such as the row index that pandas writes.
+        loader: reads an image from its path, as in torchvision's ``ImageFolder``, for example a file of many bands or
+            of 16 bits; None reads an RGB ``PIL.Image``.
+        empty_cells: how to read an empty cell or NaN in a label column: ``"error"`` refuses the table, ``"absent"``
+            reads it as 0.
 
     Attributes:
         classes: the C label names in the order of the columns.
         labels: (N, C) ``torch.bool``.
         ids: the N image ids as the table writes them.
         paths: the N image files.
+        other_columns: the N cells of each column in ``ignore_columns``, as strings, by the name of the column.
 
     Raises:
         FileNotFoundError: the folder, the table or an image of a row is missing.
         TypeError: an argument has the wrong type.
-        ValueError: the table is malformed (the message names line and column), a split or column is unknown, or an
-            id names a file outside the folder or fits several images.
+        ValueError: the table is malformed (the message names line and column), a split, a column or ``empty_cells`` is
+            unknown, or an id names a file outside the folder or fits several images.
 
     Example:
         >>> from pathlib import Path
@@ -69,6 +76,8 @@ class MultiLabelImageDataset(BaseMultiLabelImageDataset):
         ignore_columns: Collection[str] = (),
         transform: Callable[[Any], Any] | None = None,
         id_column: str | None = None,
+        loader: Callable[[Path], Any] | None = None,
+        empty_cells: str = "error",
     ) -> None:
         check_path("images", images)
         check_path("labels_file", labels_file)
@@ -79,11 +88,12 @@ class MultiLabelImageDataset(BaseMultiLabelImageDataset):
         if not is_collection or not all(isinstance(name, str) for name in ignore_columns):
             raise TypeError(f"ignore_columns must be a collection of column names, got {ignore_columns!r}")
         check_callable("transform", transform)
+        check_callable("loader", loader)
         if split is not None and split_column is None:
             raise ValueError(
                 f"split {split!r} was given without split_column; set it to the name of the column that holds the split"
             )
-        table = read_label_table(Path(labels_file), split_column, ignore_columns, id_column)
+        table = read_label_table(Path(labels_file), split_column, ignore_columns, id_column, empty_cells)
         rows = [row for row, found in enumerate(table.splits) if split in (None, found)]
         if not rows:
             splits = ", ".join(sorted(set(table.splits))[:10])
@@ -91,8 +101,9 @@ class MultiLabelImageDataset(BaseMultiLabelImageDataset):
         ids = [table.ids[row] for row in rows]
         labels = table.labels[torch.tensor(rows)]
         how_to_fix = (
-            f"Add the images to {images} (known extensions: {', '.join(EXTENSIONS)}), remove the rows, or correct the "
-            "folder"
+            f"Add the images to {images} (known extensions: {', '.join(EXTENSIONS)}; with loader also any exact name), "
+            "remove the rows, or correct the folder"
         )
-        paths = match_images(ids, by_path(Path(images)), how_to_fix)
-        super().__init__(paths, labels, ids, table.classes, transform)
+        paths = match_images(ids, by_path(Path(images), any_name=loader is not None), how_to_fix)
+        super().__init__(paths, labels, ids, table.classes, transform, loader)
+        self.other_columns = {name: [cells[row] for row in rows] for name, cells in table.other_columns.items()}

@@ -64,8 +64,8 @@ def stratified_split(
     labels = check_labels(labels).cpu()
     group_of = np.arange(len(labels)) if groups is None else number_groups(groups, len(labels), len(shares))
     sizes = np.bincount(group_of)
-    left = torch.zeros(len(sizes), labels.shape[1], dtype=torch.long)
-    left = left.index_add_(0, torch.from_numpy(group_of), labels.long()).numpy()  # images per group and label
+    zeros = torch.zeros(len(sizes), labels.shape[1], dtype=torch.long)
+    left = zeros.index_add_(0, torch.from_numpy(group_of), labels.long()).numpy()  # images per group and label
     rng = random.Random(seed)  # random() gives the same numbers in all Python versions; numpy's generators may change
     order = np.argsort([rng.random() for _ in left], kind="stable")
     left, sizes = left[order], sizes[order]
@@ -120,7 +120,7 @@ def number_groups(groups: Any, num_images: int, num_parts: int) -> NDArray[np.in
         raise TypeError(f"groups must be a sequence of strings or integers, got {groups!r}; convert it with list()")
     if len(names) != num_images:
         raise ValueError(f"groups must have one entry per row of labels ({num_images}), got {len(names)}")
-    numbers: dict[str | int, int] = {}
+    numbers: dict[Any, int] = {}
     for row, name in enumerate(names):
         if isinstance(name, bool) or not isinstance(name, (str, int, np.integer)):
             raise TypeError(

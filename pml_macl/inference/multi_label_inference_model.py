@@ -1,6 +1,6 @@
 """PML's inference model for images with label sets."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +9,11 @@ import torch
 from numpy.typing import NDArray
 from pytorch_metric_learning.utils.inference import FaissKNN, InferenceModel
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
-from pml_macl.checks import check_integer, check_path
+from pml_macl.checks import check_callable, check_integer, check_path
 from pml_macl.inference.augmentation import augment_embeddings
+from pml_macl.inference.batches import batches_of
 from pml_macl.inference.faiss_import import import_faiss
 from pml_macl.inference.labelled_index import LabelledIndex
 from pml_macl.inference.search_results import SearchResults
@@ -29,13 +30,16 @@ class MultiLabelInferenceModel(InferenceModel):
         trunk: network from images to features.
         embedder: network from features to embeddings; None passes the features on.
         classes: names of the C label columns, so that filters can name them; None allows column numbers only.
+        data_and_label_getter: takes a batch of a data set and returns its images and labels, as in PML's trainers and
+            testers; None takes batches of images or of (images, label sets).
         **kwargs: for PML's ``InferenceModel``: ``normalize_embeddings``, ``data_device``, ``dtype``, ``match_finder``,
             and ``knn_func``, a ``FaissKNN(index_init_fn=..., reset_before=False, reset_after=False)``. The default is
             exact search by squared Euclidean distance (``faiss.IndexFlatL2``).
 
     Raises:
         ImportError: faiss is not installed, or two packages that provide it are.
-        TypeError: ``knn_func`` is not a ``FaissKNN``, or ``classes`` is not a sequence of strings.
+        TypeError: ``knn_func`` is not a ``FaissKNN``, ``classes`` is not a sequence of strings, or
+            ``data_and_label_getter`` cannot be called.
         ValueError: ``knn_func`` resets its index on each call, or a class name occurs twice.
 
     Example:
@@ -58,6 +62,7 @@ class MultiLabelInferenceModel(InferenceModel):
         trunk: torch.nn.Module,
         embedder: torch.nn.Module | None = None,
         classes: Sequence[str] | None = None,
+        data_and_label_getter: Callable[[Any], tuple[Any, Any]] | None = None,
         **kwargs: Any,
     ) -> None:
         import_faiss()
@@ -68,7 +73,9 @@ class MultiLabelInferenceModel(InferenceModel):
             raise ValueError(
                 "knn_func must keep its index; construct it with FaissKNN(reset_before=False, reset_after=False)"
             )
+        check_callable("data_and_label_getter", data_and_label_getter)
         super().__init__(trunk, embedder, **kwargs)
+        self.data_and_label_getter = data_and_label_getter
         self.classes = None if classes is None else check_classes(classes)
         self.entries = LabelledIndex(self.knn_func)
 
@@ -102,8 +109,9 @@ class MultiLabelInferenceModel(InferenceModel):
 
         Args:
             images: (N, ...) images as the trunk takes them: a tensor, a NumPy array (also memory-mapped), a list of
-                tensors, or a data set of images or of (image, label set) pairs.
-            labels: (N, C) multi-hot label sets; None takes those of the data set's pairs, if there are any.
+                tensors, or a data set of images or of (image, label set) pairs. For other items, such as dictionaries,
+                pass ``data_and_label_getter`` to the constructor.
+            labels: (N, C) multi-hot label sets; None takes those of the data set, if it has any.
             ids: N unique integers, or N unique strings or paths; None counts on from 0.
             batch_size: number of images that are embedded at once.
             augment_k: number of neighbours for :func:`~pml_macl.inference.augment_embeddings`, which is applied among
@@ -309,12 +317,13 @@ class MultiLabelInferenceModel(InferenceModel):
         return distances.clamp(min=0).sqrt()
 
     def _embed(self, images: Any, batch_size: int) -> tuple[NDArray[np.float32], Tensor | None]:
-        """(N, D) embeddings in float32, and the labels of a data set's pairs."""
+        """(N, D) embeddings in float32, and the labels of a data set."""
         from tqdm import tqdm  # PML requires it
 
         check_integer("batch_size", batch_size)
         vectors, labels = [], []
-        for batch, batch_labels in tqdm(batches_of(images, batch_size), "embedding", leave=False, disable=None):
+        batches = batches_of(images, batch_size, self.data_and_label_getter)
+        for batch, batch_labels in tqdm(batches, "embedding", leave=False, disable=None):
             vectors.append(self.get_embeddings(batch).float().cpu().numpy())
             if batch_labels is not None:
                 labels.append(batch_labels)
@@ -322,26 +331,6 @@ class MultiLabelInferenceModel(InferenceModel):
             index = self.knn_func.index
             return np.empty((0, 0 if index is None else index.d), np.float32), None
         return np.concatenate(vectors), torch.cat(labels) if labels else None
-
-
-def batches_of(images: Any, batch_size: int) -> Iterator[tuple[Tensor, Tensor | None]]:
-    """Batches of images, with the labels of a data set's pairs."""
-    if isinstance(images, Dataset):
-        for batch in DataLoader(images, batch_size=batch_size):
-            parts = batch if isinstance(batch, (tuple, list)) else [batch]
-            yield parts[0], parts[1] if len(parts) > 1 else None
-    elif isinstance(images, (Tensor, np.ndarray, list)):
-        for start in range(0, len(images), batch_size):
-            batch = images[start : start + batch_size]
-            if isinstance(batch, list):
-                batch = torch.stack(batch)
-            elif isinstance(batch, np.ndarray):
-                batch = torch.from_numpy(np.array(batch))  # a copy, since memory-mapped files can be read-only
-            yield batch, None
-    else:
-        raise TypeError(
-            f"images must be a tensor, an array, a list of tensors or a data set, got {type(images).__name__}"
-        )
 
 
 def check_classes(classes: Sequence[str]) -> list[str]:
