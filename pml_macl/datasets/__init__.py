@@ -1,6 +1,7 @@
 """Data sets of images with multi-labels, and functions that split them."""
 
 from pml_macl.datasets.base_multi_label_image_dataset import BaseMultiLabelImageDataset
+from pml_macl.datasets.detection_labels import DetectionLabels
 from pml_macl.datasets.dlrsd import DLRSD
 from pml_macl.datasets.mlaid import MLAID
 from pml_macl.datasets.multi_label_image_dataset import MultiLabelImageDataset
@@ -15,6 +16,7 @@ __all__ = [
     "MLAID",
     "WHDLD",
     "BaseMultiLabelImageDataset",
+    "DetectionLabels",
     "MultiLabelImageDataset",
     "SyntheticScenes",
     "UCMercedMultiLabel",
