@@ -1,6 +1,7 @@
 """Targets in the exact format of torchvision, from its VOCDetection class and from stand-ins for CocoDetection."""
 
 import pickle
+from xml.etree import ElementTree
 
 import pytest
 import torch
@@ -69,6 +70,8 @@ def test_voc(voc):
     dataset = voc(DetectionLabels(["car", "dog", "person"]))
     labels = [dataset[row][1].tolist() for row in range(3)]
     assert labels == [[False, True, True], [True, False, False], [False, False, False]]
+    trees = [ElementTree.parse(path).getroot() for path in dataset.annotations]  # without decoding an image
+    assert [dataset.target_transform(dataset.parse_voc_xml(tree)).tolist() for tree in trees] == labels
 
 
 def test_a_class_that_is_not_listed(voc):
