@@ -2,7 +2,6 @@ import pickle
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -126,12 +125,6 @@ def test_images_that_are_named_by_numbers(build, images):
         build(unnamed)
     save_image(images / "2.png")
     assert build(unnamed.replace("\n0,", "\n2,")).ids == ["2", "1"]  # not 0, 1, ...: not taken for a row index
-
-
-def test_the_separator_that_the_page_names_splits_its_example():
-    page = (Path(__file__).parents[2] / "docs" / "parts" / "multi_label_image_dataset.md").read_text()
-    ((names, separator),) = re.findall(r"such as `(ship, water)`.*?get_dummies\(sep=\"(.*?)\"\)", page, re.DOTALL)
-    assert names.split(separator) == ["ship", "water"]
 
 
 def test_images_of_other_splits_may_be_missing(build, images):
