@@ -78,6 +78,7 @@ def parse_args(argv: Sequence[str] | None, description: str | None) -> dict[str,
         metavar="NAME",
         help="column that says train, val or test (default: split the images 60:20:20, stratified by label)",
     )
+    add("--group-column", metavar="NAME", help="column of the tile or scene; images of one tile stay in one split")
     add("--ignore-columns", nargs="*", metavar="NAME", help="columns that are not classes")
     add(
         "--image-size",
@@ -209,6 +210,8 @@ def find_conflict(chosen: Mapping[str, Any]) -> str | None:
     """What is wrong with a combination of options, or None."""
     if chosen["dataset"] == "csv" and None in (chosen["images"], chosen["labels"]):
         return "--dataset csv needs --images DIR and --labels FILE"
+    if None not in (chosen["group_column"], chosen["split_column"]):
+        return "--group-column and --split-column both decide the split; leave one of them out"
     pretrained = chosen.get("pretrained")
     if pretrained and chosen["backbone"] == "small-cnn":
         return "--pretrained needs another --backbone; small-cnn has no pretrained weights"

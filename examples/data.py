@@ -60,7 +60,7 @@ def load_csv(settings: Settings) -> tuple[dict[str, Split], list[str]]:
             settings.labels,
             split=split,
             split_column=settings.split_column,
-            ignore_columns=settings.ignore_columns,
+            ignore_columns={*settings.ignore_columns, settings.group_column} - {None},
             transform=transform,
             id_column=settings.id_column,
         )
@@ -71,7 +71,8 @@ def load_csv(settings: Settings) -> tuple[dict[str, Split], list[str]]:
     if settings.split_column is not None:
         parts = {name: dataset(transforms[name], name) for name in SPLITS}
         return {name: Split(part, part.labels, part.paths) for name, part in parts.items()}, everything.classes
-    part = stratified_split(everything.labels, FRACTIONS, settings.data_seed)
+    groups = everything.other_columns.get(settings.group_column)
+    part = stratified_split(everything.labels, FRACTIONS, settings.data_seed, groups)
     splits = {}
     for number, name in enumerate(SPLITS):
         rows = (part == number).nonzero().flatten()

@@ -22,6 +22,7 @@ DEFAULTS = {
     "labels": None,
     "id_column": None,
     "split_column": None,
+    "group_column": None,
     "ignore_columns": [],
     "num_images": 2000,
     "data_seed": 0,
@@ -57,6 +58,7 @@ class Settings:
     labels: Path | None
     id_column: str | None
     split_column: str | None
+    group_column: str | None
     ignore_columns: Sequence[str]
     image_size: int
     augment: str

@@ -271,6 +271,7 @@ def test_broken_archives_are_named(archive, tmp_path, damage, message):
         (["--device", "gpu"], "argument --device: must be a device of torch, such as cpu or cuda:0, got 'gpu'"),
         (["--pretrained"], "--pretrained needs another --backbone"),
         (["--backbone", "resnet"], "must be small-cnn, resnet18, efficientnet-lite0 or timm/NAME, got 'resnet'"),
+        (["--group-column", "a", "--split-column", "b"], "--group-column and --split-column both decide the split"),
         (["--weights", "a.pth"], "--weights needs --backbone timm/NAME, got small-cnn"),
         (["--weights", "a.pth", "--backbone", "timm/a", "--pretrained"], "--weights and --pretrained both set"),
         (
