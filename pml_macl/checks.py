@@ -21,8 +21,9 @@ def check_batch(
     ref_labels: Tensor | None = None,
     num_classes: int | None = None,
     deferred: DeferredCheck | None = None,
+    multi_hot: bool = True,
 ) -> tuple[Tensor, Tensor | None]:
-    """Validate a batch of embeddings and label sets, and its references if given.
+    """Validate a batch of embeddings and labels, and its references if given.
 
     Args:
         embeddings: (N, D) floating-point embeddings of the anchors.
@@ -31,16 +32,22 @@ def check_batch(
         ref_labels: (M, C) multi-hot label sets of the references; required with ``ref_emb``, otherwise None.
         num_classes: the C that the labels must have; None accepts any.
         deferred: checks the label values without waiting for the GPU; None waits.
+        multi_hot: False accepts labels of any dtype and shape (N, ...), for a relation that compares them.
 
     Returns:
-        ``labels`` and ``ref_labels`` as booleans on the device of ``embeddings``; None for missing references.
+        ``labels`` and ``ref_labels`` on the device of ``embeddings``, as booleans if ``multi_hot`` is True; None for
+        missing references.
 
     Raises:
         TypeError: an argument is not a tensor.
         ValueError: a shape, dtype, device or value is wrong.
     """
     check_embeddings(embeddings)
-    checked = check_labels(labels, len(embeddings), num_classes, deferred=deferred).to(embeddings.device)
+    if multi_hot:
+        checked = check_labels(labels, len(embeddings), num_classes, deferred=deferred).to(embeddings.device)
+    else:
+        shape = None if num_classes is None else (num_classes,)
+        checked = check_label_rows(labels, len(embeddings), shape).to(embeddings.device)
     if (ref_emb is None) != (ref_labels is None):
         given, missing = ("ref_labels", "ref_emb") if ref_emb is None else ("ref_emb", "ref_labels")
         raise ValueError(f"{given} was given without {missing}; give both or neither")
@@ -52,8 +59,29 @@ def check_batch(
             f"ref_emb must be on the device of embeddings ({embeddings.device}), got {ref_emb.device}; "
             "move it with to()"
         )
-    ref_checked = check_labels(ref_labels, len(ref_emb), checked.shape[1], "ref_labels", deferred)
+    if multi_hot:
+        ref_checked = check_labels(ref_labels, len(ref_emb), checked.shape[1], "ref_labels", deferred)
+    else:
+        ref_checked = check_label_rows(ref_labels, len(ref_emb), checked.shape[1:], "ref_labels")
     return checked, ref_checked.to(embeddings.device)
+
+
+def check_label_rows(
+    labels: Tensor, num_rows: int | None = None, shape: Sequence[int] | None = None, name: str = "labels"
+) -> Tensor:
+    """Raise unless ``labels`` is a dense tensor with ``num_rows`` rows of the shape ``shape``; None accepts any."""
+    if not isinstance(labels, Tensor):
+        raise TypeError(f"{name} must be a torch.Tensor, got {type(labels).__name__}; convert it with torch.as_tensor")
+    if labels.layout is not torch.strided or labels.ndim == 0:
+        raise ValueError(
+            f"{name} must be a dense tensor with one row per embedding, got {labels.layout} of shape "
+            f"{tuple(labels.shape)}; convert it with to_dense() or unsqueeze(0)"
+        )
+    if num_rows is not None and len(labels) != num_rows:
+        raise ValueError(f"{name} must have one row per embedding ({num_rows}), got {len(labels)} rows")
+    if shape is not None and tuple(labels.shape[1:]) != tuple(shape):
+        raise ValueError(f"{name} must have rows of shape {tuple(shape)}, got {tuple(labels.shape[1:])}")
+    return labels
 
 
 def check_embeddings(embeddings: Tensor, embedding_size: int | None = None, name: str = "embeddings") -> None:

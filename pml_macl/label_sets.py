@@ -6,8 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pml_macl.checks import check_range
+from pml_macl.checks import check_callable, check_label_rows, check_range
 from pml_macl.labels import check_labels, count_product, label_overlap
+from pml_macl.relations import Relation, evaluate_relation, is_positive
 
 # torch passes every operation to __torch_function__ as a function object. One operation has several such objects:
 # torch.eq, Tensor.eq and Tensor.__eq__; Tensor.shape arrives as the __get__ of a descriptor. The objects differ between
@@ -47,12 +48,17 @@ class LabelSets(Tensor):
     Args:
         labels: (N, C) multi-hot label sets, any number of classes.
         threshold: smallest Jaccard similarity of rows that count as equal, in [0, 1]; 0 accepts any shared label.
+        relation: function that replaces the Jaccard similarity; ``labels`` may then have any dtype and shape (N, ...).
+            It takes (n, ...) and (m, ...) rows of them and returns an (n, m) matrix. Two rows are equal where it is
+            True, or a float in (0, 1] that reaches ``threshold``.
 
     Attributes:
         threshold: as given.
+        relation: as given.
 
     Raises:
-        TypeError, ValueError: as :func:`~pml_macl.labels.check_labels`, or ``threshold`` is outside [0, 1].
+        TypeError, ValueError: as :func:`~pml_macl.labels.check_labels`, ``threshold`` is outside [0, 1], or
+            ``relation`` is not callable. A comparison raises if the relation returns a wrong dtype, shape or value.
 
     Example:
         >>> sets = LabelSets(torch.tensor([[1, 1, 0], [0, 1, 1], [0, 0, 1]]))
@@ -63,26 +69,28 @@ class LabelSets(Tensor):
     """
 
     threshold: float
+    relation: Relation | None
     _rows: Tensor
     _table: Tensor
 
-    def __new__(cls, labels: Tensor, threshold: float = 0.0) -> "LabelSets":
+    def __new__(cls, labels: Tensor, threshold: float = 0.0, relation: Relation | None = None) -> "LabelSets":
         check_range("threshold", threshold, 0, 1)
-        table = check_labels(labels)
-        return cls._of_rows(torch.arange(len(table), device=table.device), table, threshold)
+        check_callable("relation", relation)
+        table = check_labels(labels) if relation is None else check_label_rows(labels)
+        return cls._of_rows(torch.arange(len(table), device=table.device), table, threshold, relation)
 
     @classmethod
-    def _of_rows(cls, rows: Tensor, table: Tensor, threshold: float) -> "LabelSets":
+    def _of_rows(cls, rows: Tensor, table: Tensor, threshold: float, relation: Relation | None = None) -> "LabelSets":
         # torch makes its nn.Parameter with _make_subclass. The public as_subclass does the same, but in torch 2.2 it
         # fails under a TorchDispatchMode. It is therefore used only if torch has removed the private function.
         make_subclass = getattr(Tensor, "_make_subclass", None)
         sets: LabelSets = rows.as_subclass(cls) if make_subclass is None else make_subclass(cls, rows)
-        sets._rows, sets._table, sets.threshold = rows, table, threshold
+        sets._rows, sets._table, sets.threshold, sets.relation = rows, table, threshold, relation
         return sets
 
     @classmethod
     def with_references(
-        cls, labels: Tensor, ref_labels: Tensor, threshold: float = 0.0
+        cls, labels: Tensor, ref_labels: Tensor, threshold: float = 0.0, relation: Relation | None = None
     ) -> tuple["LabelSets", "LabelSets"]:
         """Create the label sets of a batch and of its references, which can be compared with each other.
 
@@ -90,6 +98,7 @@ class LabelSets(Tensor):
             labels: (N, C) multi-hot label sets.
             ref_labels: (M, C) multi-hot label sets.
             threshold: smallest Jaccard similarity of rows that count as equal, in [0, 1].
+            relation: function that replaces the Jaccard similarity, as for the constructor.
 
         Returns:
             (N,) and (M,) label sets. They have no row in common, so a row without labels in one equals no row of the
@@ -98,14 +107,21 @@ class LabelSets(Tensor):
         Raises:
             TypeError, ValueError: as the constructor, or the two have different numbers of classes.
         """
-        labels = check_labels(labels)
-        ref_labels = check_labels(ref_labels, num_classes=labels.shape[1], name="ref_labels")
-        both = cls(torch.cat([labels, ref_labels.to(labels.device)]), threshold)
+        if relation is None:
+            labels = check_labels(labels)
+            ref_labels = check_labels(ref_labels, num_classes=labels.shape[1], name="ref_labels")
+        else:
+            labels = check_label_rows(labels)
+            ref_labels = check_label_rows(ref_labels, shape=labels.shape[1:], name="ref_labels")
+        both = cls(torch.cat([labels, ref_labels.to(labels.device)]), threshold, relation)
         rows, ref_rows = both._rows.tensor_split([len(labels)])
-        return cls._of_rows(rows, both._table, threshold), cls._of_rows(ref_rows, both._table, threshold)
+        return _label_sets_from(rows, both), _label_sets_from(ref_rows, both)
 
     def multi_hot(self) -> Tensor:
-        """Return the label sets as booleans: the shape of this tensor plus (C,), on its device."""
+        """Return the label sets as booleans: the shape of this tensor plus (C,), on its device.
+
+        With a relation, the labels keep their dtype and the shape of their rows.
+        """
         return self._table.to(self._rows.device)[self._rows]
 
     @classmethod
@@ -118,8 +134,9 @@ class LabelSets(Tensor):
             equal = _equal(*args, **named)
             return equal if name in ("eq", "__eq__") else ~equal
         if name in ("__repr__", "__format__"):
-            rows, table = args[0]._rows, args[0]._table
-            return f"LabelSets(shape={tuple(rows.shape)}, num_classes={table.shape[1]}, threshold={args[0].threshold})"
+            sets = args[0]
+            kind = f"num_classes={sets._table.shape[1]}" if sets.relation is None else f"relation={sets.relation}"
+            return f"LabelSets(shape={tuple(sets._rows.shape)}, {kind}, threshold={sets.threshold})"
         subject, *others = (*args, *named.values())
         sets = list(_label_sets(subject))
         if name not in REARRANGEMENTS or not sets or any(True for _ in _label_sets(others)):
@@ -148,7 +165,8 @@ def _equal(input: object, other: object) -> Tensor:  # noqa: A002  # callers may
     left_rows, left_index = torch.unique(left._rows, return_inverse=True)
     right_rows, right_index = torch.unique(right._rows, return_inverse=True)
     table = left._table.to(left_rows.device)
-    equal: Tensor = _overlaps(table[left_rows], table[right_rows], left.threshold) | (left_rows[:, None] == right_rows)
+    equal: Tensor = _overlaps(table[left_rows], table[right_rows], left.threshold, left.relation)
+    equal |= left_rows[:, None] == right_rows
     if left_index.shape[1:] == (1,) and right_index.shape[:-1] in ((), (1,)):
         # PML mostly compares all rows with all rows. This is several times faster than indexing every pair.
         equal = equal.index_select(0, left_index.flatten()).index_select(1, right_index.flatten())
@@ -157,8 +175,10 @@ def _equal(input: object, other: object) -> Tensor:  # noqa: A002  # callers may
     return equal
 
 
-def _overlaps(labels: Tensor, ref_labels: Tensor, threshold: float) -> Tensor:
-    """Return (N, M) booleans, True if two rows share a label and have at least the Jaccard similarity ``threshold``."""
+def _overlaps(labels: Tensor, ref_labels: Tensor, threshold: float, relation: Relation | None) -> Tensor:
+    """Return (N, M) booleans, True if two rows are equal without being the same row."""
+    if relation is not None:
+        return is_positive(evaluate_relation(relation, labels, ref_labels), threshold)
     if threshold == 0:
         return count_product(labels, ref_labels.T) > 0
     shared, jaccard = label_overlap(labels, ref_labels, torch.float32)
@@ -208,4 +228,4 @@ def _label_sets_from(result: Any, source: LabelSets) -> Any:
         return result
     if result.dtype is not torch.int64:
         raise TypeError(f"LabelSets must stay int64, got {result.dtype}; multi_hot() returns the labels to convert")
-    return LabelSets._of_rows(result, source._table, source.threshold)
+    return LabelSets._of_rows(result, source._table, source.threshold, source.relation)

@@ -9,7 +9,8 @@ from pml_macl.computed_once import computed_once
 from pml_macl.deferred_check import DeferredCheck
 from pml_macl.functional.pair_masks import masks_from_indices, negative_mask, positive_mask
 from pml_macl.label_table import LabelTable, sum_over_shared
-from pml_macl.labels import jaccard_from_counts
+from pml_macl.labels import check_labels, jaccard_from_counts
+from pml_macl.relations import Relation, evaluate_relation, is_positive
 from pml_macl.statistics import LabelStatistics
 from pml_macl.tuning import BLOCK_ELEMENTS, BLOCK_ROWS
 
@@ -32,13 +33,17 @@ class Pairs:
         negative_threshold: largest Jaccard similarity of a negative pair, in [0, 1].
         statistics: label frequencies; None counts ``labels`` when frequencies are needed.
         dtype: floating-point type of weights and temperatures.
-        deferred: checks ``indices_tuple`` without waiting for the GPU; None waits.
+        deferred: checks ``indices_tuple`` and the relation without waiting for the GPU; None waits.
+        relation: function that replaces the Jaccard similarity. It takes ``labels[rows]`` and ``ref_labels`` as given,
+            which then may have any dtype and shape (N, ...), and returns an (n, M) matrix of booleans or of floats in
+            [0, 1].
 
     Attributes:
-        labels: (N, C) label sets of the anchors, as given.
         own: (N,) index of each anchor's own reference, or None if there are none.
         given_statistics: ``statistics`` as given.
         dtype: as given.
+        device: device of the labels.
+        relation: as given.
 
     Raises:
         ValueError: ``indices_tuple`` contains a pair both as a positive and as a negative.
@@ -65,32 +70,33 @@ class Pairs:
         statistics: LabelStatistics | None = None,
         dtype: torch.dtype = torch.float32,
         deferred: DeferredCheck | None = None,
+        relation: Relation | None = None,
     ) -> None:
-        self.labels = labels
+        self.given_labels = labels
+        self.given_ref_labels = labels if ref_labels is None else ref_labels
+        self.relation = relation
+        self.deferred = deferred
+        self.device = labels.device
         self.dtype = dtype
         self.given_statistics = statistics
         self.positive_threshold = positive_threshold
         self.negative_threshold = negative_threshold
-        self.anchor_table = LabelTable(labels, dtype)
-        self.reference_table = self.anchor_table if ref_labels is None else LabelTable(ref_labels, dtype)
         self.includes_anchors = ref_labels is None or own is not None
         self.masks: tuple[Tensor, Tensor] | None = None
         if indices_tuple is not None:
-            self.masks = masks_from_indices(
-                indices_tuple, len(labels), len(self.reference_table), labels.device, deferred
-            )
+            self.masks = masks_from_indices(indices_tuple, len(self), self.num_references, self.device, deferred)
         elif ref_labels is None and own is None:
             own = torch.arange(len(labels), device=labels.device)
         self.own = own
 
     def __len__(self) -> int:
         """Number of anchors N."""
-        return len(self.anchor_table)
+        return len(self.given_labels)
 
     @property
     def num_references(self) -> int:
         """Number of references M."""
-        return len(self.reference_table)
+        return len(self.given_ref_labels)
 
     def __getitem__(self, rows: slice) -> "PairBlock":
         return PairBlock(self, slice(*rows.indices(len(self))))
@@ -100,6 +106,35 @@ class Pairs:
         size = max(BLOCK_ROWS, BLOCK_ELEMENTS // max(1, self.num_references))
         for start in range(0, len(self) if self.num_references else 0, size):
             yield slice(start, min(start + size, len(self)))
+
+    @computed_once
+    def labels(self) -> Tensor:
+        """(N, C) boolean label sets of the anchors; raises ``ValueError`` if a relation compares other labels."""
+        return self._label_sets(self.given_labels, "labels")
+
+    @computed_once
+    def anchor_table(self) -> LabelTable:
+        """Label sets of the anchors."""
+        return LabelTable(self.labels, self.dtype)
+
+    @computed_once
+    def reference_table(self) -> LabelTable:
+        """Label sets of the references."""
+        if self.given_ref_labels is self.given_labels:
+            return self.anchor_table
+        return LabelTable(self._label_sets(self.given_ref_labels, "ref_labels"), self.dtype)
+
+    def _label_sets(self, labels: Tensor, name: str) -> Tensor:
+        if self.relation is None:
+            return labels
+        try:
+            return check_labels(labels, name=name, deferred=self.deferred)
+        except ValueError as error:
+            raise ValueError(
+                f"{error}. The relation accepts other labels, but label frequencies and shared labels need multi-hot "
+                "ones; to use neither, set distance=TemperatureScheduledSimilarity(rarity_scale=0) and "
+                "reducer=FrequencyWeightedReducer(power=0)"
+            ) from error
 
     @computed_once
     def statistics(self) -> LabelStatistics:
@@ -151,12 +186,18 @@ class PairBlock:
 
     @computed_once
     def jaccard(self) -> Tensor:
-        """(n, M) Jaccard similarity of the label sets; 0 if either set is empty."""
+        """(n, M) Jaccard similarity of the label sets, 0 if either set is empty; or the values of the relation."""
+        pairs = self.pairs
+        if pairs.relation is not None:
+            labels = pairs.given_labels[self.rows]
+            return evaluate_relation(pairs.relation, labels, pairs.given_ref_labels, pairs.deferred).to(pairs.dtype)
         return jaccard_from_counts(self.shared, self.pairs.anchor_table.sizes[self.rows], self.ref_sizes)
 
     def take_jaccard(self) -> Tensor:
-        """Return the (n, M) Jaccard similarity as a tensor that the caller may overwrite."""
+        """Return the matrix :attr:`jaccard` as a tensor that the caller may overwrite."""
         jaccard = self.jaccard
+        if self.pairs.relation is not None:
+            return jaccard.clone()  # the matrix may belong to the relation
         del self.jaccard  # the next access computes it again
         return jaccard
 
@@ -166,6 +207,8 @@ class PairBlock:
         pairs = self.pairs
         if pairs.masks is not None:
             return self._without_own(pairs.masks[0][self.rows])
+        if pairs.relation is not None:
+            return self._without_own(is_positive(self.jaccard, pairs.positive_threshold))
         jaccard = self.jaccard if pairs.positive_threshold > 0 else None
         return self._without_own(positive_mask(self.shared, jaccard, pairs.positive_threshold))
 
@@ -202,7 +245,7 @@ class PairBlock:
             other weights are not changed.
         """
         pairs = self.pairs
-        any_shared_label = pairs.masks is None and pairs.positive_threshold == 0
+        any_shared_label = pairs.masks is None and pairs.relation is None and pairs.positive_threshold == 0
         if any_shared_label and weights is self._sums:
             kept = weights  # already 0 where no label is shared
         # Multiply by 0 and 1: on a CPU, where() and masked_fill() with an irregular mask are ten times slower.

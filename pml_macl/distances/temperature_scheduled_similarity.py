@@ -198,7 +198,8 @@ class TemperatureScheduledSimilarity(BaseDistance):
         """
         pairs = block.pairs
         temperature = self.schedule(pairs.dtype)
-        rarity = block.sizes.new_zeros(1)
+        zero = torch.zeros((), dtype=pairs.dtype, device=pairs.device)
+        rarity = zero.expand(1)
         if self.rarity_scale:
             statistics = self.label_statistics or pairs.statistics
             check_labels(block.labels, num_classes=statistics.num_classes)
@@ -206,10 +207,7 @@ class TemperatureScheduledSimilarity(BaseDistance):
         # Reuse the memory of the Jaccard similarities, unless a subclass that calls this method may still need them.
         is_overridden = type(self).pair_temperatures is not TemperatureScheduledSimilarity.pair_temperatures
         overwrite = block.is_last_use and not is_overridden and self.overlap_scale != 0
-        if overwrite:
-            jaccard = block.take_jaccard()
-        else:
-            jaccard = block.jaccard if self.overlap_scale else block.sizes.new_zeros(1, 1)
+        jaccard = block.take_jaccard() if overwrite else block.jaccard if self.overlap_scale else zero.expand(1, 1)
         return pairwise_temperatures(
             jaccard, rarity, temperature, self.overlap_scale, self.rarity_scale, self.min_temperature, overwrite
         )

@@ -4,6 +4,7 @@ from pml_macl.functional.contrastive import positive_pair_losses, weighted_ancho
 from pml_macl.functional.pair_masks import masks_from_indices, positive_negative_masks
 from pml_macl.functional.pair_temperatures import pairwise_temperatures
 from pml_macl.functional.pair_weights import anchor_weights, mean_over_labels, pairwise_label_weights
+from pml_macl.functional.weighted_jaccard import weighted_jaccard_similarity
 from pml_macl.label_table import sum_over_shared_labels
 
 __all__ = [
@@ -16,4 +17,5 @@ __all__ = [
     "positive_pair_losses",
     "sum_over_shared_labels",
     "weighted_anchor_mean",
+    "weighted_jaccard_similarity",
 ]

@@ -6,9 +6,12 @@ from pytorch_metric_learning.losses import BaseMetricLossFunction
 from pytorch_metric_learning.reducers import BaseReducer, ClassWeightedReducer, MultipleReducers, PerAnchorReducer
 from torch import Tensor
 
-from pml_macl.checks import check_batch, check_indices_tuple, in_float32
+from pml_macl.checks import check_batch, check_callable, check_indices_tuple, in_float32
 from pml_macl.deferred_check import DeferredCheck
+from pml_macl.labels import label_dtype
+from pml_macl.pairs import Pairs
 from pml_macl.reducers import PairWeightedReducer
+from pml_macl.relations import Relation
 
 
 class BaseMultiLabelLoss(BaseMetricLossFunction):
@@ -16,13 +19,17 @@ class BaseMultiLabelLoss(BaseMetricLossFunction):
 
     It checks the input and passes label sets to the reducer. Subclasses implement ``compute_loss``, as for PML's
     ``BaseMetricLossFunction``. ``compute_loss`` receives boolean label sets. Its ``ref_emb`` and ``ref_labels`` are
-    None if the caller gave no references and the batch is compared with itself.
+    None if the caller gave no references and the batch is compared with itself. With a ``relation``, labels are not
+    checked to be multi-hot, and ``compute_loss`` receives them as given.
     """
 
     num_classes: int | None = None
+    relation: Relation | None
 
-    def __init__(self, **kwargs: Any) -> None:
+    def __init__(self, relation: Relation | None = None, **kwargs: Any) -> None:
+        check_callable("relation", relation)
         super().__init__(**kwargs)
+        self.relation = relation
         self.deferred_check = DeferredCheck()
 
     def set_reducer(self, reducer: BaseReducer | None) -> None:
@@ -48,10 +55,10 @@ class BaseMultiLabelLoss(BaseMetricLossFunction):
 
         Args:
             embeddings: (N, D) embeddings of the anchors.
-            labels: (N, C) multi-hot label sets.
+            labels: (N, C) multi-hot label sets; with a relation, any (N, ...) labels.
             indices_tuple: pairs (a1, p, a2, n) or triplets (a, p, n) from a miner; None forms pairs from the labels.
             ref_emb: (M, D) embeddings of the references; None uses the batch itself and never pairs a row with itself.
-            ref_labels: (M, C) multi-hot label sets of the references; required with ``ref_emb``.
+            ref_labels: (M, C) multi-hot label sets of the references, or (M, ...) labels; required with ``ref_emb``.
 
         Returns:
             The output of the reducer: a () tensor, or PML's dictionary with ``DoNothingReducer``.
@@ -73,7 +80,9 @@ class BaseMultiLabelLoss(BaseMetricLossFunction):
         """Do what :meth:`forward` does, and pass the options to ``compute_loss``."""
         self.reset_stats()
         check = self.deferred_check
-        labels, ref_labels = check_batch(embeddings, labels, ref_emb, ref_labels, self.num_classes, check)
+        labels, ref_labels = check_batch(
+            embeddings, labels, ref_emb, ref_labels, self.num_classes, check, multi_hot=self.relation is None
+        )
         num_references = len(embeddings) if ref_emb is None else len(ref_emb)
         check_indices_tuple(indices_tuple, len(embeddings), num_references, check)
         self.check_references(len(embeddings), num_references, ref_emb is not None)
@@ -83,6 +92,10 @@ class BaseMultiLabelLoss(BaseMetricLossFunction):
         loss_dict = self.compute_loss(rows, labels, indices_tuple, references, ref_labels, **options)
         if len(embeddings):  # PML's regularizers average over rows, which gives NaN for none
             self.add_embedding_regularization_to_loss_dict(loss_dict, embeddings)
+        if self.relation is not None:  # otherwise a reducer would take the labels for label sets or class indices
+            pairs = Pairs(labels, ref_labels, dtype=label_dtype(embeddings), deferred=check, relation=self.relation)
+            for entry in loss_dict.values():
+                entry.setdefault("pairs", pairs)
         return self.reducer(loss_dict, embeddings, labels)
 
     def without_zero_rows(self, embeddings: Tensor) -> Tensor:

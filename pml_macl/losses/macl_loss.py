@@ -7,6 +7,7 @@ from pytorch_metric_learning.distances import BaseDistance
 from pml_macl.distances import TemperatureScheduledSimilarity
 from pml_macl.losses.multi_label_contrastive_loss import MultiLabelContrastiveLoss
 from pml_macl.reducers import FrequencyWeightedReducer
+from pml_macl.relations import Relation
 from pml_macl.statistics import LabelStatistics
 
 
@@ -42,6 +43,8 @@ class MACLLoss(MultiLabelContrastiveLoss):
         engine: ``"auto"``, ``"fused"`` or ``"reference"``, as for :class:`MultiLabelContrastiveLoss`.
         temperature: base temperature :math:`\tau`, > 0: short for
             ``distance=TemperatureScheduledSimilarity(temperature)``. None uses the default of the distance, 0.1.
+        relation: function that replaces the Jaccard similarity, as for :class:`MultiLabelContrastiveLoss`. The default
+            distance and reducer need multi-hot labels; for other labels, set ``rarity_scale=0`` and ``power=0``.
         **kwargs: arguments of PML's ``BaseMetricLossFunction``: ``distance`` (a ``TemperatureScheduledSimilarity``, or
             a PML distance, which the loss divides by the default temperatures), ``reducer`` (any PML reducer except
             ``DivisorReducer`` and ``ClassWeightedReducer``), ``embedding_regularizer``, ``embedding_reg_weight``,
@@ -71,6 +74,7 @@ class MACLLoss(MultiLabelContrastiveLoss):
         negative_threshold: float = 0.0,
         engine: str = "auto",
         temperature: float | None = None,
+        relation: Relation | None = None,
         **kwargs: Any,
     ) -> None:
         if temperature is not None:
@@ -82,7 +86,9 @@ class MACLLoss(MultiLabelContrastiveLoss):
                     "distance=TemperatureScheduledSimilarity(temperature, distance=...)"
                 )
             kwargs["distance"] = TemperatureScheduledSimilarity(temperature)
-        super().__init__(num_classes, label_statistics, positive_threshold, negative_threshold, engine, **kwargs)
+        super().__init__(
+            num_classes, label_statistics, positive_threshold, negative_threshold, engine, relation, **kwargs
+        )
 
     def similarity_under_temperature(self, distance: BaseDistance | None) -> TemperatureScheduledSimilarity:
         return TemperatureScheduledSimilarity(distance=distance)

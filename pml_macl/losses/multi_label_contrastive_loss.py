@@ -18,6 +18,7 @@ from pml_macl.losses.base_multi_label_loss import BaseMultiLabelLoss, check_redu
 from pml_macl.pair_observer import PairObserver, PairStats
 from pml_macl.pairs import Pairs
 from pml_macl.reducers import FrequencyWeightedReducer, PairWeightedReducer
+from pml_macl.relations import Relation
 from pml_macl.statistics import LabelStatistics, check_statistics
 
 ENGINES = ("auto", "fused", "reference")
@@ -59,6 +60,11 @@ class MultiLabelContrastiveLoss(BaseMultiLabelLoss):
             reducer, and torch's autograd computes the gradient.
             ``"auto"`` uses the fused engine if it can, otherwise the reference engine; :attr:`fallback` names the
             reason.
+        relation: function of labels (n, ...) and reference labels (M, ...) that replaces the Jaccard similarity in
+            positives, thresholds, temperatures and weights. It returns an (n, M) matrix of floats in [0, 1], or
+            booleans, which count as 1 and 0. Pairs above 0 that reach ``positive_threshold`` are positives. Labels may
+            have any dtype and shape (N, ...) unless the distance or the reducer uses label frequencies or shared
+            labels. The relation receives no gradient and is called for one block of anchors at a time.
         **kwargs: arguments of PML's ``BaseMetricLossFunction``: ``distance`` (a ``TemperatureScheduledSimilarity``, or
             a PML distance, which the loss divides by the default temperatures), ``reducer`` (any PML reducer except
             ``DivisorReducer`` and ``ClassWeightedReducer``), ``embedding_regularizer``, ``embedding_reg_weight``,
@@ -85,6 +91,7 @@ class MultiLabelContrastiveLoss(BaseMultiLabelLoss):
         positive_threshold: float = 0.0,
         negative_threshold: float = 0.0,
         engine: str = "auto",
+        relation: Relation | None = None,
         **kwargs: Any,
     ) -> None:
         check_choice("engine", engine, ENGINES)
@@ -104,7 +111,7 @@ class MultiLabelContrastiveLoss(BaseMultiLabelLoss):
             )
         if kwargs.get("reducer") is not None:
             _check_reducer(kwargs["reducer"])
-        super().__init__(**kwargs)
+        super().__init__(relation, **kwargs)
         if not isinstance(self.distance, TemperatureScheduledSimilarity):
             self.distance = self.similarity_under_temperature(self.distance)
         self.positive_threshold = positive_threshold
@@ -158,10 +165,10 @@ class MultiLabelContrastiveLoss(BaseMultiLabelLoss):
 
         Args:
             embeddings: (N, D) embeddings of the anchors.
-            labels: (N, C) multi-hot label sets.
+            labels: (N, C) multi-hot label sets; with a relation, any (N, ...) labels.
             indices_tuple: pairs (a1, p, a2, n) or triplets (a, p, n) from a miner; None forms pairs from the labels.
             ref_emb: (M, D) embeddings of the references; None uses the batch itself and never pairs a row with itself.
-            ref_labels: (M, C) multi-hot label sets of the references; required with ``ref_emb``.
+            ref_labels: (M, C) multi-hot label sets of the references, or (M, ...) labels; required with ``ref_emb``.
             own: (N,) int64, for each anchor the row of ``ref_emb`` that holds its own copy, for example in a memory.
                 The loss ignores these pairs. Requires ``ref_emb``.
 
@@ -198,9 +205,12 @@ class MultiLabelContrastiveLoss(BaseMultiLabelLoss):
             self.label_statistics,
             label_dtype(embeddings),
             self.deferred_check,
+            self.relation,
         )
         if self.learns_statistics and self.label_statistics and self.training and torch.is_grad_enabled():
-            self.label_statistics.update(labels)
+            if self.relation is not None:
+                _ = pairs[:1].jaccard  # a relation that fails must not change the statistics
+            self.label_statistics.update(pairs.labels)
         differentiate = self._by_blocks if fallback is None else self._by_autograd
         entry = differentiate(embeddings, ref_emb, pairs)
         self.distance.advance_after_call()

@@ -15,6 +15,7 @@ from pml_macl.deferred_check import DeferredCheck
 from pml_macl.labels import label_dtype
 from pml_macl.losses.multi_label_contrastive_loss import MultiLabelContrastiveLoss
 from pml_macl.pairs import Pairs, without_own
+from pml_macl.relations import Relation
 
 
 class MultiLabelCrossBatchMemory(CrossBatchMemory):
@@ -27,7 +28,9 @@ class MultiLabelCrossBatchMemory(CrossBatchMemory):
 
     ``miner`` selects the pairs of batch and queue. Without a miner, the thresholds of the loss select them: its
     ``positive_threshold`` and ``negative_threshold``, or the ``threshold`` of a ``MultiLabelLossWrapper``. If the loss
-    has no thresholds, rows that share a label are positives and all others are negatives.
+    has no thresholds, rows that share a label are positives and all others are negatives. If the loss has a
+    ``relation``, it replaces the Jaccard similarity, and the queue stores labels of any dtype and shape (N, ...), which
+    the first batch determines.
 
     The queue can also hold the output of another network, as in MoCo (He et al., arXiv 1911.05722): the rows that
     ``enqueue_mask`` marks are enqueued but are not anchors, and the other rows are anchors but are not enqueued. If the
@@ -43,22 +46,23 @@ class MultiLabelCrossBatchMemory(CrossBatchMemory):
         loss: loss that accepts multi-hot labels and references: :class:`MACLLoss`, a baseline, a PML loss in a
             ``MultiLabelLossWrapper``, or another ``BaseMetricLossFunction`` that overrides ``forward``.
         embedding_size: D, >= 1.
-        num_classes: C, >= 1.
+        num_classes: C, >= 1. It may be None if the loss has a ``relation``.
         memory_size: length of the queue, >= 1.
         miner: miner of pairs or triplets that accepts multi-hot labels and references; None uses the thresholds. If a
             miner keeps only the most similar positives, it selects the rows' own copies, which the loss then ignores.
             With a triplet loss, use a miner that limits the pairs: the loss combines all positives of an anchor with
-            all its negatives.
+            all its negatives. If the loss has a ``relation``, pass it to the miner too.
         **kwargs: arguments of PML's ``CrossBatchMemory``: ``collect_stats``.
 
     Attributes:
         embedding_memory: (memory_size, D) embeddings, with the dtype and device of the last batch.
-        label_memory: (memory_size, C) ``torch.bool`` label sets.
+        label_memory: (memory_size, C) ``torch.bool`` label sets; with a relation, (memory_size, ...) labels as given.
         num_enqueued: () int64, number of rows enqueued so far.
 
     Raises:
         TypeError: a size is not an integer, or ``loss`` or ``miner`` has the wrong type.
-        ValueError: a size is below 1, or ``loss`` or ``miner`` requires one class per row.
+        ValueError: a size is below 1, ``loss`` or ``miner`` requires one class per row, or ``num_classes`` is None and
+            ``loss`` has no relation.
 
     Example:
         >>> from pml_macl.losses import MACLLoss
@@ -81,20 +85,31 @@ class MultiLabelCrossBatchMemory(CrossBatchMemory):
         self,
         loss: BaseMetricLossFunction,
         embedding_size: int,
-        num_classes: int,
+        num_classes: int | None = None,
         memory_size: int = 1024,
         miner: nn.Module | None = None,
         **kwargs: Any,
     ) -> None:
-        sizes = (("embedding_size", embedding_size), ("num_classes", num_classes), ("memory_size", memory_size))
-        for name, value in sizes:
-            check_integer(name, value)
+        check_integer("embedding_size", embedding_size)
+        check_integer("memory_size", memory_size)
         _check_part("loss", loss, BaseMetricLossFunction, "MultiLabelLossWrapper")
+        if num_classes is not None:
+            check_integer("num_classes", num_classes)
+        elif getattr(loss, "relation", None) is None:
+            raise ValueError(
+                "num_classes must be given, got None; pass the number of label columns, or a loss with a relation"
+            )
         if miner is not None:
             _check_part("miner", miner, BaseMiner, "MultiLabelMinerWrapper")
         self.num_classes = num_classes  # reset_queue, which PML's constructor calls, needs it
         super().__init__(loss, embedding_size, memory_size, miner, **kwargs)
         self.deferred_check = DeferredCheck()
+
+    @property
+    def relation(self) -> Relation | None:
+        """Relation of the loss; None if the loss compares label sets."""
+        relation: Relation | None = getattr(self.loss, "relation", None)
+        return relation
 
     @classmethod
     def check_loss_support(cls, loss_name: str) -> None:
@@ -113,7 +128,7 @@ class MultiLabelCrossBatchMemory(CrossBatchMemory):
     def reset_queue(self) -> None:
         """Empty the queue."""
         self.register_buffer("embedding_memory", torch.zeros(self.memory_size, self.embedding_size))
-        self.register_buffer("label_memory", torch.zeros(self.memory_size, self.num_classes, dtype=torch.bool))
+        self.register_buffer("label_memory", torch.zeros(self.memory_size, self.num_classes or 0, dtype=torch.bool))
         self.register_buffer("num_enqueued", torch.zeros((), dtype=torch.long))
         self._num_enqueued = 0  # a copy on the host: reading the buffer would wait for the GPU
 
@@ -128,7 +143,7 @@ class MultiLabelCrossBatchMemory(CrossBatchMemory):
 
         Args:
             embeddings: (N, D) embeddings.
-            labels: (N, C) multi-hot label sets.
+            labels: (N, C) multi-hot label sets; with a relation, any (N, ...) labels.
             indices_tuple: additional pairs or triplets within the batch, from a miner. Positives and negatives refer to
                 the copies in the queue. Not allowed together with ``enqueue_mask``.
             enqueue_mask: (N,) ``torch.bool``, True for rows to enqueue; the other rows are the anchors. With None, all
@@ -142,8 +157,7 @@ class MultiLabelCrossBatchMemory(CrossBatchMemory):
                 would be enqueued. The queue does not change.
         """
         self.reset_stats()
-        check_embeddings(embeddings, self.embedding_size)
-        labels, _ = check_batch(embeddings, labels, num_classes=self.num_classes, deferred=self.deferred_check)
+        labels = self._check(embeddings, labels, self.deferred_check)
         check_indices_tuple(indices_tuple, len(embeddings), len(embeddings), self.deferred_check)
         new_embeddings, new_labels = embeddings, labels
         if enqueue_mask is not None:
@@ -178,13 +192,12 @@ class MultiLabelCrossBatchMemory(CrossBatchMemory):
 
         Args:
             embeddings: (N, D) embeddings, N <= ``memory_size``.
-            labels: (N, C) multi-hot label sets.
+            labels: (N, C) multi-hot label sets; with a relation, any (N, ...) labels.
 
         Raises:
             TypeError, ValueError: an argument is invalid, as for :meth:`forward`.
         """
-        check_embeddings(embeddings, self.embedding_size)
-        labels, _ = check_batch(embeddings, labels, num_classes=self.num_classes)
+        labels = self._check(embeddings, labels)
         slots, _ = self._enqueue(embeddings, labels)
         self._count(self._num_enqueued + len(slots))
 
@@ -237,8 +250,25 @@ class MultiLabelCrossBatchMemory(CrossBatchMemory):
             positive_threshold=positive_threshold,
             negative_threshold=negative_threshold,
             dtype=label_dtype(embeddings),
+            deferred=self.deferred_check,
+            relation=self.relation,
         )[:]
         return (*block.positives.nonzero(as_tuple=True), *block.negatives.nonzero(as_tuple=True))
+
+    def _check(self, embeddings: Tensor, labels: Tensor, deferred: DeferredCheck | None = None) -> Tensor:
+        """Return the checked labels of a batch. With a relation, they must look like those in the queue."""
+        check_embeddings(embeddings, self.embedding_size)
+        multi_hot = self.relation is None
+        labels, _ = check_batch(
+            embeddings, labels, num_classes=self.num_classes, deferred=deferred, multi_hot=multi_hot
+        )
+        expected = self.label_memory.dtype, self.label_memory.shape[1:]
+        if not multi_hot and self._num_enqueued and expected != (labels.dtype, labels.shape[1:]):
+            raise ValueError(
+                f"labels must have the dtype and row shape of those in the queue, {expected[0]} and "
+                f"{tuple(expected[1])}, got {labels.dtype} and {tuple(labels.shape[1:])}; convert them or reset_queue()"
+            )
+        return labels
 
     def _enqueue(self, embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Callable[[], None]]:
         """Write rows into the queue. Return their positions and a function that restores the queue."""
@@ -251,6 +281,8 @@ class MultiLabelCrossBatchMemory(CrossBatchMemory):
         before = self.embedding_memory, self.label_memory
         # As in PML, the queue adopts the dtype and device of the embeddings.
         memory, label_memory = self.embedding_memory.to(embeddings), self.label_memory.to(embeddings.device)
+        if not self._num_enqueued and self.relation is not None:
+            label_memory = labels.new_zeros(self.memory_size, *labels.shape[1:])
         replaced = memory[slots], label_memory[slots]
         memory[slots], label_memory[slots] = embeddings.detach(), labels
         self.embedding_memory, self.label_memory = memory, label_memory
@@ -270,6 +302,10 @@ class MultiLabelCrossBatchMemory(CrossBatchMemory):
         saved = state_dict.get(prefix + "embedding_memory")
         if isinstance(saved, Tensor):
             self.embedding_memory = self.embedding_memory.to(saved.dtype)
+        saved = state_dict.get(prefix + "label_memory")
+        if isinstance(saved, Tensor) and self.relation is not None:
+            shape = (self.memory_size, *saved.shape[1:])
+            self.label_memory = torch.zeros(shape, dtype=saved.dtype, device=self.label_memory.device)
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
         self._num_enqueued = int(self.num_enqueued)
 

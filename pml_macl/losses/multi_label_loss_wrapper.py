@@ -19,6 +19,7 @@ from pml_macl.checks import check_range
 from pml_macl.compatibility import PML_LOSSES, check_pml_part
 from pml_macl.label_sets import LabelSets
 from pml_macl.losses.base_multi_label_loss import BaseMultiLabelLoss, check_reducer
+from pml_macl.relations import Relation
 
 
 class MultiLabelLossWrapper(BaseMultiLabelLoss):
@@ -47,6 +48,10 @@ class MultiLabelLossWrapper(BaseMultiLabelLoss):
         threshold: smallest Jaccard similarity of a positive pair, in [0, 1]; 0 accepts any shared label.
         reducer: replaces the reducer of the wrapped loss. It keeps the ``label_statistics`` object that it was given,
             whereas PML copies the statistics of a reducer that was passed to the wrapped loss.
+        relation: function of labels (n, ...) and reference labels (m, ...) that replaces the rule above. It returns an
+            (n, m) matrix: booleans, True for positives, or floats in [0, 1], positive above 0 from ``threshold`` on. It
+            should be symmetric. Labels may have any dtype and shape (N, ...). A ``FrequencyWeightedReducer`` then uses
+            the values as its Jaccard similarity, and needs multi-hot labels unless its ``power`` is 0.
         **kwargs: arguments of PML's ``BaseMetricLossFunction``: ``collect_stats``.
 
     Raises:
@@ -64,7 +69,12 @@ class MultiLabelLossWrapper(BaseMultiLabelLoss):
     loss: BaseMetricLossFunction
 
     def __init__(
-        self, loss: BaseMetricLossFunction, threshold: float = 0.0, reducer: BaseReducer | None = None, **kwargs: Any
+        self,
+        loss: BaseMetricLossFunction,
+        threshold: float = 0.0,
+        reducer: BaseReducer | None = None,
+        relation: Relation | None = None,
+        **kwargs: Any,
     ) -> None:
         _check_loss(loss)
         check_range("threshold", threshold, 0, 1)
@@ -73,7 +83,7 @@ class MultiLabelLossWrapper(BaseMultiLabelLoss):
             raise TypeError(f"{name} belongs to the wrapped loss; pass it to {type(loss).__name__} instead")
         # PML's constructor sets the reducer, which depends on the sub-losses of the wrapped loss. But a module can hold
         # the wrapped loss only after the constructor. Hence a placeholder.
-        super().__init__(reducer=DoNothingReducer(), **kwargs)
+        super().__init__(relation, reducer=DoNothingReducer(), **kwargs)
         self.loss = loss
         self.distance = loss.distance
         self.threshold = threshold
@@ -117,9 +127,9 @@ class MultiLabelLossWrapper(BaseMultiLabelLoss):
             return dict(self.loss.zero_losses())
         if ref_emb is None or ref_labels is None:
             ref_emb = embeddings
-            sets = ref_sets = LabelSets(labels, self.threshold)
+            sets = ref_sets = LabelSets(labels, self.threshold, self.relation)
         else:
-            sets, ref_sets = LabelSets.with_references(labels, ref_labels, self.threshold)
+            sets, ref_sets = LabelSets.with_references(labels, ref_labels, self.threshold, self.relation)
         per_anchor: Any = getattr(self.loss, "triplets_per_anchor", "all")
         if indices_tuple is None and per_anchor != "all":
             indices_tuple = _random_triplets(sets, ref_sets, per_anchor)

@@ -10,6 +10,7 @@ from pml_macl.checks import check_choice, check_instance, check_integer, check_r
 from pml_macl.labels import label_dtype
 from pml_macl.miners.base_multi_label_miner import BaseMultiLabelMiner
 from pml_macl.pairs import PairBlock, Pairs
+from pml_macl.relations import Relation
 
 POSITIVE_STRATEGIES = ("all", "easy", "hard", "random")
 NEGATIVE_STRATEGIES = ("all", "hard", "semihard", "random")
@@ -51,6 +52,9 @@ class LabelOverlapMiner(BaseMultiLabelMiner):
         max_negatives_per_anchor: the same for negatives and ``neg_strategy``.
         output: ``"pairs"`` (a1, p, a2, n) or ``"triplets"`` (a, p, n). Triplets combine each selected positive of an
             anchor with each of its selected negatives.
+        relation: function of labels (N, ...) and reference labels (M, ...) that replaces the Jaccard similarity. It
+            returns an (N, M) matrix: floats in [0, 1], or booleans, which count as 1 and 0. Pairs above 0 that reach
+            ``positive_threshold`` are candidates for positives. Labels may have any dtype and shape (N, ...).
         **kwargs: arguments of PML's ``BaseMiner``: ``distance`` (default ``CosineSimilarity``), ``collect_stats``.
 
     Raises:
@@ -72,6 +76,7 @@ class LabelOverlapMiner(BaseMultiLabelMiner):
         max_positives_per_anchor: int | None = None,
         max_negatives_per_anchor: int | None = None,
         output: str = "pairs",
+        relation: Relation | None = None,
         **kwargs: Any,
     ) -> None:
         check_range("positive_threshold", positive_threshold, 0, 1)
@@ -82,7 +87,7 @@ class LabelOverlapMiner(BaseMultiLabelMiner):
         _check_limit("max_positives_per_anchor", max_positives_per_anchor, "pos_strategy", pos_strategy)
         _check_limit("max_negatives_per_anchor", max_negatives_per_anchor, "neg_strategy", neg_strategy)
         check_instance("distance", kwargs.get("distance"), BaseDistance, "a pytorch_metric_learning distance")
-        super().__init__(**kwargs)
+        super().__init__(relation, **kwargs)
         self.positive_threshold = positive_threshold
         self.negative_threshold = negative_threshold
         self.pos_strategy = pos_strategy
@@ -107,6 +112,8 @@ class LabelOverlapMiner(BaseMultiLabelMiner):
             positive_threshold=self.positive_threshold,
             negative_threshold=self.negative_threshold,
             dtype=label_dtype(embeddings),
+            deferred=self.deferred_check,
+            relation=self.relation,
         )
         block = pairs[:]
         positives, negatives = block.positives, block.negatives

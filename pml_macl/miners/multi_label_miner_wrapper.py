@@ -10,6 +10,7 @@ from pml_macl.checks import check_range
 from pml_macl.compatibility import PML_MINERS, check_pml_part
 from pml_macl.label_sets import LabelSets
 from pml_macl.miners.base_multi_label_miner import BaseMultiLabelMiner
+from pml_macl.relations import Relation
 
 
 class MultiLabelMinerWrapper(BaseMultiLabelMiner):
@@ -29,6 +30,9 @@ class MultiLabelMinerWrapper(BaseMultiLabelMiner):
     Args:
         miner: PML miner to wrap; it is not copied.
         threshold: smallest Jaccard similarity of a positive pair, in [0, 1]; 0 accepts any shared label.
+        relation: function of labels (n, ...) and reference labels (m, ...) that replaces the rule above. It returns an
+            (n, m) matrix: booleans, True for positives, or floats in [0, 1], positive above 0 from ``threshold`` on. It
+            should be symmetric. Labels may have any dtype and shape (N, ...).
         **kwargs: arguments of PML's ``BaseMiner``: ``collect_stats``.
 
     Raises:
@@ -44,7 +48,9 @@ class MultiLabelMinerWrapper(BaseMultiLabelMiner):
 
     miner: BaseMiner
 
-    def __init__(self, miner: BaseMiner, threshold: float = 0.0, **kwargs: Any) -> None:
+    def __init__(
+        self, miner: BaseMiner, threshold: float = 0.0, relation: Relation | None = None, **kwargs: Any
+    ) -> None:
         if not isinstance(miner, BaseMiner):
             raise TypeError(
                 f"miner must be a pytorch_metric_learning miner, got {type(miner).__name__}; pass an instance "
@@ -59,7 +65,7 @@ class MultiLabelMinerWrapper(BaseMultiLabelMiner):
         check_range("threshold", threshold, 0, 1)
         if "distance" in kwargs:
             raise TypeError(f"distance belongs to the wrapped miner; pass it to {type(miner).__name__} instead")
-        super().__init__(distance=miner.distance, **kwargs)
+        super().__init__(relation, distance=miner.distance, **kwargs)
         self.miner = miner
         self.threshold = threshold
         self.add_to_recordable_attributes(name="threshold", is_stat=False)
@@ -72,8 +78,8 @@ class MultiLabelMinerWrapper(BaseMultiLabelMiner):
             return none, none, none, none
         indices: tuple[Tensor, ...]
         if ref_labels is None:
-            indices = self.miner(embeddings, LabelSets(labels, self.threshold))
+            indices = self.miner(embeddings, LabelSets(labels, self.threshold, self.relation))
         else:
-            sets, ref_sets = LabelSets.with_references(labels, ref_labels, self.threshold)
+            sets, ref_sets = LabelSets.with_references(labels, ref_labels, self.threshold, self.relation)
             indices = self.miner(embeddings, sets, ref_emb, ref_sets)
         return indices

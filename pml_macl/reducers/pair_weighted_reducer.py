@@ -74,7 +74,7 @@ class PairWeightedReducer(BaseReducer, ABC):
         Returns:
             (N,) weights >= 0. The default is 1 for each anchor.
         """
-        return torch.ones(len(pairs), dtype=pairs.dtype, device=pairs.labels.device)
+        return torch.ones(len(pairs), dtype=pairs.dtype, device=pairs.device)
 
     def statistics_of(self, pairs: Pairs) -> LabelStatistics:
         """Return the label frequencies: the reducer's own, or those of the pairs if it has none.
