@@ -165,6 +165,16 @@ def test_regularizer_and_other_parts_work_with_labels_that_are_no_sets(reducer, 
     assert torch.isfinite(MultiLabelLossWrapper(wrapped, reducer=reducer, relation=closeness)(embeddings, places))
 
 
+def test_a_value_at_the_threshold_is_positive():
+    values = torch.tensor([[0.0, 0.25, 0.5]])
+    for threshold, expected in ((0.0, [False, True, True]), (0.25, [False, True, True]), (0.5, [False, False, True])):
+        options = {"relation": lambda x, y: values}
+        sets, ref_sets = LabelSets.with_references(torch.zeros(1, 2), torch.zeros(3, 2), threshold, **options)
+        assert (sets[:, None] == ref_sets).tolist() == [expected]
+        block = Pairs(torch.zeros(1, 2), torch.zeros(3, 2), positive_threshold=threshold, **options)[:]
+        assert block.positives.tolist() == [expected]
+
+
 def test_empty_batches_do_not_call_the_relation():
     def fails(labels, ref_labels):
         raise AssertionError
