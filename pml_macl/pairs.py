@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
+from pml_macl.batch_share import BatchShare
 from pml_macl.computed_once import computed_once
 from pml_macl.deferred_check import DeferredCheck
 from pml_macl.functional.pair_masks import masks_from_indices, negative_mask, positive_mask
@@ -33,12 +34,15 @@ class Pairs:
         statistics: label frequencies; None counts ``labels`` when frequencies are needed.
         dtype: floating-point type of weights and temperatures.
         deferred: checks ``indices_tuple`` without waiting for the GPU; None waits.
+        share: the anchors that this process computes, if ``labels`` is the joint batch of several processes; None
+            computes all.
 
     Attributes:
         labels: (N, C) label sets of the anchors, as given.
         own: (N,) index of each anchor's own reference, or None if there are none.
         given_statistics: ``statistics`` as given.
         dtype: as given.
+        share: as given.
 
     Raises:
         ValueError: ``indices_tuple`` contains a pair both as a positive and as a negative.
@@ -65,8 +69,10 @@ class Pairs:
         statistics: LabelStatistics | None = None,
         dtype: torch.dtype = torch.float32,
         deferred: DeferredCheck | None = None,
+        share: BatchShare | None = None,
     ) -> None:
         self.labels = labels
+        self.share = share
         self.dtype = dtype
         self.given_statistics = statistics
         self.positive_threshold = positive_threshold
@@ -98,8 +104,9 @@ class Pairs:
     def row_blocks(self) -> Iterator[slice]:
         """Yield slices that split the anchors into blocks with small (n, M) matrices; yield none without pairs."""
         size = max(BLOCK_ROWS, BLOCK_ELEMENTS // max(1, self.num_references))
-        for start in range(0, len(self) if self.num_references else 0, size):
-            yield slice(start, min(start + size, len(self)))
+        first, end = (0, len(self)) if self.share is None else (self.share.start, self.share.stop)
+        for start in range(first, end if self.num_references else first, size):
+            yield slice(start, min(start + size, end))
 
     @computed_once
     def statistics(self) -> LabelStatistics:
