@@ -1,9 +1,12 @@
 """Start a test file as several processes of torch.distributed, and collect what they found."""
 
+import contextlib
 import os
+import signal
 import socket
 import subprocess
 import sys
+import traceback
 from datetime import timedelta
 from pathlib import Path
 
@@ -19,7 +22,7 @@ def free_port():
 
 
 def run_processes(script, folder, num_processes):
-    """Run ``script FOLDER`` as processes; return what each of them passed to :func:`finish`."""
+    """Run a script that calls :func:`fork_processes`; return what each of its processes passed to :func:`finish`."""
     environment = os.environ | {
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(free_port()),
@@ -28,16 +31,29 @@ def run_processes(script, folder, num_processes):
         "CUDA_VISIBLE_DEVICES": "",
         "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]),
     }
-    command = [sys.executable, script, str(folder)]
-    started = [subprocess.Popen(command, env=environment | {"RANK": str(rank)}) for rank in range(num_processes)]
-    try:
-        for process in started:
-            assert process.wait(timeout=2 * TIMEOUT.total_seconds()) == 0
-    finally:
-        for process in started:
-            process.kill()
-            process.wait()
+    with subprocess.Popen([sys.executable, script, str(folder)], env=environment, start_new_session=True) as started:
+        try:
+            assert started.wait(timeout=2 * TIMEOUT.total_seconds()) == 0
+        finally:
+            with contextlib.suppress(ProcessLookupError):  # all of them have ended
+                os.killpg(started.pid, signal.SIGKILL)
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(num_processes)]
+
+
+def fork_processes(run, folder):
+    """Call ``run(folder)`` in WORLD_SIZE processes. Forking saves each of them the time to import torch."""
+    torch.set_num_threads(1)
+    for rank in range(int(os.environ["WORLD_SIZE"])):
+        if os.fork() == 0:
+            os.environ["RANK"] = str(rank)
+            try:
+                run(folder)
+            except BaseException:
+                traceback.print_exc()
+            os._exit(1)  # run calls finish, so it does not return
+    for _ in range(int(os.environ["WORLD_SIZE"])):
+        if os.wait()[1] != 0:
+            sys.exit(1)  # the caller kills the processes that wait for the one that failed
 
 
 def finish(found, folder):

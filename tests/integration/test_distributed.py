@@ -1,6 +1,6 @@
 """Two processes against one on the joint batch.
 
-The tests start this file twice, as the two processes. Each of them works through SCENARIOS and saves what it found; the
+The tests start this file, which becomes two processes. Each of them works through SCENARIOS and saves what it found; the
 tests compute what one process finds on the joint batch.
 """
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from processes import TIMEOUT, finish, free_port, run_processes
+from processes import TIMEOUT, finish, fork_processes, free_port, run_processes
 from pytorch_metric_learning.losses import ContrastiveLoss
 from pytorch_metric_learning.utils.distributed import DistributedLossWrapper, DistributedMinerWrapper
 from torch.nn.parallel import DistributedDataParallel
@@ -82,7 +82,6 @@ def statistics_of(module):
 
 def run_process(folder):
     """What one of the processes does."""
-    torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", timeout=TIMEOUT)
     rank = torch.distributed.get_rank()
     part = slice(rank * ROWS, (rank + 1) * ROWS)
@@ -221,4 +220,4 @@ def test_the_example_says_how_to_start_it(example, monkeypatch):
 
 
 if __name__ == "__main__":
-    run_process(sys.argv[1])
+    fork_processes(run_process, sys.argv[1])

@@ -1,6 +1,6 @@
 """Several processes, each with its own anchors, against one process on the joint batch.
 
-The tests start this file as four processes. Two of them, then all four, work through CASES; the tests compute what one
+The tests start this file, which becomes four processes. Two of them, then all four, work through CASES; the tests compute what one
 process finds on the joint batch.
 """
 
@@ -9,7 +9,7 @@ import sys
 
 import pytest
 import torch
-from processes import TIMEOUT, finish, run_processes
+from processes import TIMEOUT, finish, fork_processes, run_processes
 from pytorch_metric_learning.distances import LpDistance
 from pytorch_metric_learning.losses import ContrastiveLoss
 from pytorch_metric_learning.reducers import MeanReducer
@@ -46,7 +46,7 @@ def everything():
         embedding_regularizer=LpRegularizer(),
         positive_threshold=0.3,
         negative_threshold=0.2,
-    )
+    ).double()
 
 
 def memory():
@@ -91,7 +91,7 @@ def make_model():
 
 
 def train(model, loss_fn, sizes, special, part):
-    """The losses, the gradients and the final state of gradient descent."""
+    """The losses and gradients of each step of gradient descent."""
     values, gradients = [], []
     modules = torch.nn.ModuleList([model, loss_fn])
     for inputs, labels, mask in batches(sizes, special):
@@ -104,8 +104,7 @@ def train(model, loss_fn, sizes, special, part):
         with torch.no_grad():
             for parameter in modules.parameters():
                 parameter -= 0.1 * parameter.grad
-    state = {name.replace("module.", "").removeprefix("loss."): value for name, value in loss_fn.state_dict().items()}
-    return {"losses": torch.stack(values), "gradients": torch.stack(gradients), "state": state}
+    return {"losses": torch.stack(values), "gradients": torch.stack(gradients)}
 
 
 def share_of(sizes, rank):
@@ -128,11 +127,13 @@ def run_world(world, rank, folder):
     )
     found = {}
     for name, (make_loss, sizes, special) in CASES.items():
-        loss_fn = MultiLabelDistributedLossWrapper(make_loss())
+        plain = make_loss()
+        loss_fn = MultiLabelDistributedLossWrapper(plain)
         if any(parameter.requires_grad for parameter in loss_fn.parameters()):
             loss_fn = DistributedDataParallel(loss_fn)
         model = DistributedDataParallel(make_model())
         found[name] = train(model, loss_fn, sizes[:world], special, share_of(sizes, rank))
+        found[name]["state"] = dict(plain.state_dict())
     loss_fn = MultiLabelDistributedLossWrapper(learnt())
     embeddings, labels = torch.randn(3, 4), torch.ones(3, CLASSES)
     is_last = rank == world - 1
@@ -153,7 +154,6 @@ def run_world(world, rank, folder):
 
 
 def run_process(folder):
-    torch.set_num_threads(1)
     rank = int(os.environ["RANK"])
     found = {}
     for world in WORLDS:
@@ -175,7 +175,9 @@ def processes(tmp_path_factory):
 @pytest.mark.parametrize("name", CASES)
 def test_values_gradients_and_state_are_those_of_the_joint_batch(name, world, processes):
     make_loss, sizes, special = CASES[name]
-    expected = train(make_model(), make_loss(), sizes[:world], special, slice(None))
+    loss_fn = make_loss()
+    expected = train(make_model(), loss_fn, sizes[:world], special, slice(None))
+    expected["state"] = dict(loss_fn.state_dict())
     assert special == "nan" or not sum(sizes) or expected["gradients"].abs().sum() > 1e-3
     for found in processes[world]:
         torch.testing.assert_close(found[name], expected, rtol=1e-9, atol=1e-12, equal_nan=True)
@@ -248,4 +250,4 @@ def test_pairs_of_a_miner_and_masks_without_a_memory_are_refused():
 
 
 if __name__ == "__main__":
-    run_process(sys.argv[1])
+    fork_processes(run_process, sys.argv[1])
