@@ -138,10 +138,17 @@ class LabelBalancedSampler(Sampler[int]):
         return BatchSampler(self, self.batch_size // self.num_replicas, drop_last=False)
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the next pass: its images then depend only on ``epoch`` and the seed of ``generator``.
+        """Choose the next pass.
+
+        Its random numbers then depend only on ``epoch`` and the seed that ``generator`` was created with (0 without a
+        generator).
 
         Args:
-            epoch: number of the pass, >= 0. All processes must set the same.
+            epoch: number of the pass, >= 0; the same in all processes.
+
+        Raises:
+            TypeError: ``epoch`` is not an integer.
+            ValueError: ``epoch`` is negative.
         """
         check_integer("epoch", epoch, 0)
         self.epoch = epoch

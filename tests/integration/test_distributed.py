@@ -209,7 +209,7 @@ def test_the_example_in_one_process(example, monkeypatch, capsys):
     names = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "RANK": 0, "WORLD_SIZE": 1}
     for name, value in {**names, "LOCAL_RANK": 0, "LOCAL_WORLD_SIZE": 1}.items():
         monkeypatch.setenv(name, str(value))
-    example.main([*SMALL_EXAMPLE, "--no-gather"])
+    example.main(SMALL_EXAMPLE)
     assert "label statistics of 32 images, the same on each process" in capsys.readouterr().out
 
 
