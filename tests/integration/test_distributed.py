@@ -1,7 +1,7 @@
 """Two processes against one on the joint batch.
 
-The tests start this file, which becomes two processes. Each of them works through SCENARIOS and saves what it found; the
-tests compute what one process finds on the joint batch.
+The tests start this file, which becomes two processes. Each of them works through SCENARIOS and saves what it found.
+The tests compute what one process finds on the joint batch.
 """
 
 import os

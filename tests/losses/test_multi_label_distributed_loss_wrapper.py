@@ -1,7 +1,7 @@
 """Several processes, each with its own anchors, against one process on the joint batch.
 
-The tests start this file, which becomes four processes. Two of them, then all four, work through CASES; the tests compute what one
-process finds on the joint batch.
+The tests start this file, which becomes four processes. Two of them, then all four, work through CASES. The tests
+compute what one process finds on the joint batch.
 """
 
 import os
@@ -114,7 +114,7 @@ def share_of(sizes, rank):
 def errors_of(calls):
     found = {}
     for name, call in calls.items():
-        with pytest.raises(ValueError) as error:
+        with pytest.raises(ValueError, match="got") as error:
             call()
         found[name] = str(error.value)
     return found
