@@ -1,6 +1,6 @@
 """Measure what one of several processes computes, in MultiLabelDistributedLossWrapper and in PML's wrapper.
 
-    python benchmarks/distributed.py
+    python benchmarks/loss_share.py
 
 The script simulates one process after the gathering: PML's wrapper computes the loss of the joint batch, the other one
 the share of the process. Communication is not included. Times are medians of forward and backward, in turns. Memory is
