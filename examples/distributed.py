@@ -2,15 +2,9 @@
 
     torchrun --nproc-per-node 2 examples/distributed.py
 
-By default PML's DistributedLossWrapper gathers the embeddings and labels of all processes. Each process then compares
-its images with all images and counts the labels of the joint batch. The gradients equal those of a single process on
-the joint batch, except that batch normalisation uses only the images of its own process.
-
-With --no-gather each process compares only its own images, and the label statistics are summed over the processes.
-
-PML's efficient=True compares label matrices itself and raises ValueError. Together with
-DistributedMinerWrapper(miner, efficient=True) it works, but only the images of the own process are anchors, so the
-gradients are not those of the joint batch.
+MultiLabelDistributedLossWrapper gathers the embeddings and labels of all processes. Each process compares its images
+with all images, and the loss counts the labels of the joint batch. The gradients equal those of a single process on the
+joint batch, except that batch normalisation uses only the images of its own process.
 
 The backend is NCCL if each process has its own GPU, otherwise gloo.
 """
@@ -24,14 +18,14 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 from models import make_head, small_cnn
-from pytorch_metric_learning.utils.distributed import DistributedLossWrapper
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, DistributedSampler
 
+from pml_macl import LabelStatistics
 from pml_macl.datasets import SyntheticScenes
 from pml_macl.evaluation import MultiLabelAccuracyCalculator
-from pml_macl.losses import MACLLoss
+from pml_macl.losses import MACLLoss, MultiLabelDistributedLossWrapper
 
 METRIC = "label_mean_average_precision"
 
@@ -40,7 +34,6 @@ METRIC = "label_mean_average_precision"
 class Settings:
     """The options of the command line."""
 
-    no_gather: bool
     num_images: int
     num_test_images: int
     epochs: int
@@ -52,7 +45,6 @@ class Settings:
 def parse_args(argv: list[str] | None = None) -> Settings:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("--no-gather", action="store_true", help="compare only images of the same process")
     add(
         "--num-images", type=int, default=800, help="number of training images of all processes together (default: 800)"
     )
@@ -62,15 +54,6 @@ def parse_args(argv: list[str] | None = None) -> Settings:
     add("--lr", type=float, default=1e-3, help="learning rate of AdamW (default: 0.001)")
     add("--seed", type=int, default=0, help="seed of the weights and of the order of the images (default: 0)")
     return Settings(**vars(parser.parse_args(argv)))
-
-
-def make_loss(num_classes: int, gather: bool) -> nn.Module:
-    """MACL with the label frequencies of all processes, for a model in DistributedDataParallel."""
-    loss_fn = MACLLoss(num_classes=num_classes)
-    if gather:
-        return DistributedLossWrapper(loss_fn)
-    loss_fn.label_statistics.synchronize = True
-    return loss_fn
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -99,7 +82,7 @@ def train(settings: Settings, device: torch.device) -> None:
     test_set = SyntheticScenes(settings.num_test_images, seed=1) if is_first else None
     model = nn.Sequential(small_cnn(), make_head(128, 256, 128, dropout=0.0)).to(device)
     model = DistributedDataParallel(model, device_ids=None if device.type == "cpu" else [device])
-    loss_fn = make_loss(len(train_set.classes), not settings.no_gather).to(device)
+    loss_fn = MultiLabelDistributedLossWrapper(MACLLoss(num_classes=len(train_set.classes))).to(device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=settings.lr)
     # drop_last gives each process equally many images. Otherwise the sampler repeats some, and they count twice.
     sampler = DistributedSampler(train_set, seed=settings.seed, drop_last=True)
@@ -119,15 +102,14 @@ def train(settings: Settings, device: torch.device) -> None:
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-    same, num_samples = compare_statistics(loss_fn)
+    same, num_samples = compare_statistics(loss_fn.loss.label_statistics)
     if is_first:
         print(f"label mAP after training:  {evaluate(model.module, test_set, device):.2%}")
         print(f"label statistics of {num_samples} images, {'the same' if same else 'NOT THE SAME'} on each process")
 
 
-def compare_statistics(loss_fn: nn.Module) -> tuple[bool, int]:
+def compare_statistics(statistics: LabelStatistics) -> tuple[bool, int]:
     """Whether all processes have the same counts, and the number of images that this process has counted."""
-    statistics = getattr(loss_fn, "loss", loss_fn).label_statistics
     gathered = [torch.empty_like(statistics.cooccurrence) for _ in range(dist.get_world_size())]
     dist.all_gather(gathered, statistics.cooccurrence)
     return all(torch.equal(counts, statistics.cooccurrence) for counts in gathered), int(statistics.num_samples)

@@ -44,7 +44,9 @@ def contrastive_loss(query: Tensor, reference: Tensor | None, pairs: Pairs, term
     Here :math:`a_i` are the anchor weights, :math:`w_{ip}` the pair weights, :math:`\tau_{ij}` the temperatures, and
     P(i) and N(i) the positives and negatives of anchor i. Value and gradient equal those of
     :func:`~pml_macl.functional.positive_pair_losses` followed by :func:`~pml_macl.functional.weighted_anchor_mean`,
-    but this function keeps no (N, M) matrix for the backward pass. It has no second derivative.
+    but this function keeps no (N, M) matrix for the backward pass. It has no second derivative. If the pairs have a
+    ``share``, the sums over i run over the anchors of all processes, and the gradient is that of the share's anchors
+    times the number of processes.
 
     Args:
         query: (N, D) embeddings of the anchors, float32 or float64.
@@ -80,8 +82,11 @@ class _ContrastiveLoss(torch.autograd.Function):
                 losses, weights = _add_block(rows, query, reference, pairs, terms, gradients)
                 total += losses.sum()
                 total_weight += weights.sum()
+        if pairs.share is not None:
+            total, total_weight = pairs.share.sum_over_processes(total, total_weight)
         divisor = torch.where(total_weight > 0, total_weight, 1)
-        ctx.save_for_backward(*(None if gradient is None else gradient / divisor for gradient in gradients))
+        of_gradients = divisor if pairs.share is None else divisor / pairs.share.num_processes
+        ctx.save_for_backward(*(None if gradient is None else gradient / of_gradients for gradient in gradients))
         return total / divisor
 
     @staticmethod

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
+from pml_macl.batch_share import BatchShare
 from pml_macl.computed_once import computed_once
 from pml_macl.deferred_check import DeferredCheck
 from pml_macl.functional.pair_masks import masks_from_indices, negative_mask, positive_mask
@@ -37,6 +38,8 @@ class Pairs:
         relation: function that replaces the Jaccard similarity. It takes ``labels[rows]`` and ``ref_labels`` as given,
             which then may have any dtype and shape (N, ...), and returns an (n, M) matrix of booleans or of floats in
             [0, 1].
+        share: the anchors that this process computes, if ``labels`` is the joint batch of several processes; None
+            computes all.
 
     Attributes:
         own: (N,) index of each anchor's own reference, or None if there are none.
@@ -44,6 +47,7 @@ class Pairs:
         dtype: as given.
         device: device of the labels.
         relation: as given.
+        share: as given.
 
     Raises:
         ValueError: ``indices_tuple`` contains a pair both as a positive and as a negative.
@@ -71,12 +75,14 @@ class Pairs:
         dtype: torch.dtype = torch.float32,
         deferred: DeferredCheck | None = None,
         relation: Relation | None = None,
+        share: BatchShare | None = None,
     ) -> None:
         self.given_labels = labels
         self.given_ref_labels = labels if ref_labels is None else ref_labels
         self.relation = relation
         self.deferred = deferred
         self.device = labels.device
+        self.share = share
         self.dtype = dtype
         self.given_statistics = statistics
         self.positive_threshold = positive_threshold
@@ -104,8 +110,9 @@ class Pairs:
     def row_blocks(self) -> Iterator[slice]:
         """Yield slices that split the anchors into blocks with small (n, M) matrices; yield none without pairs."""
         size = max(BLOCK_ROWS, BLOCK_ELEMENTS // max(1, self.num_references))
-        for start in range(0, len(self) if self.num_references else 0, size):
-            yield slice(start, min(start + size, len(self)))
+        first, end = (0, len(self)) if self.share is None else (self.share.start, self.share.stop)
+        for start in range(first, end if self.num_references else first, size):
+            yield slice(start, min(start + size, end))
 
     @computed_once
     def labels(self) -> Tensor:

@@ -57,8 +57,8 @@ def required_by(modules):
     [
         ("pml_macl", True, []),
         ("pml_macl", False, ["examples", "search"]),
-        ("examples", False, ["examples", "search", "timm"]),
-        ("benchmarks", False, ["examples", "search", "dev"]),
+        ("examples", False, ["examples", "search", "serve", "timm"]),
+        ("benchmarks", False, ["examples", "search", "serve", "timm", "dev"]),
     ],
 )
 def test_what_is_imported_is_required(folder, top_level_only, extras):

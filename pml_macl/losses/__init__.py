@@ -5,6 +5,7 @@ from pml_macl.losses.macl_loss import MACLLoss
 from pml_macl.losses.mul_sup_con_loss import MulSupConLoss
 from pml_macl.losses.multi_label_contrastive_loss import MultiLabelContrastiveLoss
 from pml_macl.losses.multi_label_cross_batch_memory import MultiLabelCrossBatchMemory
+from pml_macl.losses.multi_label_distributed_loss_wrapper import MultiLabelDistributedLossWrapper
 from pml_macl.losses.multi_label_loss_wrapper import MultiLabelLossWrapper
 from pml_macl.losses.multi_sup_con_loss import MultiSupConLoss
 from pml_macl.losses.similarity_dissimilarity_loss import SimilarityDissimilarityLoss
@@ -17,6 +18,7 @@ __all__ = [
     "MulSupConLoss",
     "MultiLabelContrastiveLoss",
     "MultiLabelCrossBatchMemory",
+    "MultiLabelDistributedLossWrapper",
     "MultiLabelLossWrapper",
     "MultiSupConLoss",
     "SimilarityDissimilarityLoss",

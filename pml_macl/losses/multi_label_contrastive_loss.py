@@ -9,6 +9,7 @@ from pytorch_metric_learning.reducers import BaseReducer, DivisorReducer, Multip
 from pytorch_metric_learning.regularizers import BaseRegularizer
 from torch import Tensor
 
+from pml_macl.batch_share import BatchShare
 from pml_macl.checks import check_choice, check_range
 from pml_macl.distances import TemperatureScheduledSimilarity
 from pml_macl.engine import Terms, contrastive_loss
@@ -160,6 +161,7 @@ class MultiLabelContrastiveLoss(BaseMultiLabelLoss):
         ref_emb: Tensor | None = None,
         ref_labels: Tensor | None = None,
         own: Tensor | None = None,
+        share: BatchShare | None = None,
     ) -> Any:
         """Compute the loss of a batch.
 
@@ -171,6 +173,8 @@ class MultiLabelContrastiveLoss(BaseMultiLabelLoss):
             ref_labels: (M, C) multi-hot label sets of the references, or (M, ...) labels; required with ``ref_emb``.
             own: (N,) int64, for each anchor the row of ``ref_emb`` that holds its own copy, for example in a memory.
                 The loss ignores these pairs. Requires ``ref_emb``.
+            share: the anchors of this process, if the batch is that of several processes. Use
+                :class:`MultiLabelDistributedLossWrapper`, which sets it. Requires the fused engine.
 
         Returns:
             The output of the reducer: a () tensor, or PML's dictionary with ``DoNothingReducer``.
@@ -180,7 +184,7 @@ class MultiLabelContrastiveLoss(BaseMultiLabelLoss):
         """
         if own is not None:
             _check_own(own, embeddings, ref_emb)
-        return self._check_and_compute(embeddings, labels, indices_tuple, ref_emb, ref_labels, own=own)
+        return self._check_and_compute(embeddings, labels, indices_tuple, ref_emb, ref_labels, own=own, share=share)
 
     def compute_loss(
         self,
@@ -190,8 +194,9 @@ class MultiLabelContrastiveLoss(BaseMultiLabelLoss):
         ref_emb: Tensor | None,
         ref_labels: Tensor | None,
         own: Tensor | None = None,
+        share: BatchShare | None = None,
     ) -> dict[str, Any]:
-        fallback = self._why_not_fused()
+        fallback = self.why_not_fused()
         if self.engine == "fused" and fallback is not None:
             raise ValueError(f'engine="fused" is not possible with {fallback}; use engine="auto" or "reference"')
         self._show_fallback(fallback)
@@ -206,6 +211,7 @@ class MultiLabelContrastiveLoss(BaseMultiLabelLoss):
             label_dtype(embeddings),
             self.deferred_check,
             self.relation,
+            share,
         )
         if self.learns_statistics and self.label_statistics and self.training and torch.is_grad_enabled():
             if self.relation is not None:
@@ -233,7 +239,8 @@ class MultiLabelContrastiveLoss(BaseMultiLabelLoss):
         )
         loss = contrastive_loss(query, reference, pairs, terms)
         entry = {"losses": loss, "indices": None, "reduction_type": "already_reduced"}
-        return entry if observer is None else {**entry, "num_losses": self._set_stats(observer.stats(len(pairs)))}
+        num_anchors = len(pairs if pairs.share is None else pairs.share)
+        return entry if observer is None else {**entry, "num_losses": self._set_stats(observer.stats(num_anchors))}
 
     def _by_autograd(self, embeddings: Tensor, ref_emb: Tensor | None, pairs: Pairs) -> dict[str, Any]:
         """Compute the loss of each positive pair, for any distance and any reducer."""
@@ -268,9 +275,9 @@ class MultiLabelContrastiveLoss(BaseMultiLabelLoss):
 
     def is_fused(self) -> bool:
         """Return whether the next call uses the fused engine, whose graph keeps neither embeddings nor references."""
-        return self._why_not_fused() is None
+        return self.why_not_fused() is None
 
-    def _why_not_fused(self) -> str | None:
+    def why_not_fused(self) -> str | None:
         """Return the reason for the reference engine, or None if the fused engine can run."""
         if self.engine == "reference":
             return 'engine="reference"'

@@ -10,6 +10,7 @@ from pytorch_metric_learning.utils import common_functions as c_f
 from pytorch_metric_learning.utils import loss_and_miner_utils as lmu
 from torch import Tensor, nn
 
+from pml_macl.batch_share import BatchShare
 from pml_macl.checks import check_batch, check_embeddings, check_indices_tuple, check_integer
 from pml_macl.deferred_check import DeferredCheck
 from pml_macl.labels import label_dtype
@@ -138,6 +139,7 @@ class MultiLabelCrossBatchMemory(CrossBatchMemory):
         labels: Tensor,
         indices_tuple: tuple[Tensor, ...] | None = None,
         enqueue_mask: Tensor | None = None,
+        share: BatchShare | None = None,
     ) -> Any:
         """Enqueue a batch and compute its loss against the queue.
 
@@ -148,6 +150,8 @@ class MultiLabelCrossBatchMemory(CrossBatchMemory):
                 the copies in the queue. Not allowed together with ``enqueue_mask``.
             enqueue_mask: (N,) ``torch.bool``, True for rows to enqueue; the other rows are the anchors. With None, all
                 rows are enqueued and all rows are anchors.
+            share: the anchors of this process, if the batch is that of several processes. Use
+                :class:`MultiLabelDistributedLossWrapper`, which sets it.
 
         Returns:
             The output of the loss.
@@ -165,10 +169,11 @@ class MultiLabelCrossBatchMemory(CrossBatchMemory):
                 raise ValueError("indices_tuple and enqueue_mask must not both be given; leave one of them out")
             enqueued, anchors = (
                 mask.nonzero().squeeze(1).to(embeddings.device, non_blocking=True)
-                for mask in (_check_mask(enqueue_mask, len(embeddings)), ~enqueue_mask)
+                for mask in (check_mask(enqueue_mask, len(embeddings)), ~enqueue_mask)
             )
             new_embeddings, new_labels = embeddings[enqueued], labels[enqueued]
             embeddings, labels = embeddings[anchors], labels[anchors]
+            share = None if share is None else share.subset(~enqueue_mask)
         slots, undo = self._enqueue(new_embeddings, new_labels)
         num_enqueued = self._num_enqueued + len(slots)
         memory, memory_labels = self.embedding_memory[:num_enqueued], self.label_memory[:num_enqueued]
@@ -177,7 +182,7 @@ class MultiLabelCrossBatchMemory(CrossBatchMemory):
             if self.miner is None and indices_tuple is None and _takes_own(self.loss):
                 # Later batches overwrite the queue, so the reference engine, whose graph keeps references, gets a copy.
                 references = memory if self.loss.is_fused() else memory.clone()
-                loss = self.loss(embeddings, labels, None, references, memory_labels, own=own_slots)
+                loss = self.loss(embeddings, labels, None, references, memory_labels, own_slots, share)
             else:
                 pairs = self.create_indices_tuple(embeddings, labels, memory, memory_labels, indices_tuple, own_slots)
                 loss = self.loss(embeddings, labels, pairs, memory.clone(), memory_labels)
@@ -326,7 +331,8 @@ def _check_part(name: str, part: nn.Module, base: type[nn.Module], wrapper: str)
         )
 
 
-def _check_mask(enqueue_mask: Tensor, num_rows: int) -> Tensor:
+def check_mask(enqueue_mask: Tensor, num_rows: int) -> Tensor:
+    """Return ``enqueue_mask``; raise unless it holds one boolean per row."""
     if not isinstance(enqueue_mask, Tensor):
         raise TypeError(f"enqueue_mask must be a torch.Tensor, got {type(enqueue_mask).__name__}")
     if enqueue_mask.dtype is not torch.bool or enqueue_mask.shape != (num_rows,):

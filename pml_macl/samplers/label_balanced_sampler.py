@@ -39,9 +39,14 @@ class LabelBalancedSampler(Sampler[int]):
     :math:`\text{batch_size} - \lceil N \cdot \text{batch_size} / \text{length} \rceil`. A longer pass leaves more
     places; with a length of N (rounded up) the sampler only shuffles.
 
+    With ``num_replicas`` and ``rank``, each process of a distributed training gets its part of every batch: the first
+    process the first ``batch_size / num_replicas`` images, and so on. Together the processes see the batches that one
+    process sees. Like torch's ``DistributedSampler``, the sampler then repeats a pass unless you call
+    :meth:`set_epoch`.
+
     Args:
         labels: (N, C) multi-hot label sets of the images, in the order of the data set that the ``DataLoader`` reads.
-        batch_size: number of images per batch, from 1 to N.
+        batch_size: number of images per batch, from 1 to N; with ``num_replicas``, of all processes together.
         labels_per_batch: number of labels to select for each batch, from 1 to ``batch_size`` and at most the number of
             labels that occur. None selects as many as leave room for two images (a positive pair) per label.
         length_before_new_iter: number of images per pass, a positive multiple of ``batch_size``. None takes N rounded
@@ -49,11 +54,15 @@ class LabelBalancedSampler(Sampler[int]):
         every_image: whether each pass yields each image at least once.
         generator: source of the random numbers; None takes torch's global generator, which ``torch.manual_seed`` seeds.
         data_source: the data set that the ``DataLoader`` reads; its length must be N. None skips this check.
+        num_replicas: number of processes, which must divide ``batch_size``. The random numbers then depend only on the
+            epoch and on the seed that ``generator`` was created with (0 without a generator), which must be equal in
+            all processes. None yields whole batches.
+        rank: which of the processes this is, from 0 to ``num_replicas`` - 1; required with ``num_replicas``.
 
     Raises:
         TypeError: an argument has the wrong type.
-        ValueError: a number is out of range, no image has a label, or ``data_source`` and ``labels`` differ in
-            length.
+        ValueError: a number is out of range, no image has a label, ``data_source`` and ``labels`` differ in length, or
+            only one of ``num_replicas`` and ``rank`` is given.
 
     Example:
         >>> labels = torch.tensor([[1, 0]] * 6 + [[1, 1]] * 2)  # the second label is rare
@@ -73,6 +82,8 @@ class LabelBalancedSampler(Sampler[int]):
         every_image: bool = False,
         generator: torch.Generator | None = None,
         data_source: Sized | None = None,
+        num_replicas: int | None = None,
+        rank: int | None = None,
     ) -> None:
         labels = check_labels(labels).cpu()
         num_images, num_columns = labels.shape
@@ -97,6 +108,10 @@ class LabelBalancedSampler(Sampler[int]):
             whole_batches = -(-2 * num_images // batch_size) if every_image else num_images // batch_size
             length_before_new_iter = whole_batches * batch_size
         _check_length(length_before_new_iter, batch_size, num_images if every_image else 1)
+        _check_replicas(num_replicas, rank, batch_size)
+        self.num_replicas = 1 if num_replicas is None else num_replicas
+        self.rank = 0 if rank is None else rank
+        self.epoch = None if num_replicas is None else 0
         self.batch_size = batch_size
         self.labels_per_batch = labels_per_batch
         self.length_before_new_iter = length_before_new_iter
@@ -120,16 +135,42 @@ class LabelBalancedSampler(Sampler[int]):
             >>> [sorted(batch) for batch in sampler.batches()]
             [[0, 1, 2]]
         """
-        return BatchSampler(self, self.batch_size, drop_last=False)
+        return BatchSampler(self, self.batch_size // self.num_replicas, drop_last=False)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the next pass.
+
+        Its random numbers then depend only on ``epoch`` and the seed that ``generator`` was created with (0 without a
+        generator).
+
+        Args:
+            epoch: number of the pass, >= 0; the same in all processes.
+
+        Raises:
+            TypeError: ``epoch`` is not an integer.
+            ValueError: ``epoch`` is negative.
+        """
+        check_integer("epoch", epoch, 0)
+        self.epoch = epoch
 
     def __len__(self) -> int:
-        return self.length_before_new_iter
+        return self.length_before_new_iter // self.num_replicas
 
     def __iter__(self) -> Iterator[int]:
+        size = self.batch_size // self.num_replicas
+        for batch in self._joint_batches(torch.Generator().manual_seed(self._seed())):
+            yield from batch[size * self.rank : size * (self.rank + 1)]
+
+    def _seed(self) -> int:
+        """Return the seed of this pass."""
+        if self.epoch is not None:
+            return self.epoch + (0 if self.generator is None else self.generator.initial_seed())
         # Like torch's RandomSampler, seed a generator for this pass with one draw from the outer generator.
         device = None if self.generator is None else self.generator.device
-        seed = int(torch.empty((), dtype=torch.long, device=device).random_(generator=self.generator))
-        generator = torch.Generator().manual_seed(seed)
+        return int(torch.empty((), dtype=torch.long, device=device).random_(generator=self.generator))
+
+    def _joint_batches(self, generator: torch.Generator) -> Iterator[list[int]]:
+        """Yield the batches of all processes together."""
         # For each label, the images that have not had their turn.
         waiting: list[list[int]] = [[] for _ in self._images_of]
         waiting_labels: list[int] = []
@@ -139,7 +180,7 @@ class LabelBalancedSampler(Sampler[int]):
             self._balance(batch, labels, waiting, generator)
             while len(batch) < self.batch_size:  # the batch already holds all images of these labels
                 _take(waiting_images, everything, batch, generator)
-            yield from batch
+            yield list(batch)
 
     def _shares(self, generator: torch.Generator) -> Iterator[dict[int, None]]:
         """Yield the images that each batch starts with: its share of all images, or none without ``every_image``."""
@@ -207,6 +248,23 @@ def _check_data_source(data_source: Sized | None, num_images: int) -> None:
         raise ValueError(
             f"labels must have one row per image of data_source ({len(data_source)}), got {num_images} rows; for a "
             "torch.utils.data.Subset, pass labels[subset.indices]"
+        )
+
+
+def _check_replicas(num_replicas: int | None, rank: int | None, batch_size: int) -> None:
+    if (num_replicas is None) != (rank is None):
+        given, missing = ("rank", "num_replicas") if num_replicas is None else ("num_replicas", "rank")
+        raise ValueError(f"{given} was given without {missing}; give both or neither")
+    if num_replicas is None or rank is None:
+        return
+    check_integer("num_replicas", num_replicas)
+    check_integer("rank", rank, 0)
+    if rank >= num_replicas:
+        raise ValueError(f"rank must be below num_replicas ({num_replicas}), got {rank}")
+    if batch_size % num_replicas:
+        raise ValueError(
+            f"batch_size, the images of all processes together, must be a multiple of num_replicas ({num_replicas}), "
+            f"got {batch_size}"
         )
 
 

@@ -1,18 +1,17 @@
 """Two processes against one on the joint batch.
 
-The tests start this file twice, as the two processes. Each of them works through SCENARIOS and saves what it found; the
-tests compute what one process finds on the joint batch.
+The tests start this file, which becomes two processes. Each of them works through SCENARIOS and saves what it found.
+The tests compute what one process finds on the joint batch.
 """
 
 import os
-import socket
 import subprocess
 import sys
-from datetime import timedelta
 from pathlib import Path
 
 import pytest
 import torch
+from processes import TIMEOUT, finish, fork_processes, free_port, run_processes
 from pytorch_metric_learning.losses import ContrastiveLoss
 from pytorch_metric_learning.utils.distributed import DistributedLossWrapper, DistributedMinerWrapper
 from torch.nn.parallel import DistributedDataParallel
@@ -83,8 +82,7 @@ def statistics_of(module):
 
 def run_process(folder):
     """What one of the processes does."""
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group("gloo", timeout=timedelta(minutes=2))
+    torch.distributed.init_process_group("gloo", timeout=TIMEOUT)
     rank = torch.distributed.get_rank()
     part = slice(rank * ROWS, (rank + 1) * ROWS)
     found = {}
@@ -113,39 +111,14 @@ def run_process(folder):
     found["efficient with a miner"] = DistributedLossWrapper(MACLLoss(), efficient=True)(
         embeddings, labels[part], pairs
     )
-    torch.save(found, Path(folder) / f"{rank}.pt")
-    torch.distributed.barrier()  # a process that leaves while another still works may abort as its connections go
-    torch.distributed.destroy_process_group()
-    os._exit(0)  # without the end of the interpreter, at which a thread of torch's may abort the process
-
-
-def free_port():
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
+    finish(found, folder)
 
 
 @pytest.fixture(scope="module")
 def processes(tmp_path_factory):
     """What each of the two processes found."""
     folder = tmp_path_factory.mktemp("processes")
-    environment = os.environ | {
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(free_port()),
-        "WORLD_SIZE": str(NUM_PROCESSES),
-        "OMP_NUM_THREADS": "1",
-        "CUDA_VISIBLE_DEVICES": "",
-    }
-    command = [sys.executable, __file__, str(folder)]
-    started = [subprocess.Popen(command, env=environment | {"RANK": str(rank)}) for rank in range(NUM_PROCESSES)]
-    try:
-        for process in started:
-            assert process.wait(timeout=240) == 0
-    finally:
-        for process in started:
-            process.kill()
-            process.wait()
-    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(NUM_PROCESSES)]
+    return run_processes(__file__, folder, NUM_PROCESSES)
 
 
 @pytest.mark.parametrize("name", SCENARIOS)
@@ -236,7 +209,7 @@ def test_the_example_in_one_process(example, monkeypatch, capsys):
     names = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "RANK": 0, "WORLD_SIZE": 1}
     for name, value in {**names, "LOCAL_RANK": 0, "LOCAL_WORLD_SIZE": 1}.items():
         monkeypatch.setenv(name, str(value))
-    example.main([*SMALL_EXAMPLE, "--no-gather"])
+    example.main(SMALL_EXAMPLE)
     assert "label statistics of 32 images, the same on each process" in capsys.readouterr().out
 
 
@@ -247,4 +220,4 @@ def test_the_example_says_how_to_start_it(example, monkeypatch):
 
 
 if __name__ == "__main__":
-    run_process(sys.argv[1])
+    fork_processes(run_process, sys.argv[1])

@@ -340,5 +340,5 @@ def test_reference_counts_leave_out_own_copies_only_where_they_are():
 
 
 def test_the_plain_loss_is_fused_for_every_matrix_product():
-    assert MultiLabelContrastiveLoss()._why_not_fused() is None
-    assert MultiLabelContrastiveLoss(distance=LpDistance())._why_not_fused() == "the distance LpDistance"
+    assert MultiLabelContrastiveLoss().why_not_fused() is None
+    assert MultiLabelContrastiveLoss(distance=LpDistance()).why_not_fused() == "the distance LpDistance"

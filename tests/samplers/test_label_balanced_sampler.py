@@ -1,5 +1,6 @@
 import random
 from collections import Counter
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -149,6 +150,41 @@ def test_a_pass_is_fixed_by_its_first_draw():
     assert found == expected
 
 
+@pytest.mark.parametrize("num_replicas", [1, 2, 4])
+@pytest.mark.parametrize("every_image", [False, True])
+def test_replicas_share_the_batches_of_one_process(num_replicas, every_image):
+    settings = {"labels": long_tailed(60, 5), "batch_size": 8, "every_image": every_image}
+    one = LabelBalancedSampler(**settings)
+    replicas = [LabelBalancedSampler(**settings, num_replicas=num_replicas, rank=rank) for rank in range(num_replicas)]
+    passes = []
+    for epoch in (0, 3):
+        one.set_epoch(epoch)
+        for number, replica in enumerate(replicas):
+            replica.set_epoch(epoch)
+            torch.manual_seed(number)  # processes may have different global generators
+        shares = [list(replica.batches()) for replica in replicas]
+        assert {len(share) for share in shares} == {len(replica) * num_replicas // 8 for replica in replicas}
+        assert [[*chain(*parts)] for parts in zip(*shares, strict=True)] == batches_of(one)
+        passes.append(shares)
+    assert passes[0] != passes[1]
+
+
+def test_the_epoch_and_the_seed_of_the_generator_decide_about_a_pass():
+    def a_pass(epoch, seed=None, **kwargs):
+        generator = None if seed is None else torch.Generator().manual_seed(seed)
+        sampler = LabelBalancedSampler(long_tailed(60, 5), 6, generator=generator, **kwargs)
+        if epoch is not None:
+            sampler.set_epoch(epoch)
+        return list(sampler)
+
+    assert a_pass(2) == a_pass(2) == a_pass(2, seed=0)
+    assert a_pass(2) != a_pass(1)
+    assert a_pass(2, seed=7) not in (a_pass(2), a_pass(1, seed=7))
+    assert a_pass(None, num_replicas=1, rank=0) == a_pass(0)
+    with pytest.raises(ValueError, match="epoch must be at least 0, got -1"):
+        a_pass(-1)
+
+
 @pytest.mark.parametrize("dtype", [torch.bool, torch.int64, torch.float32])
 def test_label_types_of_pml(dtype):
     labels = long_tailed(30, 4)
@@ -277,6 +313,12 @@ def good_labels():
         ({"length_before_new_iter": 8.0}, TypeError, "length_before_new_iter must be an integer"),
         ({"length_before_new_iter": 8, "every_image": True}, ValueError, "at least 12 for every_image"),
         ({"every_image": 1}, TypeError, "every_image must be True or False, got 1"),
+        ({"num_replicas": 2}, ValueError, "num_replicas was given without rank"),
+        ({"rank": 0}, ValueError, "rank was given without num_replicas"),
+        ({"num_replicas": 0, "rank": 0}, ValueError, "num_replicas must be at least 1, got 0"),
+        ({"num_replicas": 2, "rank": -1}, ValueError, "rank must be at least 0, got -1"),
+        ({"num_replicas": 2, "rank": 2}, ValueError, "rank must be below num_replicas .2., got 2"),
+        ({"num_replicas": 3, "rank": 2}, ValueError, "a multiple of num_replicas .3., got 4"),
         ({"generator": 7}, TypeError, "generator must be a torch.Generator or None, got int"),
         ({"data_source": 10}, TypeError, "data_source must be a data set with a length, got int"),
         ({"data_source": range(6)}, ValueError, r"one row per image of data_source \(6\), got 10 rows; for a .*Subset"),
