@@ -21,7 +21,8 @@ class Answer:
 
     Args:
         results: the nearest images, nearest first.
-        predicted: names and scores of up to five predicted labels, best first; empty for an archive without labels.
+        predicted: names and scores of up to five predicted labels, best first, without scores below 1%; empty for an
+            archive without labels.
         labels: labels of the query: those of the archive if the query is in it, otherwise the predicted ones whose
             score is at least 0.5.
     """
@@ -57,7 +58,7 @@ class Archive:
         predicted = []
         if self.model.labels is not None:
             scores = self.model.predict_labels(query, query_ids=query_ids)[0]
-            best = [column for column in scores.argsort(descending=True)[:5].tolist() if scores[column] > 0]
+            best = [column for column in scores.argsort(descending=True)[:5].tolist() if scores[column] >= 0.01]
             predicted = [(self.classes[column], float(scores[column])) for column in best]
         labels = [name for name, score in predicted if score >= SURE] if own is None else self.labels_of(own)
         return Answer(self.found(results), predicted, labels)

@@ -92,9 +92,10 @@ def serve(args: argparse.Namespace) -> None:
             probe.bind(("127.0.0.1", args.port))
     except (OSError, OverflowError) as error:
         raise ValueError(f"--port {args.port} is not free ({error}); choose another port") from error
+    archive = Archive(args.index, args.device)
     from search_server import serve_page  # only this command needs Gradio
 
-    serve_page(Archive(args.index, args.device), args.port)
+    serve_page(archive, args.port)
 
 
 def demonstrate(folder: Path) -> None:

@@ -5,6 +5,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from archive import Archive
 from result_page import thumbnail
@@ -12,10 +13,12 @@ from result_page import thumbnail
 try:
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # Gradio reads it when it is imported
     import gradio as gr
+    from starlette.responses import PlainTextResponse  # Gradio's web framework
 except ImportError as error:
     raise ImportError('the search page needs Gradio; install it with: pip install -e ".[serve]"') from error
 
 MAX_RESULTS = 60
+THIS_HOST = (b"127.0.0.1", b"localhost")
 # Gradio's page names fonts, scripts and pictures of other hosts. This header forbids the browser to load them.
 POLICY = "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:"
 STYLE = """
@@ -31,7 +34,11 @@ footer { display: none !important; }
 
 
 class OnlyThisHost:
-    """ASGI middleware that adds ``POLICY`` to each response."""
+    """ASGI middleware that adds ``POLICY`` to each response.
+
+    It also refuses requests under another host's name and those that a page of another host makes. Without this, a web
+    site could search the archive through the browser of its visitor.
+    """
 
     def __init__(self, app: Callable[..., Any]) -> None:
         self.app = app
@@ -42,7 +49,12 @@ class OnlyThisHost:
                 message["headers"] = [*message["headers"], (b"content-security-policy", POLICY.encode())]
             await send(message)
 
-        await self.app(scope, receive, send_with_policy)
+        headers = dict(scope.get("headers", ()))
+        addresses = [b"//" + headers.get(b"host", b""), headers.get(b"origin", b"//localhost")]
+        if scope["type"] != "lifespan" and any(urlsplit(address).hostname not in THIS_HOST for address in addresses):
+            await PlainTextResponse("This page answers only its own machine.", 403)(scope, receive, send)
+        else:
+            await self.app(scope, receive, send_with_policy)
 
 
 def serve_page(archive: Archive, port: int) -> None:
@@ -84,23 +96,31 @@ def make_page(archive: Archive) -> gr.Blocks:
                 answer = archive.search(Path(query), k, having, lacking)
                 captions = [f"{found.distance:.3f} {caption(found.labels, answer.labels)}" for found in answer.results]
                 paths, scores = [found.path for found in answer.results], dict(answer.predicted)
-                status = f"Nearest images of {Path(query).name}, with distance. ✓ marks labels of the query."
+                status = f"Nearest images of {Path(query).name}, with distance."
+                status += " ✓ marks labels of the query." * has_labels
             images = [(thumbnail(path), text) for path, text in zip(paths, captions, strict=True)]
+            status = status if images else "No image passes the filters."
         except (OSError, ValueError) as error:
-            folder = (
-                "" if query is None else f"{Path(query).parent}{os.sep}"
-            )  # a dropped image is in a temporary folder
-            raise gr.Error(str(error).replace(folder, ""), print_exception=False) from error
-        if not images:
-            status = "No image passes the filters."
-        return [query, status, gr.Gallery(images, selected_index=None), [str(path) for path in paths], scores]
+            folder = "" if query is None else f"{Path(query).parent}{os.sep}"  # for a dropped image a temporary one
+            query, images, paths, scores, status = None, [], [], {}, str(error).replace(folder, "")
+        files, label = [str(path) for path in paths], gr.Label(scores, visible=bool(scores))
+        return [query, status, gr.Gallery(images, selected_index=None), files, label]
 
     def search_with_clicked(event: gr.SelectData, paths: list[str], *filters: Any) -> list[Any]:
         path = paths[event.index]
-        return [thumbnail(Path(path)), *show(path, *filters)]
+        answer = show(path, *filters)
+        return [None if answer[0] is None else thumbnail(Path(path)), *answer]
+
+    def dropped(file: Any) -> str | None:
+        """The path of a dropped file. Gradio would decode it here and hide why that failed; load_image says why."""
+        if file is None:
+            return None
+        if not Path(file.path).resolve().is_relative_to(Path(image.GRADIO_CACHE).resolve()):
+            raise gr.Error("Drop an image on the page; other files cannot be searched with.", print_exception=False)
+        return str(file.path)
 
     has_labels = archive.model.labels is not None
-    with gr.Blocks(title="Image search", analytics_enabled=False, delete_cache=(600, 600)) as page:
+    with gr.Blocks(title="Image search", analytics_enabled=False, delete_cache=(3600, 86400)) as page:
         query, paths = gr.State(None), gr.State([])
         gr.Markdown("# Image search")
         with gr.Row():
@@ -113,12 +133,11 @@ def make_page(archive: Archive) -> gr.Blocks:
                     height=260,
                     elem_classes="query",
                 )
-                # Gradio would decode the file here and hide why that failed; load_image gives a message.
-                image.preprocess = lambda file: None if file is None else file.path
+                image.preprocess = dropped
                 having = gr.Dropdown(archive.classes, multiselect=True, label="With labels", visible=has_labels)
                 lacking = gr.Dropdown(archive.classes, multiselect=True, label="Without labels", visible=has_labels)
                 k = gr.Slider(1, MAX_RESULTS, 12, step=1, label="Number of images")
-                scores = gr.Label(label="Predicted labels", show_heading=False, visible=has_labels)
+                scores = gr.Label(label="Predicted labels", show_heading=False, visible=False)
             with gr.Column(scale=3, min_width=320):
                 status = gr.Markdown()
                 gallery = gr.Gallery(

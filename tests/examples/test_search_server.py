@@ -1,5 +1,7 @@
 """The search page of examples/search.py, driven in a real Chromium."""
 
+import json
+import os
 import re
 import shutil
 import socket
@@ -93,10 +95,15 @@ def server(folder):
         port = free.getsockname()[1]
     command = [sys.executable, "-c", WATCHED, str(SEARCH), "serve", "--index", str(folder / "index")]
     with (folder / "printed.txt").open("w") as printed:
-        process = subprocess.Popen([*command, "--port", str(port)], stdout=printed, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(
+            [*command, "--port", str(port)],
+            stdout=printed,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "TMPDIR": str(folder)},  # dropped images, which stay if the process is terminated
+        )
     address = f"http://127.0.0.1:{port}"
     try:
-        for _ in range(120):
+        for _ in range(480):
             try:
                 urllib.request.urlopen(address, timeout=1)
                 break
@@ -104,7 +111,7 @@ def server(folder):
                 assert process.poll() is None, (folder / "printed.txt").read_text()
                 time.sleep(0.25)
         else:
-            pytest.fail("the server did not start within 30 s")
+            pytest.fail("the server did not start within 120 s")
         yield address, (folder / "printed.txt").read_text
     finally:
         process.terminate()
@@ -183,6 +190,7 @@ def test_a_file_that_is_no_image_gives_a_message(page, folder, tmp_path):
     broken.write_text("no image")
     drop(page, broken)
     page.get_by_text("cannot decode image broken.png").wait_for()
+    assert captions(page) == []
     page.get_by_label("Remove Image").click()
     drop(page, folder / "query" / "0.png")  # the page goes on
     page.get_by_text("Nearest images of 0.png").wait_for()
@@ -194,9 +202,36 @@ def test_files_of_the_machine_are_not_served(server, folder):
             urllib.request.urlopen(f"{server[0]}/gradio_api/file={path}")
 
 
+def test_only_a_dropped_file_can_be_the_query(server, folder):
+    """A program that sends a path cannot learn what an image that was not dropped shows, or whether it exists."""
+    with urllib.request.urlopen(f"{server[0]}/config") as response:
+        events = json.load(response)["dependencies"]
+    (name,) = (event["api_name"] for event in events if event["targets"][0][1] == "upload")
+    for path in (folder / "query" / "0.png", folder / "query" / "none.png"):
+        content = json.dumps({"data": [{"path": str(path)}, [], [], 3]}).encode()
+        call, kind = f"{server[0]}/gradio_api/call/{name}", {"Content-Type": "application/json"}
+        with urllib.request.urlopen(urllib.request.Request(call, content, kind)) as response:
+            answer = f"{call}/{json.load(response)['event_id']}"
+        with urllib.request.urlopen(answer, timeout=15) as response:
+            assert "Drop an image on the page" in response.read().decode()
+
+
+@pytest.mark.parametrize("header", ["Host", "Origin"])
+def test_pages_of_other_hosts_get_no_answer(server, header):
+    for address in ("evil.example", "127.0.0.1.evil.example"):
+        value = f"http://{address}" if header == "Origin" else address
+        with pytest.raises(urllib.error.HTTPError, match="403"):
+            urllib.request.urlopen(urllib.request.Request(server[0], headers={header: value}))
+
+
 def test_the_browser_may_load_from_this_host_only(server):
     with urllib.request.urlopen(server[0]) as response:
         assert response.headers["content-security-policy"].startswith("default-src 'self'")
+
+
+def test_a_folder_without_an_index_is_one_line(tmp_path):
+    with pytest.raises(SystemExit, match=r"error: --index .* holds no index; make one with: "):
+        search.main(["serve", "--index", str(tmp_path), "--port", "0"])
 
 
 def test_a_port_in_use_is_one_line(server, folder):
