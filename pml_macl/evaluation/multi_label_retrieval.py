@@ -14,7 +14,9 @@ try:
 except ModuleNotFoundError as error:
     _missing = str(error)
 
-    class Metric(torch.nn.Module):  # type: ignore[no-redef]  # stands in, so that this module can be imported
+    class Metric(torch.nn.Module):  # type: ignore[no-redef]  # the class exists once at run time
+        """Stands in for torchmetrics' class, so that this module can be imported."""
+
         def __init__(self, **_: Any) -> None:
             raise ImportError(
                 f"MultiLabelRetrieval needs torchmetrics ({_missing}); install it: pip install 'pml_macl[torchmetrics]'"
@@ -90,8 +92,9 @@ class MultiLabelRetrieval(Metric):
             )
         if indices is not None:
             if not isinstance(indices, Tensor) or indices.shape != labels.shape[:1] or indices.is_floating_point():
+                found = f"{indices.dtype} of shape {tuple(indices.shape)}" if isinstance(indices, Tensor) else "no tensor"
                 raise ValueError(
-                    f"indices must be an integer tensor with one position per embedding ({len(labels)}), got {indices!r}; "
+                    f"indices must be an integer tensor with one position per embedding ({len(labels)}), got {found}; "
                     "let the data set return the position with each image"
                 )
             self.indices.append(indices.to(embeddings.device))
