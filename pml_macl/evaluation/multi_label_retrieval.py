@@ -92,7 +92,7 @@ class MultiLabelRetrieval(Metric):
             )
         if indices is not None:
             if not isinstance(indices, Tensor) or indices.shape != labels.shape[:1] or indices.is_floating_point():
-                found = f"{indices.dtype} of shape {tuple(indices.shape)}" if isinstance(indices, Tensor) else "no tensor"
+                found = f"{indices.dtype}, {tuple(indices.shape)}" if isinstance(indices, Tensor) else "no tensor"
                 raise ValueError(
                     f"indices must be an integer tensor with one position per embedding ({len(labels)}), got {found}; "
                     "let the data set return the position with each image"

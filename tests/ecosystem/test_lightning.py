@@ -33,12 +33,13 @@ def names(tmp_path_factory):
 
 def test_logged_metrics_equal_the_calculator(names):
     logged = {name: value.item() for name, value in names["trainer"].callback_metrics.items() if name in METRICS}
-    assert logged == pytest.approx(expected_metrics(names), abs=1e-6)  # Lightning logs float32
+    assert logged == pytest.approx(expected_metrics(names), abs=1e-6)  # sums of other batch sizes
 
 
 def test_checkpoint_restores_model_and_label_statistics(names):
     restored = names["restored"]
-    assert names["checkpoint"].best_model_score == pytest.approx(names["trainer"].callback_metrics["ndcg"], abs=0.05)
+    last, best = names["trainer"].callback_metrics["ndcg"].item(), names["checkpoint"].best_model_score.item()
+    assert last <= best < last + 0.1
     assert restored.loss_fn.label_statistics.num_samples in (200, 400)  # the best epoch is the first or the second
     assert restored.state_dict().keys() == names["module"].state_dict().keys()
     assert not [name for name in restored.state_dict() if name.startswith("retrieval")]  # embeddings are not saved
@@ -48,7 +49,7 @@ def test_the_metric_object_cannot_be_logged_itself(names, tmp_path, monkeypatch)
     monkeypatch.chdir(tmp_path)
     line = "self.log_dict(self.retrieval.compute())\n        self.retrieval.reset()"
     assert line in CODE
-    with pytest.raises(Exception, match="retrieval|dict"):
+    with pytest.raises(ValueError, match="metric logged as 'retrieval' must be a tensor"):
         run(CODE.replace(line, "self.log('retrieval', self.retrieval)"))
 
 
