@@ -58,7 +58,7 @@ def required_by(modules):
         ("pml_macl", True, []),
         ("pml_macl", False, ["examples", "search", "torchmetrics"]),
         ("examples", False, ["examples", "search", "timm"]),
-        ("benchmarks", False, ["examples", "search", "dev"]),
+        ("benchmarks", False, ["examples", "search", "torchmetrics", "dev"]),
     ],
 )
 def test_what_is_imported_is_required(folder, top_level_only, extras):
