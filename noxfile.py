@@ -3,7 +3,7 @@
 nox                   run lint, types, docs, notebooks, build and wheel
 nox -s tests          run the tests on every supported Python that is installed
 nox -s tests_oldest   run the tests with the oldest supported release of each dependency
-nox -s ecosystem      run the tests with timm, lightning, torchgeo, torchmetrics and accelerate
+nox -s ecosystem      run the tests with timm, lightning, torchgeo, accelerate and others
 nox -s docs_oldest    build the site with the oldest supported release of each package in the extra docs
 """
 
@@ -14,7 +14,7 @@ import nox
 PYTHONS = ["3.10", "3.11", "3.12", "3.13"]
 NOTEBOOKS = sorted(str(path) for path in Path("examples/notebooks").glob("*.ipynb"))
 QUIET = {"NO_MKDOCS_2_WARNING": "1"}  # hides the notice of mkdocs-material, see docs/development/releasing.md
-ECOSYSTEM = ["timm", "lightning", "torchgeo", "torchmetrics", "accelerate"]
+ECOSYSTEM = ["timm", "lightning", "torchgeo", "torchmetrics", "accelerate", "tifffile", "pycocotools"]
 VERSIONS = """
 import importlib.metadata, sys
 print("Python", sys.version.split()[0])
@@ -70,7 +70,8 @@ def ecosystem(session: nox.Session) -> None:
         except nox.command.CommandFailed:
             session.warn(f"{library} cannot be installed; its tests are skipped")
     session.run("python", "-c", VERSIONS, *ECOSYSTEM)
-    session.run("python", "-m", "pytest", "tests/ecosystem", "-rs", "--durations=0", *session.posargs)
+    env = {"PML_MACL_ECOSYSTEM": "1"}  # also run the tests that compile
+    session.run("python", "-m", "pytest", "tests/ecosystem", "-rs", "--durations=0", *session.posargs, env=env)
 
 
 @nox.session

@@ -1,5 +1,6 @@
 """torch.compile with inductor, which needs a C++ compiler."""
 
+import os
 import shutil
 
 import pytest
@@ -10,6 +11,7 @@ from pml_macl import LabelStatistics
 from pml_macl.losses import MACLLoss
 
 pytestmark = [
+    pytest.mark.skipif("PML_MACL_ECOSYSTEM" not in os.environ, reason="compiles for long; run: nox -s ecosystem"),
     pytest.mark.skipif(not shutil.which("g++"), reason="inductor needs a C++ compiler, found no g++"),
     pytest.mark.filterwarnings("default"),  # inductor and its generated code warn
 ]
