@@ -57,7 +57,7 @@ def required_by(modules):
     [
         ("pml_macl", True, []),
         ("pml_macl", False, ["examples", "search", "torchmetrics"]),
-        ("examples", False, ["examples", "search", "timm"]),
+        ("examples", False, ["examples", "search", "serve", "timm"]),
         ("benchmarks", False, ["examples", "search", "torchmetrics", "dev"]),
     ],
 )
