@@ -3,6 +3,7 @@
 nox                   run lint, types, docs, notebooks, build and wheel
 nox -s tests          run the tests on every supported Python that is installed
 nox -s tests_oldest   run the tests with the oldest supported release of each dependency
+nox -s ecosystem      run the tests with timm, lightning, torchgeo, accelerate and others
 nox -s docs_oldest    build the site with the oldest supported release of each package in the extra docs
 """
 
@@ -13,6 +14,16 @@ import nox
 PYTHONS = ["3.10", "3.11", "3.12", "3.13"]
 NOTEBOOKS = sorted(str(path) for path in Path("examples/notebooks").glob("*.ipynb"))
 QUIET = {"NO_MKDOCS_2_WARNING": "1"}  # hides the notice of mkdocs-material, see docs/development/releasing.md
+ECOSYSTEM = ["timm", "lightning", "torchgeo", "torchmetrics", "accelerate", "tifffile", "pycocotools"]
+VERSIONS = """
+import importlib.metadata, sys
+print("Python", sys.version.split()[0])
+for name in ["torch", "pytorch-metric-learning", *sys.argv[1:]]:
+    try:
+        print(name, importlib.metadata.version(name))
+    except importlib.metadata.PackageNotFoundError:
+        print(name, "is not installed")
+"""
 IMPORT_ALL = """
 import importlib, pkgutil, pml_macl
 names = [info.name for info in pkgutil.walk_packages(pml_macl.__path__, "pml_macl.")]
@@ -43,10 +54,24 @@ def tests(session: nox.Session) -> None:
 
 @nox.session(python="3.10")
 def tests_oldest(session: nox.Session) -> None:
-    """Run the tests with the lower bounds of the core and of the extras examples and search."""
-    session.install("-e", ".[dev]", *oldest("core", "examples", "search"))
+    """Run the tests with the lower bounds of the core and of the extras examples, search and torchmetrics."""
+    session.install("-e", ".[dev]", *oldest("core", "examples", "search", "torchmetrics"))
     # Old releases warn about each other, and pyproject.toml turns warnings into errors.
     session.run("python", "-m", "pytest", "-W", "default", *session.posargs)
+
+
+@nox.session
+def ecosystem(session: nox.Session) -> None:
+    """Run the tests that need libraries of others. A library that cannot be installed is skipped."""
+    session.install("-e", ".[dev]")
+    for library in ECOSYSTEM:
+        try:
+            session.install(library)
+        except nox.command.CommandFailed:
+            session.warn(f"{library} cannot be installed; its tests are skipped")
+    session.run("python", "-c", VERSIONS, *ECOSYSTEM)
+    env = {"PML_MACL_ECOSYSTEM": "1"}  # also run the tests that compile
+    session.run("python", "-m", "pytest", "tests/ecosystem", "-rs", "--durations=0", *session.posargs, env=env)
 
 
 @nox.session

@@ -56,9 +56,9 @@ def required_by(modules):
     ("folder", "top_level_only", "extras"),
     [
         ("pml_macl", True, []),
-        ("pml_macl", False, ["examples", "search"]),
+        ("pml_macl", False, ["examples", "search", "torchmetrics"]),
         ("examples", False, ["examples", "search", "serve", "timm"]),
-        ("benchmarks", False, ["examples", "search", "serve", "timm", "dev"]),
+        ("benchmarks", False, ["examples", "search", "serve", "timm", "torchmetrics", "dev"]),
     ],
 )
 def test_what_is_imported_is_required(folder, top_level_only, extras):
@@ -69,10 +69,10 @@ def test_what_is_imported_is_required(folder, top_level_only, extras):
 
 
 def test_all_modules_import_without_the_extras():
-    optional = names(EXTRAS["examples"] + EXTRAS["search"] + EXTRAS["docs"])
+    optional = names(EXTRAS["examples"] + EXTRAS["search"] + EXTRAS["torchmetrics"] + EXTRAS["docs"])
     extras = optional - names(PROJECT["dependencies"]) - {"tqdm"}  # PML needs tqdm
     blocked = {module for module, owners in OWNERS.items() if names(owners) & extras}
-    assert {"PIL", "matplotlib", "faiss", "torchvision"} <= blocked
+    assert {"PIL", "matplotlib", "faiss", "torchmetrics", "torchvision"} <= blocked
     script = f"""
 import importlib, pkgutil, sys
 class Blocker:
@@ -127,7 +127,8 @@ def test_issue_templates_can_be_read(form):
 
 
 def test_each_lower_bound_has_one_number_to_test():
-    for requirement in PROJECT["dependencies"] + EXTRAS["examples"] + EXTRAS["search"] + EXTRAS["docs"]:
+    extras = [name for extra in ("examples", "search", "torchmetrics", "docs") for name in EXTRAS[extra]]
+    for requirement in PROJECT["dependencies"] + extras:
         # The form that the function oldest of noxfile.py can read.
         assert re.fullmatch(r"[\w.\[\]-]+>=\d+(\.\d+)+(,<\d+)?", requirement), requirement
 

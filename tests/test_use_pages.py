@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from pml_macl.losses import MACLLoss
+
 ROOT = Path(__file__).resolve().parents[1]
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
 
@@ -17,6 +19,7 @@ def sections(name):
 
 
 RECIPES = sections("recipes.md")
+LOOPS = sections("training_loops.md")
 SCRIPTS = {title: text for title, text in sections("examples.md").items() if title.endswith(".py")}
 
 
@@ -26,6 +29,24 @@ def test_recipe_runs_by_itself(title):
     names: dict = {}
     for block in BLOCK.findall(RECIPES[title]):
         exec(compile(block, title, "exec"), names)
+
+
+def test_two_forward_passes_give_the_gradient_of_the_large_batch():
+    torch.manual_seed(0)
+    names: dict = {}
+    exec(BLOCK.search(LOOPS["Gradient accumulation"])[1], names)
+    model, found = names["model"], names["model"].weight.grad.clone()
+    model.zero_grad()
+    MACLLoss(num_classes=6)(model(names["images"]), names["labels"]).backward()
+    torch.testing.assert_close(found, model.weight.grad)
+
+
+def test_tests_on_the_page_about_the_ecosystem_exist():
+    table = (ROOT / "docs" / "use" / "ecosystem.md").read_text("utf-8")
+    named = re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", table)
+    assert len(named) >= 5
+    for file, test in named:
+        assert f"\ndef {test}(" in (ROOT / file).read_text("utf-8") if test else (ROOT / file).exists(), (file, test)
 
 
 def test_every_script_has_a_section():

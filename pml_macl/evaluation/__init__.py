@@ -1,5 +1,8 @@
 """Retrieval metrics for multi-hot labels, and the calculator that computes them from embeddings."""
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from pml_macl.evaluation.functional.acg import acg
 from pml_macl.evaluation.functional.anmrr import anmrr
 from pml_macl.evaluation.functional.average_precision import average_precision
@@ -17,8 +20,12 @@ from pml_macl.evaluation.functional.reciprocal_rank import reciprocal_rank
 from pml_macl.evaluation.functional.weighted_average_precision import weighted_average_precision
 from pml_macl.evaluation.multi_label_accuracy_calculator import MultiLabelAccuracyCalculator
 
+if TYPE_CHECKING:
+    from pml_macl.evaluation.multi_label_retrieval import MultiLabelRetrieval
+
 __all__ = [
     "MultiLabelAccuracyCalculator",
+    "MultiLabelRetrieval",
     "acg",
     "anmrr",
     "average_precision",
@@ -36,3 +43,13 @@ __all__ = [
     "reciprocal_rank",
     "weighted_average_precision",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name != "MultiLabelRetrieval":  # imports torchmetrics, which is slow
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return importlib.import_module(f"{__name__}.multi_label_retrieval").MultiLabelRetrieval
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
