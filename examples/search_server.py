@@ -13,7 +13,6 @@ from result_page import thumbnail
 try:
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # Gradio reads it when it is imported
     import gradio as gr
-    from starlette.responses import PlainTextResponse  # Gradio's web framework
 except ImportError as error:
     raise ImportError('the search page needs Gradio; install it with: pip install -e ".[serve]"') from error
 
@@ -52,7 +51,8 @@ class OnlyThisHost:
         headers = dict(scope.get("headers", ()))
         addresses = [b"//" + headers.get(b"host", b""), headers.get(b"origin", b"//localhost")]
         if scope["type"] != "lifespan" and any(urlsplit(address).hostname not in THIS_HOST for address in addresses):
-            await PlainTextResponse("This page answers only its own machine.", 403)(scope, receive, send)
+            await send({"type": "http.response.start", "status": 403, "headers": [(b"content-type", b"text/plain")]})
+            await send({"type": "http.response.body", "body": b"This page answers only its own machine."})
         else:
             await self.app(scope, receive, send_with_policy)
 
