@@ -6,6 +6,7 @@ The names in ``__all__`` can be imported from here. Other classes and functions 
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from pml_macl.frequency_weighted_jaccard import FrequencyWeightedJaccard
 from pml_macl.label_sets import LabelSets
 from pml_macl.labels import check_labels, jaccard_similarity, shared_label_counts
 from pml_macl.pairs import PairBlock, Pairs
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "FrequencyWeightedJaccard",
     "FrequencyWeightedReducer",
     "LabelOverlapMiner",
     "LabelSets",

@@ -43,8 +43,8 @@ class MultiLabelDistributedLossWrapper(nn.Module):
     Raises:
         TypeError: the mean over the anchors of the loss cannot be split, for example that of a PML loss in a
             ``MultiLabelLossWrapper``.
-        ValueError: the loss needs the reference engine or has a relation, the memory has a miner, or the learnt label
-            statistics are synchronised, which would count each image once per process.
+        ValueError: the loss needs the reference engine, the memory has a miner, or the learnt label statistics are
+            synchronised, which would count each image once per process.
 
     Example:
         >>> from pml_macl.losses import MACLLoss
@@ -69,7 +69,7 @@ class MultiLabelDistributedLossWrapper(nn.Module):
 
         Args:
             embeddings: (n, D) embeddings of this process, n >= 0.
-            labels: (n, C) multi-hot label sets.
+            labels: (n, C) multi-hot label sets, also for a loss with a relation.
             indices_tuple: must be None; PML's trainers pass it.
             enqueue_mask: (n,) ``torch.bool`` for a :class:`MultiLabelCrossBatchMemory`: True for rows to enqueue, the
                 other rows are the anchors. All processes or none pass a mask.
@@ -116,8 +116,6 @@ def _check_loss(loss: nn.Module) -> None:
     reason = inner.why_not_fused()
     if reason is not None:
         raise ValueError(f"loss must use the fused engine, which is not possible with {reason}; {ADVICE}")
-    if inner.relation is not None:
-        raise ValueError(f"loss must have no relation, because the wrapper gathers multi-hot labels; {ADVICE}")
     if is_memory and loss.miner is not None:
         raise ValueError(f"the memory must have no miner, got {type(loss.miner).__name__}; {ADVICE}")
     if inner.learns_statistics and inner.label_statistics is not None and inner.label_statistics.synchronize:

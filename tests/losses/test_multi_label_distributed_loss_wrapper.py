@@ -16,7 +16,7 @@ from pytorch_metric_learning.reducers import MeanReducer
 from pytorch_metric_learning.regularizers import LpRegularizer
 from torch.nn.parallel import DistributedDataParallel
 
-from pml_macl import losses
+from pml_macl import FrequencyWeightedJaccard, losses
 from pml_macl.distances import LearnableTemperature, TemperatureScheduledSimilarity
 from pml_macl.losses import MACLLoss, MultiLabelCrossBatchMemory, MultiLabelDistributedLossWrapper
 from pml_macl.miners import LabelOverlapMiner
@@ -49,6 +49,12 @@ def everything():
     ).double()
 
 
+def related():
+    loss_fn = learnt()
+    loss_fn.relation = FrequencyWeightedJaccard(loss_fn.label_statistics)
+    return loss_fn
+
+
 def memory():
     return MultiLabelCrossBatchMemory(learnt(), 3, CLASSES, memory_size=40)
 
@@ -58,6 +64,7 @@ CASES = {
     **{name: (getattr(losses, name), UNEQUAL, None) for name in BASELINES},
     "learnt": (learnt, UNEQUAL, None),
     "learnt, equal shares": (learnt, (5, 5, 5, 5), None),
+    "relation": (related, UNEQUAL, None),
     "learnt, empty shares": (learnt, EMPTY, None),
     "learnt, no images": (learnt, (0, 0, 0, 0), None),
     "no statistics": (MACLLoss, UNEQUAL, None),
@@ -220,7 +227,6 @@ REFUSED = {
         "got MultiLabelCrossBatchMemory of MultiLabelLossWrapper",
     ),
     "a miner": (MultiLabelCrossBatchMemory(MACLLoss(), 3, CLASSES, miner=LabelOverlapMiner()), ValueError, "no miner"),
-    "a relation": (MACLLoss(relation=torch.eq), ValueError, "must have no relation"),
     "a reducer of PML": (MACLLoss(reducer=MeanReducer()), ValueError, "the reducer MeanReducer"),
     "a distance of PML": (MACLLoss(distance=LpDistance()), ValueError, "the distance LpDistance"),
 }
