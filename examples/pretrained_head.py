@@ -20,6 +20,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 HEAD = Path(__file__).with_suffix(".safetensors")
+# A new option of train.py is not in this list, so the file stays the same.
+NETWORK = ("backbone", "image_size", "hidden_size", "embedding_size", "dropout")
+TRAINING = ("loss", "temperature", "batch_size", "lr", "weight_decay", "seed")
 
 
 def load_pretrained(device: torch.device | str = "cpu") -> tuple[nn.Sequential, Callable[[Any], Tensor], list[str]]:
@@ -41,13 +44,14 @@ def pretrained_run() -> dict[str, Any]:
 
 
 def save_head(run: dict[str, Any], path: Path) -> None:
-    """Write the head of a run in half precision, and all but its weights as JSON in the metadata.
+    """Write the head of a run in half precision, and its classes, settings, normalisation and epoch as JSON.
 
     Args:
         run: what :func:`models.read_run` returned.
         path: a safetensors file.
     """
-    metadata = {name: value for name, value in run.items() if name != "models"}
+    settings = {name: run["settings"][name] for name in NETWORK + TRAINING}
+    metadata = {"settings": settings, **{name: run[name] for name in ("classes", "mean", "std", "epoch")}}
     embedder = {name: tensor.half() for name, tensor in run["models"]["embedder"].items()}
     save_file(embedder, path, {"run": json.dumps(metadata, sort_keys=True)})
 
