@@ -81,8 +81,8 @@ def load_csv(settings: Settings) -> tuple[dict[str, Split], list[str]]:
     return splits, everything.classes
 
 
-def load_archive(args: argparse.Namespace, transform: Callable[[Any], Tensor], classes: list[str]) -> Split:
-    """All images that ``--images`` and ``--labels`` name; their classes must be those of a run."""
+def load_archive(args: argparse.Namespace, transform: Callable[[Any], Tensor], classes: list[str] | None) -> Split:
+    """All images that ``--images`` and ``--labels`` name; their classes must be ``classes``, unless it is None."""
     dataset = MultiLabelImageDataset(
         args.images,
         args.labels,
@@ -90,7 +90,7 @@ def load_archive(args: argparse.Namespace, transform: Callable[[Any], Tensor], c
         transform=transform,
         id_column=args.id_column,
     )
-    if dataset.classes != classes:
+    if classes is not None and dataset.classes != classes:
         raise ValueError(
             f"--labels must have the classes of the run, {classes}, got {dataset.classes}; use the same columns in the "
             "same order, and name other columns in --ignore-columns"

@@ -188,15 +188,21 @@ def load_run(
     """
     run = read_run(folder)
     try:
-        model = make_model(run["settings"])
-        model.trunk[0] = Normalize(run["mean"], run["std"])
-        for name, part in model.named_children():
-            part.load_state_dict(run["models"][name])
-        transform = make_transform(run["settings"]["image_size"])
+        return rebuild(run, device)
     except (KeyError, RuntimeError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise ValueError(f"{folder}/best.pth does not fit this version of the examples: {reason}") from error
-    return model.eval().to(device), transform, run["classes"]
+
+
+def rebuild(
+    run: Mapping[str, Any], device: torch.device | str = "cpu"
+) -> tuple[nn.Sequential, Callable[[Any], Tensor], list[str]]:
+    """What :func:`load_run` returns, from the content of ``best.pth``."""
+    model = make_model(run["settings"])
+    model.trunk[0] = Normalize(run["mean"], run["std"])
+    for name, part in model.named_children():
+        part.load_state_dict(run["models"][name])
+    return model.eval().to(device), make_transform(run["settings"]["image_size"]), run["classes"]
 
 
 def load_classifier(folder: Path | str, device: torch.device | str = "cpu") -> nn.Linear:

@@ -1,16 +1,15 @@
-"""Search an archive of images with a run of train.py: by an example image, and filtered by label.
+"""Search an archive of images with a run of train.py or a pretrained head, by example image and by label.
 
 Without arguments this trains on synthetic scenes, indexes them, and writes a page with the results of one query,
 in about a minute on two cores. For your own images:
 
-    python examples/search.py index --run RUN --images DIR [--labels FILE] --index FOLDER
+    python examples/search.py index (--run RUN | --pretrained) --images DIR [--labels FILE] --index FOLDER
     python examples/search.py query --index FOLDER --image FILE [--having LABEL ...] [--page result.html]
     python examples/search.py serve --index FOLDER
 """
 
 import argparse
 import json
-import shutil
 import socket
 import sys
 from collections.abc import Callable
@@ -20,8 +19,10 @@ from typing import Any
 
 import torch
 from archive import Archive
+from checkpoint import save_file
 from data import load_archive
-from models import load_run
+from models import load_run, read_run
+from pretrained_head import load_pretrained, pretrained_run
 from result_page import result_page
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -47,21 +48,22 @@ class ImageFiles(Dataset[Tensor]):
 
 def index(args: argparse.Namespace) -> None:
     """Embed all images of a folder and write the index folder."""
-    network, transform, classes = load_run(args.run, args.device)
+    network, transform, classes = load_pretrained(args.device) if args.pretrained else load_run(args.run, args.device)
     images = args.images.resolve()
     if args.labels is None:
         paths = sorted(path for path in images.rglob("*") if path.suffix.lower() in EXTENSIONS)
         dataset: Dataset[Any] = ImageFiles(paths, transform)
     else:
-        archive = load_archive(args, transform, classes)
-        paths, dataset = list(archive.paths), archive.dataset
+        archive = load_archive(args, transform, None if args.pretrained else classes)
+        paths, dataset, classes = list(archive.paths), archive.dataset, archive.dataset.classes
     if not paths:
         raise ValueError(f"--images {images} holds no image ({', '.join(EXTENSIONS)})")
     model = MultiLabelInferenceModel(network.trunk, network.embedder, classes, data_device=args.device)
     model.index(dataset, ids=[path.resolve().relative_to(images).as_posix() for path in paths])
     args.index.mkdir(parents=True, exist_ok=True)
     model.save(args.index / "index")
-    shutil.copyfile(args.run / "best.pth", args.index / "best.pth")
+    run = pretrained_run() if args.pretrained else read_run(args.run)
+    save_file(args.index / "best.pth", {**run, "classes": classes})
     (args.index / "archive.json").write_text(json.dumps({"images": str(images)}), encoding="utf-8")
     print(f"{len(model)} images of {images} are indexed in {args.index}")
 
@@ -133,7 +135,9 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     shared.add_argument("--device", type=torch.device, default="cuda" if torch.cuda.is_available() else "cpu")
     add = commands.add_parser("index", parents=[shared], help="embed the images of a folder and index them")
     add.set_defaults(command=index)
-    add.add_argument("--run", type=Path, required=True, help="output folder of train.py")
+    network = add.add_mutually_exclusive_group(required=True)
+    network.add_argument("--run", type=Path, help="output folder of train.py")
+    network.add_argument("--pretrained", action="store_true", help="use the pretrained head for aerial images")
     add.add_argument("--images", type=Path, required=True, metavar="DIR", help="image folder")
     add.add_argument("--labels", type=Path, metavar="FILE", help="label table, for filters and predicted labels")
     add.add_argument("--id-column", metavar="NAME", help="column of the image ids (default: the first column)")

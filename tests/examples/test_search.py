@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from html.parser import HTMLParser
 
 import pytest
@@ -98,7 +99,7 @@ def test_an_index_moves_with_its_networks(data, index, tmp_path, capsys):
     """The index folder needs neither the run nor the label table."""
     folder, _ = data
     moved = tmp_path / "moved"
-    search.shutil.copytree(index, moved)
+    shutil.copytree(index, moved)
     assert sorted(path.name for path in moved.iterdir()) == ["archive.json", "best.pth", "index"]
     assert json.loads((moved / "archive.json").read_text()) == {"images": str((folder / "images").resolve())}
     search.main(["query", "--index", str(moved), "--image", str(folder / "images" / "3.png")])
