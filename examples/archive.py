@@ -7,10 +7,10 @@ from pathlib import Path
 import torch
 from models import load_run
 from result_page import Found
-from torch import Tensor
+from torch import Tensor, nn
 
 from pml_macl.datasets.image_files import load_image
-from pml_macl.inference import MultiLabelInferenceModel, SearchResults
+from pml_macl.inference import JoinedEmbedder, MultiLabelInferenceModel, SearchResults
 
 SURE = 0.5  # score from which a predicted label counts as a label of the query
 
@@ -37,7 +37,8 @@ class Archive:
 
     Args:
         folder: the index folder. It holds ``index`` (faiss's index, ids, label sets), ``best.pth`` (the networks) and
-            ``archive.json`` (where the images are), so that it needs no other file but the images.
+            ``archive.json`` (where the images are, and the weight of the features), so that it needs no other file but
+            the images.
         device: where to put the networks.
     """
 
@@ -45,8 +46,9 @@ class Archive:
         if not (folder / "archive.json").is_file():
             raise ValueError(f"--index {folder} holds no index; make one with: search.py index --index {folder} ...")
         network, self.transform, self.classes = load_run(folder, device)
-        self.images = Path(json.loads((folder / "archive.json").read_text(encoding="utf-8"))["images"])
-        self.model = MultiLabelInferenceModel(network.trunk, network.embedder, self.classes, data_device=device)
+        settings = json.loads((folder / "archive.json").read_text(encoding="utf-8"))
+        self.images = Path(settings["images"])
+        self.model = make_search_model(network, self.classes, settings["feature_weight"], device)
         self.model.load(folder / "index")
 
     def search(self, image: Path, k: int, having: list[str], lacking: list[str]) -> Answer:
@@ -100,3 +102,11 @@ class Archive:
         if self.model.labels is None:
             return []
         return self.names(self.model.labels[self.model.ids.index(image_id)])
+
+
+def make_search_model(
+    network: nn.Sequential, classes: list[str], feature_weight: float, device: torch.device | str
+) -> MultiLabelInferenceModel:
+    """The model that indexes and searches; with a weight, it joins the embeddings with the features of the trunk."""
+    embedder = JoinedEmbedder(network.embedder, feature_weight) if feature_weight else network.embedder
+    return MultiLabelInferenceModel(network.trunk, embedder, classes, data_device=device)

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from archive import Archive
+from archive import Archive, make_search_model
 from checkpoint import save_file
 from data import load_archive
 from models import load_run, read_run
@@ -30,7 +30,8 @@ from torch.utils.data import Dataset
 from pml_macl.datasets import SyntheticScenes
 from pml_macl.datasets.image_files import load_image
 from pml_macl.datasets.image_matching import EXTENSIONS
-from pml_macl.inference import MultiLabelInferenceModel
+
+PRETRAINED_FEATURE_WEIGHT = 0.7  # chosen on validation splits, see pretrained_head.md
 
 
 class ImageFiles(Dataset[Tensor]):
@@ -58,13 +59,17 @@ def index(args: argparse.Namespace) -> None:
         paths, dataset, classes = list(archive.paths), archive.dataset, archive.dataset.classes
     if not paths:
         raise ValueError(f"--images {images} holds no image ({', '.join(EXTENSIONS)})")
-    model = MultiLabelInferenceModel(network.trunk, network.embedder, classes, data_device=args.device)
+    weight = args.feature_weight
+    if weight is None:
+        weight = PRETRAINED_FEATURE_WEIGHT if args.pretrained else 0.0
+    model = make_search_model(network, classes, weight, args.device)
     model.index(dataset, ids=[path.resolve().relative_to(images).as_posix() for path in paths])
     args.index.mkdir(parents=True, exist_ok=True)
     model.save(args.index / "index")
     run = pretrained_run() if args.pretrained else read_run(args.run)
     save_file(args.index / "best.pth", {**run, "classes": classes})
-    (args.index / "archive.json").write_text(json.dumps({"images": str(images)}), encoding="utf-8")
+    settings = {"images": str(images), "feature_weight": weight}
+    (args.index / "archive.json").write_text(json.dumps(settings), encoding="utf-8")
     print(f"{len(model)} images of {images} are indexed in {args.index}")
 
 
@@ -142,6 +147,13 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add.add_argument("--labels", type=Path, metavar="FILE", help="label table, for filters and predicted labels")
     add.add_argument("--id-column", metavar="NAME", help="column of the image ids (default: the first column)")
     add.add_argument("--ignore-columns", nargs="*", default=[], metavar="NAME", help="columns that are not classes")
+    add.add_argument(
+        "--feature-weight",
+        type=float,
+        metavar="W",
+        help="join the embeddings with the features of the backbone, which count W in [0, 1] (default: 0; 0.7 with "
+        "--pretrained)",
+    )
     ask = commands.add_parser("query", parents=[shared], help="find the images that are nearest to an image")
     ask.set_defaults(command=query)
     ask.add_argument("--image", type=Path, required=True, metavar="FILE", help="the query image")

@@ -13,6 +13,7 @@ from pretrained_head import HEAD, load_pretrained, pretrained_run
 from safetensors import safe_open
 
 from pml_macl.datasets import SyntheticScenes
+from pml_macl.inference import JoinedEmbedder
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +63,8 @@ def test_an_index_without_a_run(archive, tmp_path, labelled, capsys):
 
     model, _, _ = load_pretrained()
     with torch.no_grad():
-        embeddings = torch.nn.functional.normalize(model(torch.stack([image for image, _ in scenes])))
+        embedder = JoinedEmbedder(model.embedder, weight=0.7)
+        embeddings = embedder(model.trunk(torch.stack([image for image, _ in scenes])))
     expected = (embeddings - embeddings[3]).norm(dim=1).argsort().tolist()
     assert found == [f"{row}.png" for row in expected if row != 3]
 
