@@ -16,6 +16,7 @@ class ClassifierLoss(nn.Module):
 
     def __init__(self, power: float, statistics: LabelStatistics) -> None:
         super().__init__()
+        self.power = power
         counts = statistics.counts.clamp(min=1)
         weights = ((statistics.num_samples - counts).clamp(min=1) / counts) ** power
         self.cross_entropy = nn.BCEWithLogitsLoss(pos_weight=weights)
