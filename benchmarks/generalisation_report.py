@@ -14,8 +14,9 @@ from words import counted, data_name, listed
 
 METRIC = "label_map"
 INTRODUCTION = (
-    "# Unseen labels, scenes and archives\n\nThis page shows which method retrieves best when the search asks "
-    "for what training has not seen, or has seen only in part. A classifier has no output for a label that it was not trained on."
+    "# Unseen labels, scenes and archives\n\nThis page shows which method retrieves best when the search asks for what "
+    "training has not seen, or has seen only in part. A classifier has no output for a label that it was not trained "
+    "on, so the searches by unseen labels use what its known labels reveal."
 )
 READING = (
     "The figures show the label mAP. The vertical line is MACL. A bar is the 95 % interval of the difference to MACL; "
