@@ -1,6 +1,7 @@
 """Sentences about the retrieval benchmark, computed from its runs so that they cannot contradict the tables."""
 
 from collections import defaultdict
+from collections.abc import Iterable
 from statistics import mean
 from typing import Any
 
@@ -89,6 +90,7 @@ def findings(runs: Runs, intervals: list[dict[str, Any]]) -> str:
     lines = [verdict(data, by_loss, interval_bounds(intervals)) for data, by_loss in runs.items()]
     ranks = overall_ranks(runs)
     best = [f"{in_text(loss)} ({rank:.1f})" for loss, rank in list(ranks.items())[:3]]
+    lines.append(against_each_method(runs, interval_bounds(intervals)))
     over = "metrics and data sets" if len(runs) > 1 else "metrics"
     lines.append(f"**Mean rank** over {over}, of {counted(len(ranks), 'method')}. The best are {listed(best)}.")
     lines.append(" ".join(["**Range.**", *(spread(data, by_loss) for data, by_loss in runs.items())]))
@@ -124,6 +126,28 @@ def verdict(data: str, by_loss: DataRuns, known: Bounds) -> str:
     if not known:
         sentences.append("There are no intervals, so these differences may be chance.")
     return " ".join([f"**{data_name(data)}.**", *sentences])
+
+
+def against_each_method(runs: Runs, known: Bounds) -> str:
+    """The methods that are ahead of MACL on most metrics; empty if ``comparisons.jsonl`` lacks a pair."""
+    others = [loss for loss in next(iter(runs.values())) if not loss.startswith("MACL")]
+    if not has_all_pairs(runs, known, others):
+        return ""
+    counts = {other: ahead_and_behind(runs, known, "MACL", other) for other in others}
+    total = len(runs) * len(METRICS)
+    worse = [in_text(other) for other, (ahead, behind) in counts.items() if behind >= ahead]
+    verdict = f"MACL is not ahead of {listed(worse)} on more" if worse else "MACL is ahead of each other method on more"
+    most = max(counts, key=lambda other: counts[other][1])
+    ahead, behind = counts[most]
+    return (
+        f"**MACL against each method.** {verdict} metrics than it is behind. It is behind on the most metrics against "
+        f"{in_text(most)}: behind on {behind} of {total}, ahead on {ahead}."
+    )
+
+
+def has_all_pairs(runs: Runs, known: Bounds, others: Iterable[str]) -> bool:
+    """Whether there is an interval for MACL against each of these methods, on each metric and data set."""
+    return all((data, metric, "MACL", other) in known for data in runs for metric in METRICS for other in others)
 
 
 def spread(data: str, by_loss: DataRuns) -> str:
@@ -175,6 +199,11 @@ def edges(runs: Runs, tuned: list[dict[str, Any]]) -> str:
         runs: the runs on the test split.
         tuned: the runs on the validation split; without them the result only points to the page that has them.
     """
+    if not tuned:
+        return (
+            "Validation chose these settings on frozen features from four values, for the temperature 0.05 to 0.4. "
+            "[Frozen backbone](frozen.md#settings-of-the-losses) shows what it chooses from today's values."
+        )
     chosen = [(data, loss, group[0]["value"]) for data, by_loss in runs.items() for loss, group in by_loss.items()]
     found = [(data, loss, value) for data, loss, value in chosen if at_an_edge(loss, value)]
     if not found:
@@ -183,8 +212,6 @@ def edges(runs: Runs, tuned: list[dict[str, Any]]) -> str:
         "**Bold**: the value is at an edge of the grid, so a value outside the grid may be better "
         f"({len({loss for _, loss, _ in found})} of {counted(len(next(iter(runs.values()))), 'method')})."
     )
-    if not tuned:
-        return f"{note} [Frozen backbone](frozen.md#settings-of-the-losses) shows how much that may matter."
     rows = [
         "| method | data set | value | next value | gain of the last step | behind MACL on the test split |",
         "|---|---|---:|---:|---:|---:|",

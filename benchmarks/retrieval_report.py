@@ -20,6 +20,7 @@ from retrieval_findings import (
     best_pair,
     edges,
     findings,
+    has_all_pairs,
     interval_bounds,
     mean_ranks,
     means,
@@ -100,7 +101,7 @@ def write_page(folder: Path, page: Path) -> None:
     if each := against_each(runs, interval_bounds(intervals)):
         parts += ["## MACL against each other method", EACH, each]
     parts += ["## Mean rank", "The rank of each method, averaged over the metrics. 1 is best.", ranks(runs)]
-    parts += ["## Settings of the losses", settings(runs), edges(runs, tuned)]
+    parts += ["## Settings of the losses", settings(runs, bool(tuned)), edges(runs, tuned)]
     parts += ["## How it was measured", method(lines, runs, page, folder.name)]
     page.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
 
@@ -157,8 +158,8 @@ def method(lines: list[dict[str, Any]], runs: Runs, page: Path, folder: str) -> 
         options = f" --protocol finetune --backbone {chosen['backbone']} --tuned HEAD_FOLDER"
         options += "" if chosen["pretrained"] else " --no-pretrained"
     tuning = (
-        "each method takes the setting that was chosen on [frozen features](frozen.md#settings-of-the-losses). It was "
-        "not tuned again for this network"
+        "each method takes a setting that was chosen [on frozen features](#settings-of-the-losses). It was not tuned "
+        "again for this network"
     )
     if any(run["stage"] == "tune" for run in lines):
         tuning = (
@@ -229,9 +230,7 @@ def against_each(runs: Runs, known: Bounds) -> str:
     """
     losses = list(next(iter(runs.values())))
     ours, others = ([loss for loss in losses if loss.startswith("MACL") == is_macl] for is_macl in (True, False))
-    if not all(
-        (data, metric, macl, other) in known for data in runs for metric in METRICS for macl in ours for other in others
-    ):
+    if not has_all_pairs(runs, known, others):
         return ""
     titles = " | ".join(f"{macl}: {side}" for macl in ours for side in ("ahead", "behind"))
     rows = [f"| other method | {titles} |", "|---|" + "---:|" * (2 * len(ours))]
@@ -251,16 +250,22 @@ def ranks(runs: Runs) -> str:
     return "\n".join(rows)
 
 
-def settings(runs: Runs) -> str:
-    """The embedding size and the tuned argument of each method, the values tried, and the value for each data set."""
-    rows = [f"| method | numbers per image | values tried | {' | '.join(map(data_name, runs))} |"]
-    rows.append("|---|---:|---|" + "---|" * len(runs))
+def settings(runs: Runs, is_tuned: bool) -> str:
+    """The embedding size and the tuned argument of each method, and the value chosen for each data set.
+
+    Args:
+        runs: the runs on the test split.
+        is_tuned: whether the settings were tuned for these runs, from the values that the table then shows.
+    """
+    titles = ["numbers per image", *(["values tried"] * is_tuned), *map(data_name, runs)]
+    rows = [f"| method | {' | '.join(titles)} |", "|---|---:|" + "---|" * (len(titles) - 1)]
     for loss, group in next(iter(runs.values())).items():
         entry = LOSSES[loss]
-        cells = [str(group[0].get("dimensions", 128)), ", ".join(map(str, entry.grid)) if entry.parameter else "none"]
+        cells = [str(group[0].get("dimensions", 128))]
+        cells += [", ".join(map(str, entry.grid)) if entry.parameter else "none"] * is_tuned
         for by_loss in runs.values():
             value = by_loss[loss][0]["value"]
-            mark = "**" * at_an_edge(loss, value)
+            mark = "**" * (is_tuned and at_an_edge(loss, value))
             cells.append(f"{mark}`{entry.parameter}={value}`{mark}" if entry.parameter else "")
         rows.append(f"| {loss} | {' | '.join(cells)} |")
     return "\n".join(rows)

@@ -11,7 +11,7 @@ from figures import THEMES
 from PIL import Image
 from protocols import FEATURES
 from retrieval_bootstrap import interval, query_values, resample
-from retrieval_findings import METRICS, edges, findings, mean_of_all
+from retrieval_findings import METRICS, against_each_method, edges, findings, mean_of_all
 from retrieval_losses import LOSSES, UNTRAINED
 from retrieval_report import against_each
 from training import measure, read_runs
@@ -266,11 +266,15 @@ def test_the_page_counts_metrics_ahead_and_behind():
         for metric in METRICS
     }
     known["ml_aid", "ndcg", "MACL", "MulSupCon"] = {"low": -2.0, "high": -1.0}
+    assert "is behind on the most metrics against MulSupCon: behind on 1 of 7, ahead on 0." in against_each_method(
+        runs, known
+    )
+    assert "**MACL against each method.** MACL is not ahead of MulSupCon on more" in against_each_method(runs, known)
     text = against_each(runs, known)
     assert "| SupCon any | 7 | 0 |" in text
     assert "| MulSupCon | 0 | 1 |" in text
     del known["ml_aid", "ndcg", "MACL", "MulSupCon"]
-    assert against_each(runs, known) == ""
+    assert against_each(runs, known) == against_each_method(runs, known) == ""
 
 
 def test_home_says_what_the_results_page_says():
