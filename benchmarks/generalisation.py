@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 from generalisation_cases import Archive, Case, cases, read_archive
-from generalisation_report import test_runs, write_page
+from generalisation_report import PRIMARY, test_runs, write_page
 from retrieval import best_value
 from retrieval_bootstrap import interval, query_values, resample
 from retrieval_findings import METRICS
@@ -141,7 +141,9 @@ def write_comparisons(folder: Path) -> None:
             [loss for loss in METHODS if loss in drawn and (loss in MACL) == side] for side in (True, False)
         )
         pairs = list(product(ours, others, METRICS))
-        pairs += [(name, by_loss[name][0]["loss"], "label_map") for name in drawn if name not in METHODS]
+        joined_names = [name for name in drawn if name not in METHODS]
+        pairs += [(name, by_loss[name][0]["loss"], PRIMARY) for name in joined_names]
+        pairs += [(name, UNTRAINED, PRIMARY) for name in joined_names if name.startswith(MACL) and UNTRAINED in drawn]
         for macl, other, metric in pairs:
             low, high = interval(drawn[macl][metric], drawn[other][metric])
             lines.append({"data": group, "metric": metric, "macl": macl, "other": other, "low": low, "high": high})

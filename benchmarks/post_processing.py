@@ -25,7 +25,7 @@ from words import data_name, listed, signed
 from pml_macl import LabelStatistics
 from pml_macl.inference import augment_embeddings
 
-NEIGHBOURS = (3, 5, 10, 20)
+NEIGHBOURS = (1, 2, 3, 5, 10)
 POWER = 3.0
 VARIANTS = {"none": "as they are", "archive": "augmented archive", "query": "expanded queries", "both": "both"}
 SHOWN = {"mean": "mean of the metrics", "label_map": METRICS["label_map"]}

@@ -7,8 +7,10 @@ import argparse
 import json
 from pathlib import Path
 
+from figures import THEMES
+from generalisation import METHODS
 from generalisation_cases import QUESTIONS
-from generalisation_report import is_plain
+from generalisation_report import joining, without_joined
 from generalisation_report import test_runs as runs_of_generalisation
 from retrieval_findings import (
     METRICS,
@@ -23,7 +25,7 @@ from retrieval_findings import (
 )
 from retrieval_report import EXPLAINED, test_runs
 from training import read_runs
-from words import bounds, data_name, signed
+from words import bounds, data_name, listed, signed
 
 SEEN, UNSEEN = "all labels seen", "unseen labels"
 INTRODUCTION = """\
@@ -31,6 +33,11 @@ INTRODUCTION = """\
 
 This page shows which method to choose for your kind of relevance, whether that changes for labels that training has not
 seen, and where MACL is ahead or behind. A script computes it from the stored runs."""
+PICTURED = ("seen labels", "unseen labels")
+PICTURES = (
+    "The figures show the label mAP of searches by seen and by unseen labels, in the same runs. The vertical line is "
+    "MACL; a bar is the 95 % interval of the difference to MACL."
+)
 BEST = (
     "Each row is a measure of what a search should find; the [metrics](#metrics) are explained below. A cell names the "
     "best method. If that is another one than MACL, the difference of MACL to it follows, in points with its 95 % "
@@ -80,18 +87,39 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     known = {**read_intervals(args.results / "head"), **read_intervals(args.results / "generalisation")}
     groups = {SEEN: test_runs(read_runs(args.results / "head"))}
-    found = runs_of_generalisation(read_runs(args.results / "generalisation"))
+    every = runs_of_generalisation(read_runs(args.results / "generalisation"))
+    found = without_joined(every)
     for question in QUESTIONS:
-        groups[question] = {
-            name: {loss: runs for loss, runs in by_loss.items() if is_plain(runs)}
-            for name, by_loss in found.items()
-            if name.startswith(f"{question}, ")
-        }
-    parts = [INTRODUCTION, "## Which method for which search", BEST, best_table(groups, known)]
+        groups[question] = {name: by_loss for name, by_loss in found.items() if name.startswith(f"{question}, ")}
+    answers = [*(answer(question, runs, known) for question, runs in groups.items()), *joining(every, known)]
+    parts = [INTRODUCTION, "## In short", "\n".join(f"- {line}" for line in answers), PICTURES, *map(picture, PICTURED)]
+    parts += ["## Which method for which search", BEST, best_table(groups, known)]
     parts += ["## Mean rank", RANKS, rank_table(groups)]
     parts += ["## MACL against each other method", EACH, each_table(groups, known)]
     parts += ["## Pages", PAGES, "## Metrics", EXPLAINED, "## How the methods are compared", METHOD]
     args.page.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+
+
+def answer(question: str, runs: Runs, known: Bounds) -> str:
+    """The methods with the best mean ranks on a question, and the methods that MACL is not ahead of."""
+    ranks = overall_ranks({data: {loss: by_loss[loss] for loss in METHODS} for data, by_loss in runs.items()})
+    first, second = list(ranks)[:2]
+    counts = {other: ahead_and_behind(runs, known, "MACL", other) for other in METHODS if not other.startswith("MACL")}
+    better = [f"{in_text(other)} ({behind} / {ahead})" for other, (ahead, behind) in counts.items() if behind > ahead]
+    total = len(METRICS) * len(runs)
+    said = "None of them is ahead of MACL on more metrics than it is behind."
+    if better:
+        said = f"Ahead of MACL on more of the {total} metrics than behind (ahead / behind): {listed(better)}."
+    return (
+        f"**{question[0].upper()}{question[1:]}.** The best mean ranks of {len(METHODS)} methods: {in_text(first)} "
+        f"({ranks[first]:.1f}) and {in_text(second)} ({ranks[second]:.1f}). {said}"
+    )
+
+
+def picture(question: str) -> str:
+    """The figure of a question on the page about generalisation."""
+    name = f"generalisation-{question.replace(' ', '_')}"
+    return "\n".join(f"![Label mAP of each method: {question}]({name}-{mode}.svg#only-{mode})" for mode in THEMES)
 
 
 def read_intervals(folder: Path) -> Bounds:
@@ -124,19 +152,12 @@ def best_cell(data: str, by_loss: DataRuns, metric: str, known: Bounds) -> str:
     return f"{text} ({mark}{bounds(100 * line['low'], 100 * line['high'])}{mark})"
 
 
-def shared_methods(groups: dict[str, Runs]) -> list[str]:
-    """The methods that all groups have."""
-    every = [by_loss for runs in groups.values() for by_loss in runs.values()]
-    return [loss for loss in every[0] if all(loss in by_loss for by_loss in every)]
-
-
 def rank_table(groups: dict[str, Runs]) -> str:
-    shared = shared_methods(groups)
     ranks = {
-        group: overall_ranks({data: {loss: by_loss[loss] for loss in shared} for data, by_loss in runs.items()})
+        group: overall_ranks({data: {loss: by_loss[loss] for loss in METHODS} for data, by_loss in runs.items()})
         for group, runs in groups.items()
     }
-    overall = {loss: sum(part[loss] for part in ranks.values()) / len(ranks) for loss in shared}
+    overall = {loss: sum(part[loss] for part in ranks.values()) / len(ranks) for loss in METHODS}
     rows = [f"| method | {' | '.join(ranks)} | mean |", "|---|" + "---:|" * (len(ranks) + 1)]
     for loss in sorted(overall, key=overall.__getitem__):
         cells = [f"{part[loss]:.1f}" for part in (*ranks.values(), overall)]
@@ -145,7 +166,7 @@ def rank_table(groups: dict[str, Runs]) -> str:
 
 
 def each_table(groups: dict[str, Runs], known: Bounds) -> str:
-    others = [loss for loss in shared_methods(groups) if not loss.startswith("MACL")]
+    others = [loss for loss in METHODS if not loss.startswith("MACL")]
     titles = [f"{group} (of {len(METRICS) * len(runs)})" for group, runs in groups.items()]
     rows = [f"| other method | {' | '.join(titles)} |", "|---|" + "---:|" * len(groups)]
     for other in others:

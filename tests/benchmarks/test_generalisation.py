@@ -6,8 +6,9 @@ import pytest
 import retrieval
 import torch
 from generalisation_cases import Archive, cases
-from generalisation_report import findings
+from generalisation_report import PRIMARY, findings, joining
 from retrieval_findings import METRICS
+from retrieval_losses import UNTRAINED
 from training import read_runs
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -138,6 +139,18 @@ def test_the_findings_name_who_is_ahead():
     assert "MACL (50.0) is behind the classifier's features (60.0); ahead of MulSupCon (40.0)" in text
     assert "undecided against SupCon any (50.0)" in text
     assert "The best are the classifier's features (1.0)" in text
+    assert "Joined" not in text
+
+
+def test_the_findings_count_what_joining_changes():
+    every, known = {}, {}
+    for group, gain, lead in (("a", 0.1, -0.1), ("b", -0.1, -0.2), ("c", 0.1, 0.2)):
+        every[group] = {"MACL, joined 0.5": [{"feature_weight": 0.5}], "MACL": [{"feature_weight": 0.0}]}
+        for other, middle in (("MACL", gain), (UNTRAINED, lead)):
+            known[group, PRIMARY, "MACL, joined 0.5", other] = {"low": middle - 0.05, "high": middle + 0.05}
+    (line,) = joining(every, known)
+    assert "w = 0.5.** Of 3 pairs of a question and a data set, MACL's label mAP rises on 2 and falls on 1." in line
+    assert "ahead of features without training on 1 and behind on 2." in line
 
 
 def test_the_page_says_what_the_runs_say(tmp_path):
