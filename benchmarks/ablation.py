@@ -19,7 +19,7 @@ from pytorch_metric_learning.miners import BaseMiner
 from settings import DEFAULTS, Settings
 from torch import Tensor
 from torch.utils.data import Sampler
-from training import append_run, is_finished, records_folder, train_and_measure, versions
+from training import Method, append_run, is_finished, records_folder, train_and_measure, versions
 
 from pml_macl import LabelStatistics
 from pml_macl.distances import CosineTemperature, LinearTemperature, TemperatureScheduledSimilarity
@@ -140,7 +140,7 @@ def run_once(
     records = records_folder(settings.output, key)
     loss = make_loss(variant, LabelStatistics.from_labels(labels), steps)
     miner: BaseMiner | None = None if variant.miner is None else LabelOverlapMiner(**variant.miner)
-    return train_and_measure(settings, splits, "val", loss, miner, seed, records, sampler)
+    return train_and_measure(settings, splits, "val", Method(loss, miner, sampler), seed, records)
 
 
 def make_loss(variant: Variant, statistics: LabelStatistics, steps: int) -> MACLLoss:

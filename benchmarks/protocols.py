@@ -86,7 +86,9 @@ def load_features(folder: Path, table: LabelTable, settings: Settings) -> Tensor
     return torch.from_numpy(features).float()
 
 
-def make_models(settings: Settings, splits: dict[str, Split]) -> tuple[dict[str, nn.Module], dict]:
+def make_models(
+    settings: Settings, splits: dict[str, Split], num_outputs: int
+) -> tuple[dict[str, nn.Module], dict[str, torch.optim.Optimizer]]:
     """Make trunk, embedder and their optimizers, under the names that PML's trainers expect.
 
     A pretrained trunk has a third of the head's learning rate, because large steps would undo its weights.
@@ -95,7 +97,7 @@ def make_models(settings: Settings, splits: dict[str, Split]) -> tuple[dict[str,
         trunk, num_features = nn.Identity(), splits["train"].dataset[0][0].numel()
     else:
         trunk, num_features = make_backbone(settings.backbone, settings.pretrained)
-    head = make_head(num_features, 512, 128, settings.dropout)
+    head = make_head(num_features, 512, num_outputs, settings.dropout)
     rates = {"trunk": settings.lr / 3 if settings.pretrained else settings.lr, "embedder": settings.lr}
     models = {"trunk": trunk, "embedder": head}
     optimizers = {

@@ -21,7 +21,8 @@ from pathlib import Path
 from from_examples import BACKBONES, Split
 from protocols import load
 from retrieval_bootstrap import write_comparisons
-from retrieval_losses import LOSSES, make_loss_and_miner
+from retrieval_findings import mean_of_all
+from retrieval_losses import LOSSES, make_method
 from retrieval_report import write_page
 from settings import DEFAULTS, Settings
 from training import append_run, is_finished, read_runs, records_folder, train_and_measure, versions
@@ -86,7 +87,7 @@ def best_value(folder: Path, data: str, loss: str) -> float:
             f"error: {folder}/runs.jsonl has no tuned setting of {loss} on {data}; run the benchmark with this output "
             "folder and without --tuned first"
         )
-    best = max(runs, key=lambda run: sum(run["metrics"].values()))
+    best = max(runs, key=lambda run: mean_of_all(run["metrics"]))
     return best["value"]
 
 
@@ -104,9 +105,9 @@ def run_once(
     if is_finished(settings.output, key):
         return
     statistics = LabelStatistics.from_labels(splits["train"].labels)
-    loss_fn, miner = make_loss_and_miner(loss, value, statistics)
+    method = make_method(loss, value, statistics)
     records = records_folder(settings.output, key)
-    result = train_and_measure(settings, splits, "val" if stage == "tune" else "test", loss_fn, miner, seed, records)
+    result = train_and_measure(settings, splits, "val" if stage == "tune" else "test", method, seed, records)
     append_run(settings.output, {**key, **result, "versions": versions()})
 
 

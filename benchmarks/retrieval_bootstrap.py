@@ -1,13 +1,13 @@
-"""Confidence intervals of MACL's difference to the best other loss: a paired bootstrap over test queries and seeds."""
+"""Confidence intervals of MACL's difference to the other methods: a paired bootstrap over test queries and seeds."""
 
 import json
-from collections import defaultdict
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from retrieval_findings import METRICS, best_pair
+from retrieval_findings import METRICS
 from retrieval_report import test_runs
 from torch import Tensor
 from training import read_runs, records_folder
@@ -20,37 +20,35 @@ RESAMPLES = 2000
 
 
 def write_comparisons(folder: Path) -> None:
-    """Write ``comparisons.jsonl``: the 95 % interval of the difference, for each data set and metric.
+    """Write ``comparisons.jsonl``: the 95 % interval of MACL's difference to each other method, on each metric.
 
-    Each resample draws seeds and queries with replacement, and uses the same ones for both losses. The references stay
+    Each resample draws seeds and queries with replacement, and uses the same ones for both methods. The references stay
     as they are.
     """
-    runs = test_runs(read_runs(folder))
     lines = []
-    for data, by_loss in runs.items():
-        values: dict[str, dict[str, Tensor]] = defaultdict(dict)
-        for metric in METRICS:
-            macl, other, _ = best_pair(by_loss, metric)
-            for loss in (macl, other):
-                if metric not in values[loss]:
-                    values[loss] = stack_seeds(folder, by_loss[loss])
-            drawn = bootstrap(values[macl][metric], values[other][metric])
-            low, high = np.quantile(drawn, (0.025, 0.975))
-            lines.append({"data": data, "metric": metric, "macl": macl, "other": other, "low": low, "high": high})
+    for data, by_loss in test_runs(read_runs(folder)).items():
+        drawn = {loss: resampled_means(folder, runs) for loss, runs in by_loss.items()}
+        for macl in (loss for loss in drawn if loss.startswith("MACL")):
+            for other in (loss for loss in drawn if not loss.startswith("MACL")):
+                for metric in METRICS:
+                    low, high = interval(drawn[macl][metric], drawn[other][metric])
+                    lines.append(
+                        {"data": data, "metric": metric, "macl": macl, "other": other, "low": low, "high": high}
+                    )
     (folder / "comparisons.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
-def stack_seeds(folder: Path, runs: list[dict[str, Any]]) -> dict[str, Tensor]:
-    """Values of each metric for each seed and query: (seeds, queries, 1), or (seeds, queries, classes) per label."""
-    by_seed = []
+def resampled_means(folder: Path, runs: list[dict[str, Any]]) -> dict[str, Tensor]:
+    """(runs, resamples) means of each metric, from the embeddings that the runs have stored."""
+    by_run = []
     for run in sorted(runs, key=lambda run: run["seed"]):
         path = records_folder(folder, run) / "embeddings.npz"
         if not path.is_file():
             raise SystemExit(f"error: {path} does not exist; run the benchmark on this machine, which writes it")
         with np.load(path, allow_pickle=False) as file:
             embeddings, labels = torch.from_numpy(file["embeddings"]), torch.from_numpy(file["labels"])
-        by_seed.append(query_values(embeddings, labels, torch.tensor(run["counts"])))
-    return {metric: torch.stack([values[metric] for values in by_seed]) for metric in by_seed[0]}
+        by_run.append(query_values(embeddings, labels, torch.tensor(run["counts"])))
+    return {metric: torch.stack([resample(values[metric]) for values in by_run]) for metric in METRICS}
 
 
 def query_values(embeddings: Tensor, labels: Tensor, counts: Tensor) -> dict[str, Tensor]:
@@ -78,14 +76,29 @@ def query_values(embeddings: Tensor, labels: Tensor, counts: Tensor) -> dict[str
     return values
 
 
-def bootstrap(ours: Tensor, theirs: Tensor) -> list[float]:
-    """Difference of the two means for each resample of seeds and queries."""
+@cache
+def draws(num_queries: int) -> Tensor:
+    """(resamples, queries) how often each resample contains each query. Runs with the same queries share the draws."""
     generator = torch.Generator().manual_seed(0)
-    num_seeds, num_queries = ours.shape[:2]
-    differences = []
-    for _ in range(RESAMPLES):
-        queries = torch.randint(num_queries, (num_queries,), generator=generator)
-        seeds = torch.randint(num_seeds, (num_seeds,), generator=generator)
-        parts = [(values[seeds][:, queries].nanmean(dim=1).nanmean(dim=1)).mean() for values in (ours, theirs)]
-        differences.append((parts[0] - parts[1]).item())
-    return differences
+    drawn = torch.randint(num_queries, (RESAMPLES, num_queries), generator=generator)
+    return torch.zeros(drawn.shape, dtype=torch.float64).scatter_add_(
+        1, drawn, torch.ones((), dtype=torch.float64).expand_as(drawn)
+    )
+
+
+def resample(values: Tensor) -> Tensor:
+    """The mean of a metric for each resample of the queries.
+
+    Args:
+        values: (queries, 1), or (queries, classes), averaged over the queries of each class first; NaN does not count.
+    """
+    weights = draws(len(values))
+    sums = weights @ values.double().nan_to_num()
+    return (sums / (weights @ values.isfinite().double())).nanmean(dim=1)
+
+
+def interval(ours: Tensor, theirs: Tensor) -> list[float]:
+    """The 95 % interval of the difference of two (runs, resamples) means; each resample also draws runs."""
+    chosen = torch.randint(len(ours), ours.shape, generator=torch.Generator().manual_seed(1))
+    differences = (ours - theirs).gather(0, chosen).mean(dim=0)
+    return np.quantile(differences.numpy(), (0.025, 0.975)).tolist()

@@ -1,11 +1,13 @@
 """Sentences about the retrieval benchmark, computed from its runs so that they cannot contradict the tables."""
 
 from collections import defaultdict
+from collections.abc import Iterable
 from statistics import mean
 from typing import Any
 
 import numpy as np
-from retrieval_losses import LOSSES
+from retrieval_losses import LOSSES, UNTRAINED
+from training import AT_K
 from words import counted, data_name, listed, signed
 
 METRICS = {
@@ -17,19 +19,26 @@ METRICS = {
     "label_map": "label mAP",
     "label_map_tail": "label mAP, rarest third",
 }
+RECALLS = {
+    "any_1": "R@1, shares a label",
+    **{f"jaccard_50_{k}": f"R@{k}, Jaccard >= 0.5" for k in AT_K},
+    **{f"exact_{k}": f"R@{k}, same label set" for k in AT_K},
+}
 DataRuns = dict[str, list[dict[str, Any]]]  # by loss
 Runs = dict[str, DataRuns]  # by data set
 Bounds = dict[tuple[str, str, str, str], dict[str, Any]]
 
 
 def in_text(loss: str) -> str:
-    """The name of a loss inside a sentence."""
-    return "weighted MACL" if loss == "MACL, weighted" else loss
+    """The name of a method inside a sentence."""
+    if loss.startswith("Classifier, "):
+        return f"the classifier's {loss.removeprefix('Classifier, ')}"
+    return {"MACL, weighted": "weighted MACL", UNTRAINED: "features without training"}.get(loss, loss)
 
 
-def means(by_loss: DataRuns, metric: str) -> dict[str, float]:
-    """The mean of a metric over seeds, for each loss."""
-    return {loss: mean(run["metrics"][metric] for run in runs) for loss, runs in by_loss.items()}
+def means(by_loss: DataRuns, metric: str, group: str = "metrics") -> dict[str, float]:
+    """The mean of a metric over seeds, for each loss; ``group`` is "metrics" or "recall"."""
+    return {loss: mean(run[group][metric] for run in runs) for loss, runs in by_loss.items()}
 
 
 def mean_of_all(metrics: dict[str, float]) -> float:
@@ -43,6 +52,12 @@ def best_pair(by_loss: DataRuns, metric: str) -> tuple[str, str, float]:
     macl = max((loss for loss in values if loss.startswith("MACL")), key=values.__getitem__)
     other = max((loss for loss in values if not loss.startswith("MACL")), key=values.__getitem__)
     return macl, other, 100 * (values[macl] - values[other])
+
+
+def ahead_and_behind(runs: Runs, known: Bounds, macl: str, other: str) -> tuple[int, int]:
+    """The number of metrics, over all data sets, on which the interval of MACL's difference is above and below 0."""
+    intervals = [known[data, metric, macl, other] for data in runs for metric in METRICS]
+    return sum(line["low"] > 0 for line in intervals), sum(line["high"] < 0 for line in intervals)
 
 
 def interval_bounds(intervals: list[dict[str, Any]]) -> Bounds:
@@ -75,8 +90,9 @@ def findings(runs: Runs, intervals: list[dict[str, Any]]) -> str:
     lines = [verdict(data, by_loss, interval_bounds(intervals)) for data, by_loss in runs.items()]
     ranks = overall_ranks(runs)
     best = [f"{in_text(loss)} ({rank:.1f})" for loss, rank in list(ranks.items())[:3]]
+    lines.append(against_each_method(runs, interval_bounds(intervals)))
     over = "metrics and data sets" if len(runs) > 1 else "metrics"
-    lines.append(f"**Mean rank** over {over}, of {counted(len(ranks), 'loss')}. The best are {listed(best)}.")
+    lines.append(f"**Mean rank** over {over}, of {counted(len(ranks), 'method')}. The best are {listed(best)}.")
     lines.append(" ".join(["**Range.**", *(spread(data, by_loss) for data, by_loss in runs.items())]))
     lines += [last_epoch(data, by_loss) for data, by_loss in runs.items()]
     return "\n".join(f"- {line}" for line in lines if line)
@@ -91,24 +107,47 @@ def verdict(data: str, by_loss: DataRuns, known: Bounds) -> str:
         if known:
             low, high = (known[data, metric, macl, other][side] for side in ("low", "high"))
         group = "ahead" if low > 0 else "behind" if high < 0 else "unclear"
-        groups[group].append((-abs(difference), f"{title} ({signed(difference)})"))
+        name = f", {in_text(other)}" if group == "behind" else ""
+        groups[group].append((-abs(difference), f"{title} ({signed(difference)}{name})"))
     said = {group: "; ".join(text for _, text in sorted(found)) for group, found in groups.items() if found}
     ahead = len(groups["ahead"])
     if ahead:
         sentences = [
-            f"MACL or weighted MACL is ahead of every other loss on {ahead} of {len(METRICS)} metrics, in points: "
+            f"MACL or weighted MACL is ahead of every other method on {ahead} of {len(METRICS)} metrics, in points: "
             f"{said['ahead']}."
         ]
     else:
-        sentences = ["Neither MACL nor weighted MACL is ahead of every other loss on any metric."]
+        sentences = ["Neither MACL nor weighted MACL is ahead of every other method on any metric."]
     if "behind" in said:
-        sentences.append(f"Another loss is ahead on: {said['behind']}.")
+        sentences.append(f"Another method is ahead on: {said['behind']}.")
     if "unclear" in said:
-        reason = "The interval of the difference includes 0" if known else "The best losses are equal"
+        reason = "The interval of the difference includes 0" if known else "The best methods are equal"
         sentences.append(f"{reason} on: {said['unclear']}.")
     if not known:
         sentences.append("There are no intervals, so these differences may be chance.")
     return " ".join([f"**{data_name(data)}.**", *sentences])
+
+
+def against_each_method(runs: Runs, known: Bounds) -> str:
+    """The methods that are ahead of MACL on most metrics; empty if ``comparisons.jsonl`` lacks a pair."""
+    others = [loss for loss in next(iter(runs.values())) if not loss.startswith("MACL")]
+    if not has_all_pairs(runs, known, others):
+        return ""
+    counts = {other: ahead_and_behind(runs, known, "MACL", other) for other in others}
+    total = len(runs) * len(METRICS)
+    worse = [in_text(other) for other, (ahead, behind) in counts.items() if behind >= ahead]
+    verdict = f"MACL is not ahead of {listed(worse)} on more" if worse else "MACL is ahead of each other method on more"
+    most = max(counts, key=lambda other: counts[other][1])
+    ahead, behind = counts[most]
+    return (
+        f"**MACL against each method.** {verdict} metrics than it is behind. It is behind on the most metrics against "
+        f"{in_text(most)}: behind on {behind} of {total}, ahead on {ahead}."
+    )
+
+
+def has_all_pairs(runs: Runs, known: Bounds, others: Iterable[str]) -> bool:
+    """Whether there is an interval for MACL against each of these methods, on each metric and data set."""
+    return all((data, metric, "MACL", other) in known for data in runs for metric in METRICS for other in others)
 
 
 def spread(data: str, by_loss: DataRuns) -> str:
@@ -119,7 +158,7 @@ def spread(data: str, by_loss: DataRuns) -> str:
         ranges[metric] = 100 * (max(values) - min(values))
     least, most = min(ranges, key=ranges.__getitem__), max(ranges, key=ranges.__getitem__)
     return (
-        f"On {data_name(data)}, the best and the worst loss are {ranges[most]:.1f} points apart on {METRICS[most]}, "
+        f"On {data_name(data)}, the best and the worst method are {ranges[most]:.1f} points apart on {METRICS[most]}, "
         f"but only {ranges[least]:.1f} on {METRICS[least]}."
     )
 
@@ -129,16 +168,17 @@ def last_epoch(data: str, by_loss: DataRuns) -> str:
     changes = {}
     for loss, runs in by_loss.items():
         curve = 100 * np.mean([run["curve"] for run in runs], axis=0)
-        if len(curve) < 2:
-            return ""
-        changes[loss] = curve[-1] - curve[-2]
+        if len(curve) > 1:
+            changes[loss] = curve[-1] - curve[-2]
+    if not changes:
+        return ""
     least, most = min(changes, key=changes.__getitem__), max(changes, key=changes.__getitem__)
     gaining = sum(change > 1 for change in changes.values())
-    conclusion = "No loss still gains more than 1 point."
+    conclusion = "No method still gains more than 1 point."
     if gaining:
         conclusion = (
-            f"{gaining} of {counted(len(changes), 'loss')} still gain more than 1 point, so longer training may change "
-            "the order."
+            f"{gaining} of {counted(len(changes), 'method')} still gain more than 1 point, so longer training may "
+            "change the order."
         )
     return (
         f"**Training length on {data_name(data)}.** The last epoch changes the label mAP on the validation split by "
@@ -148,7 +188,8 @@ def last_epoch(data: str, by_loss: DataRuns) -> str:
 
 def at_an_edge(loss: str, value: float) -> bool:
     """Whether the value is the smallest or the largest that was tried."""
-    return value in (min(LOSSES[loss].grid), max(LOSSES[loss].grid))
+    grid = LOSSES[loss].grid
+    return len(grid) > 1 and value in (min(grid), max(grid))
 
 
 def edges(runs: Runs, tuned: list[dict[str, Any]]) -> str:
@@ -158,18 +199,21 @@ def edges(runs: Runs, tuned: list[dict[str, Any]]) -> str:
         runs: the runs on the test split.
         tuned: the runs on the validation split; without them the result only points to the page that has them.
     """
+    if not tuned:
+        return (
+            "Validation chose these settings on frozen features from four values, for the temperature 0.05 to 0.4. "
+            "[Frozen backbone](frozen.md#settings-of-the-losses) shows what it chooses from today's values."
+        )
     chosen = [(data, loss, group[0]["value"]) for data, by_loss in runs.items() for loss, group in by_loss.items()]
     found = [(data, loss, value) for data, loss, value in chosen if at_an_edge(loss, value)]
     if not found:
-        return "No loss uses a value at an edge of its grid."
+        return "No method uses a value at an edge of its grid."
     note = (
         "**Bold**: the value is at an edge of the grid, so a value outside the grid may be better "
-        f"({len({loss for _, loss, _ in found})} of {counted(len(next(iter(runs.values()))), 'loss')})."
+        f"({len({loss for _, loss, _ in found})} of {counted(len(next(iter(runs.values()))), 'method')})."
     )
-    if not tuned:
-        return f"{note} [Frozen backbone](frozen.md#settings-of-the-losses) shows how much that may matter."
     rows = [
-        "| loss | data set | value | next value | gain of the last step | behind MACL on the test split |",
+        "| method | data set | value | next value | gain of the last step | behind MACL on the test split |",
         "|---|---|---:|---:|---:|---:|",
     ]
     passing = []
@@ -188,9 +232,9 @@ def edges(runs: Runs, tuned: list[dict[str, Any]]) -> str:
         )
         if not loss.startswith("MACL") and 0 <= ours - theirs < gain:
             passing.append(f"{loss} on {data_name(data)}")
-    passed = listed(passing) if passing else "no loss that is behind it"
+    passed = listed(passing) if passing else "no method that is behind it"
     return (
         f"{note} The table shows, in points of the mean of all metrics, what the step from the next value to the edge "
-        "gained on the validation split with the one tuning seed, and how far the loss is behind MACL. If one more "
+        "gained on the validation split with the one tuning seed, and how far the method is behind MACL. If one more "
         f"step gained as much again on the test split, {passed} would pass MACL.\n\n" + "\n".join(rows)
     )

@@ -1,57 +1,60 @@
-"""The losses of the benchmark. Each has one setting that is tuned over four values."""
+"""The losses of the benchmark, and what users try without metric learning. One setting of each is tuned."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
+from classifier import ClassifierLoss, features, probabilities, weighted_probabilities
 from from_examples import make_train_loss
-from pytorch_metric_learning.losses import (
-    BaseMetricLossFunction,
-    ContrastiveLoss,
-    MultiSimilarityLoss,
-    NTXentLoss,
-    TripletMarginLoss,
-)
-from pytorch_metric_learning.miners import BaseMiner
+from pytorch_metric_learning.losses import ContrastiveLoss, MultiSimilarityLoss, NTXentLoss, TripletMarginLoss
+from torch import nn
+from training import Method
 
 from pml_macl import LabelStatistics
 from pml_macl.losses import MultiLabelLossWrapper
 from pml_macl.miners import LabelOverlapMiner
 
-TEMPERATURES = (0.05, 0.1, 0.2, 0.4)
+TEMPERATURES = (0.05, 0.1, 0.2, 0.4, 0.8)
+UNTRAINED = "Features, no training"
 
 
 @dataclass
 class Entry:
-    """How to make and tune a loss.
+    """How to make and tune a method.
 
     Args:
-        make: makes the loss from the tuned value and the label statistics of the training split.
+        make: makes the loss from the tuned value and the label statistics of the training split; None: no training.
         grid: the values to try.
         parameter: name of the tuned argument.
         mined: "pairs" or "triplets" if a miner limits how many of them the loss gets.
+        embed: the module that embeds an image, made from a trained classifier and the label statistics. None: the head
+            gives the embeddings.
     """
 
-    make: Callable[[float, LabelStatistics], BaseMetricLossFunction]
-    grid: tuple[float, float, float, float] = TEMPERATURES
+    make: Callable[[float, LabelStatistics], nn.Module] | None
+    grid: tuple[float, ...] = TEMPERATURES
     parameter: str = "temperature"
     mined: str | None = None
+    embed: Callable[[nn.Sequential, LabelStatistics], nn.Module] | None = None
 
 
-def from_package(name: str) -> Callable[[float, LabelStatistics], BaseMetricLossFunction]:
+def from_package(name: str) -> Callable[[float, LabelStatistics], nn.Module]:
     """A loss by the name that train.py gives it; it collects no statistics of the pairs, which takes time."""
     return partial(make_train_loss, name, collect_stats=False)
 
 
-def wrapped(
-    make: Callable[[float], BaseMetricLossFunction],
-) -> Callable[[float, LabelStatistics], BaseMetricLossFunction]:
+def wrapped(make: Callable[[float], nn.Module]) -> Callable[[float, LabelStatistics], nn.Module]:
     return lambda value, statistics: MultiLabelLossWrapper(make(value))
+
+
+def classifier(embed: Callable[[nn.Sequential, LabelStatistics], nn.Module]) -> Entry:
+    return Entry(ClassifierLoss, (0.0, 0.25, 0.5, 1.0, 2.0), "power", embed=embed)
 
 
 LOSSES = {
     "MACL": Entry(from_package("macl")),
     "MACL, weighted": Entry(from_package("macl-weighted")),
+    "MACL, frequency Jaccard": Entry(from_package("macl-frequency-jaccard")),
     "SupCon any": Entry(from_package("supcon-any")),
     "SupCon exact": Entry(from_package("supcon-exact")),
     "MultiSupCon": Entry(from_package("multi-supcon")),
@@ -59,28 +62,38 @@ LOSSES = {
     "MulSupCon": Entry(from_package("mul-supcon")),
     "Similarity-Dissimilarity": Entry(from_package("similarity-dissimilarity")),
     "PML TripletMargin": Entry(
-        wrapped(lambda value: TripletMarginLoss(margin=value)), (0.05, 0.1, 0.2, 0.4), "margin", "triplets"
+        wrapped(lambda value: TripletMarginLoss(margin=value)), (0.025, 0.05, 0.1, 0.2, 0.4), "margin", "triplets"
     ),
-    "PML MultiSimilarity": Entry(wrapped(lambda value: MultiSimilarityLoss(base=value)), (0.1, 0.3, 0.5, 0.7), "base"),
+    "PML MultiSimilarity": Entry(
+        wrapped(lambda value: MultiSimilarityLoss(base=value)), (0.1, 0.3, 0.5, 0.7, 0.9), "base"
+    ),
     "PML Contrastive": Entry(
-        wrapped(lambda value: ContrastiveLoss(neg_margin=value)), (0.3, 0.5, 0.8, 1.1), "neg_margin"
+        wrapped(lambda value: ContrastiveLoss(neg_margin=value)), (0.1, 0.3, 0.5, 0.8, 1.1), "neg_margin"
     ),
     "PML NTXent": Entry(wrapped(lambda value: NTXentLoss(value)), TEMPERATURES, mined="pairs"),
+    "Classifier, features": classifier(features),
+    "Classifier, probabilities": classifier(probabilities),
+    "Classifier, weighted probabilities": classifier(weighted_probabilities),
+    UNTRAINED: Entry(None, (0.0,), ""),
 }
 
 
-def make_loss_and_miner(
-    name: str, value: float, statistics: LabelStatistics
-) -> tuple[BaseMetricLossFunction, BaseMiner | None]:
-    """Make a loss with this value of its tuned setting, and the miner that limits its memory, if it needs one."""
+def make_method(name: str, value: float, statistics: LabelStatistics) -> Method:
+    """Make a loss with this value of its tuned setting, and what it needs for training."""
     entry = LOSSES[name]
-    miner = None
-    if entry.mined is not None:  # all triplets of a multi-label batch would not fit into memory
-        miner = LabelOverlapMiner(
-            pos_strategy="random",
-            neg_strategy="random",
-            max_positives_per_anchor=8,
-            max_negatives_per_anchor=16,
-            output=entry.mined,
-        )
-    return entry.make(value, statistics), miner
+    if entry.make is None:
+        return Method(None)
+    loss = entry.make(value, statistics)
+    if entry.embed is not None:
+        return Method(loss, embed=lambda head: entry.embed(head, statistics), num_outputs=statistics.num_classes)
+    if entry.mined is None:
+        return Method(loss)
+    # All triplets of a multi-label batch would not fit into memory.
+    miner = LabelOverlapMiner(
+        pos_strategy="random",
+        neg_strategy="random",
+        max_positives_per_anchor=8,
+        max_negatives_per_anchor=16,
+        output=entry.mined,
+    )
+    return Method(loss, miner)

@@ -11,18 +11,22 @@ import torch
 from figures import Theme, add_legend, new_figure, save_figure
 from retrieval_findings import (
     METRICS,
+    RECALLS,
+    Bounds,
     DataRuns,
     Runs,
+    ahead_and_behind,
     at_an_edge,
     best_pair,
     edges,
     findings,
+    has_all_pairs,
     interval_bounds,
     mean_ranks,
     means,
     overall_ranks,
 )
-from retrieval_losses import LOSSES
+from retrieval_losses import LOSSES, UNTRAINED
 from training import read_runs
 from words import bounds, counted, data_name, listed, signed
 
@@ -34,8 +38,16 @@ READING = (
     "second best. [How it was measured](#how-it-was-measured) explains the metrics."
 )
 DIFFERENCES = (
-    "For each metric, the table compares the better of MACL and weighted MACL with the best of the other losses, in "
-    "points. Both are chosen on the test split. This favours the other losses, because there are more of them."
+    "For each metric, the table compares the better of MACL and weighted MACL with the best of the other methods, in "
+    "points. Both are chosen on the test split. This favours the other methods, because there are more of them."
+)
+EACH = (
+    "On how many metrics, over all data sets, the 95 % interval of the difference is above 0 (ahead) and below 0 "
+    "(behind). The other metrics are undecided."
+)
+RECALL = (
+    "Recall@K (R@K) is the share of queries with at least one relevant reference among the first K. By one shared "
+    "label, R@1 is {:.1f} to {:.1f} % for all methods, so it barely separates them."
 )
 INTERVALS = (
     "The 95 % interval comes from a paired bootstrap over test queries and seeds. **Bold**: the interval excludes 0."
@@ -50,6 +62,13 @@ EXPLAINED = """\
 | nDCG@20, Jaccard gains | ranking of the first 20 references; the gain is the Jaccard similarity |
 | label mAP | average precision per label, averaged over labels: each label counts the same |
 | label mAP, rarest third | the same, over the rarest third of the labels |"""
+COMPETITORS = (
+    "The classifier has the same backbone, hidden layer, optimizer, epochs and batches. Its head gives one score per "
+    "label and is trained with binary cross-entropy; with `power` above 0, positives of rare labels weigh more. Its "
+    "*features* are the hidden layer. Its *weighted probabilities* are divided by the square roots of the label "
+    "counts. *Features, no training* are the features of the backbone. All are normalised to length 1, as the "
+    "embeddings are."
+)
 RUN = "python benchmarks/retrieval.py run --data DIR [DIR ...] --output FOLDER"
 
 
@@ -70,14 +89,19 @@ def write_page(folder: Path, page: Path) -> None:
     page.parent.mkdir(parents=True, exist_ok=True)
     parts = [introduction(lines[0]["settings"], runs), "## What the numbers say", findings(runs, intervals), READING]
     for data, by_loss in runs.items():
-        caption = f"Average precision of rare, middle and frequent labels on {data_name(data)}, by loss"
+        caption = f"Average precision of rare, middle and frequent labels on {data_name(data)}, by method"
         figure = save_figure(lambda theme, by_loss=by_loss: draw(by_loss, theme), page, f"{page.stem}-{data}", caption)
-        shown = "The figure shows the average precision of rare and of frequent labels, for each loss:"
-        parts += [f"## {data_name(data)}", table(by_loss), shown, figure]
-    parts += ["## MACL against the best other loss", DIFFERENCES + f" {INTERVALS}" * bool(intervals)]
+        shown = "The figure shows the average precision of rare and of frequent labels, for each method:"
+        parts += [f"## {data_name(data)}", table(by_loss, METRICS), shown, figure]
+        if all("recall" in run for group in by_loss.values() for run in group):
+            easy = [100 * value for value in means(by_loss, "any_1", "recall").values()]
+            parts += [RECALL.format(min(easy), max(easy)), table(by_loss, RECALLS, "recall")]
+    parts += ["## MACL against the best other method", DIFFERENCES + f" {INTERVALS}" * bool(intervals)]
     parts += [differences(runs, intervals)]
-    parts += ["## Mean rank", "The rank of each loss, averaged over the metrics. 1 is best.", ranks(runs)]
-    parts += ["## Settings of the losses", settings(runs), edges(runs, tuned)]
+    if each := against_each(runs, interval_bounds(intervals)):
+        parts += ["## MACL against each other method", EACH, each]
+    parts += ["## Mean rank", "The rank of each method, averaged over the metrics. 1 is best.", ranks(runs)]
+    parts += ["## Settings of the losses", settings(runs, bool(tuned)), edges(runs, tuned)]
     parts += ["## How it was measured", method(lines, runs, page, folder.name)]
     page.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
 
@@ -110,8 +134,8 @@ def introduction(chosen: dict[str, Any], runs: Runs) -> str:
             title, trained = "From random weights", f"{chosen['backbone']} is trained from random weights"
     return (
         f"# {title}\n\n"
-        f"This page shows which loss retrieves best when {trained}: "
-        f"{counted(len(next(iter(runs.values()))), 'loss')}, {seeds_of(runs)}."
+        f"This page shows which method retrieves best when {trained}: "
+        f"{counted(len(next(iter(runs.values()))), 'method')}, {seeds_of(runs)}."
     )
 
 
@@ -134,14 +158,16 @@ def method(lines: list[dict[str, Any]], runs: Runs, page: Path, folder: str) -> 
         options = f" --protocol finetune --backbone {chosen['backbone']} --tuned HEAD_FOLDER"
         options += "" if chosen["pretrained"] else " --no-pretrained"
     tuning = (
-        "each loss takes the setting that was chosen on [frozen features](frozen.md#settings-of-the-losses). It was "
-        "not tuned again for this network"
+        "each method takes a setting that was chosen [on frozen features](#settings-of-the-losses). It was not tuned "
+        "again for this network"
     )
     if any(run["stage"] == "tune" for run in lines):
         tuning = (
-            "for each loss, the mean of all metrics on the validation split chose one setting from four values, with "
+            "for each method, the mean of the metrics on the validation split chose one setting from "
+            f"{len(LOSSES['MACL'].grid)} values, with "
             "one seed that is not used again"
         )
+    competitors = f"{COMPETITORS}\n\n" if UNTRAINED in next(iter(runs.values())) else ""
     return (
         f"- **Network:** {network}.\n"
         f"- **Training:** {counted(chosen['epochs'], 'epoch')} without early stopping, batches of "
@@ -151,7 +177,7 @@ def method(lines: list[dict[str, Any]], runs: Runs, page: Path, folder: str) -> 
         f"- **Limits:** {counted(len(runs), 'data set')}. Intervals, where given, cover queries and seeds, but not "
         "the choice of data sets or of references.\n"
         f"- **Machine:** two CPU cores, one thread per run; {versions}.\n\n"
-        f"{EXPLAINED}\n\n"
+        f"{EXPLAINED}\n\n{competitors}"
         "The commands, where the last one writes this page from the stored runs with "
         f"`--output benchmarks/results/{folder}`:\n\n"
         "```\n"
@@ -162,17 +188,17 @@ def method(lines: list[dict[str, Any]], runs: Runs, page: Path, folder: str) -> 
     )
 
 
-def table(by_loss: DataRuns) -> str:
-    """One row per loss, one column per metric."""
-    rows = [f"| loss | {' | '.join(METRICS.values())} |", "|---|" + "---:|" * len(METRICS)]
+def table(by_loss: DataRuns, columns: dict[str, str], group: str = "metrics") -> str:
+    """One row per method, one column per metric of the group."""
+    rows = [f"| method | {' | '.join(columns.values())} |", "|---|" + "---:|" * len(columns)]
     marks = {}
-    for metric in METRICS:
-        order = sorted(means(by_loss, metric).items(), key=lambda item: -item[1])
+    for metric in columns:
+        order = sorted(means(by_loss, metric, group).items(), key=lambda item: -item[1])
         marks[metric] = dict(zip([loss for loss, _ in order], ("**", "*"), strict=False))
     for loss, runs in by_loss.items():
         cells = []
-        for metric in METRICS:
-            values = [100 * run["metrics"][metric] for run in runs]
+        for metric in columns:
+            values = [100 * run[group][metric] for run in runs]
             mark = marks[metric].get(loss, "")
             spread = f" ± {stdev(values):.1f}" if len(values) > 1 else ""
             cells.append(f"{mark}{mean(values):.1f}{mark}{spread}")
@@ -181,9 +207,9 @@ def table(by_loss: DataRuns) -> str:
 
 
 def differences(runs: Runs, intervals: list[dict[str, Any]]) -> str:
-    """The better MACL variant minus the best other loss, one row per metric."""
+    """The better MACL variant minus the best other method, one row per metric."""
     known = interval_bounds(intervals)
-    rows = ["| data set | metric | MACL variant | best other loss | difference |", "|---|---|---|---|---:|"]
+    rows = ["| data set | metric | MACL variant | best other method | difference |", "|---|---|---|---|---:|"]
     rows = [row + end * bool(known) for row, end in zip(rows, (" 95 % interval |", "---:|"), strict=True)]
     for data, by_loss in runs.items():
         for metric, title in METRICS.items():
@@ -197,26 +223,50 @@ def differences(runs: Runs, intervals: list[dict[str, Any]]) -> str:
     return "\n".join(rows)
 
 
+def against_each(runs: Runs, known: Bounds) -> str:
+    """The number of metrics on which each MACL variant is ahead of and behind each other method.
+
+    Empty if ``comparisons.jsonl`` lacks a pair.
+    """
+    losses = list(next(iter(runs.values())))
+    ours, others = ([loss for loss in losses if loss.startswith("MACL") == is_macl] for is_macl in (True, False))
+    if not has_all_pairs(runs, known, others):
+        return ""
+    titles = " | ".join(f"{macl}: {side}" for macl in ours for side in ("ahead", "behind"))
+    rows = [f"| other method | {titles} |", "|---|" + "---:|" * (2 * len(ours))]
+    for other in others:
+        numbers = [number for macl in ours for number in ahead_and_behind(runs, known, macl, other)]
+        rows.append(f"| {other} | {' | '.join(map(str, numbers))} |")
+    return "\n".join([*rows, "", f"All numbers are of {len(runs) * len(METRICS)} metrics."])
+
+
 def ranks(runs: Runs) -> str:
-    """Mean rank of each loss over metrics, by data set and over all data sets."""
+    """Mean rank of each method over metrics, by data set and over all data sets."""
     by_data = mean_ranks(runs)
-    rows = [f"| loss | {' | '.join(map(data_name, by_data))} | all |", "|---|" + "---:|" * (len(by_data) + 1)]
+    rows = [f"| method | {' | '.join(map(data_name, by_data))} | all |", "|---|" + "---:|" * (len(by_data) + 1)]
     for loss, position in overall_ranks(runs).items():
         cells = " | ".join(f"{part[loss]:.1f}" for part in by_data.values())
         rows.append(f"| {loss} | {cells} | {position:.1f} |")
     return "\n".join(rows)
 
 
-def settings(runs: Runs) -> str:
-    """The tuned argument of each loss, the values that were tried, and the value chosen on each data set."""
-    rows = [f"| loss | values tried | {' | '.join(map(data_name, runs))} |", "|---|---|" + "---|" * len(runs)]
-    for loss in next(iter(runs.values())):
+def settings(runs: Runs, is_tuned: bool) -> str:
+    """The embedding size and the tuned argument of each method, and the value chosen for each data set.
+
+    Args:
+        runs: the runs on the test split.
+        is_tuned: whether the settings were tuned for these runs, from the values that the table then shows.
+    """
+    titles = ["numbers per image", *(["values tried"] * is_tuned), *map(data_name, runs)]
+    rows = [f"| method | {' | '.join(titles)} |", "|---|---:|" + "---|" * (len(titles) - 1)]
+    for loss, group in next(iter(runs.values())).items():
         entry = LOSSES[loss]
-        cells = [", ".join(map(str, entry.grid))]
+        cells = [str(group[0].get("dimensions", 128))]
+        cells += [", ".join(map(str, entry.grid)) if entry.parameter else "none"] * is_tuned
         for by_loss in runs.values():
             value = by_loss[loss][0]["value"]
-            mark = "**" * at_an_edge(loss, value)
-            cells.append(f"{mark}`{entry.parameter}={value}`{mark}")
+            mark = "**" * (is_tuned and at_an_edge(loss, value))
+            cells.append(f"{mark}`{entry.parameter}={value}`{mark}" if entry.parameter else "")
         rows.append(f"| {loss} | {' | '.join(cells)} |")
     return "\n".join(rows)
 
@@ -230,7 +280,7 @@ def thirds_of(runs: list[dict[str, Any]]) -> list[float]:
 
 
 def draw(by_loss: DataRuns, theme: Theme) -> Any:
-    """Average precision of rare, middle and frequent labels, one row per loss, sorted by label mAP."""
+    """Average precision of rare, middle and frequent labels, one row per method, sorted by label mAP."""
     order = sorted(means(by_loss, "label_map").items(), key=lambda item: -item[1])
     precision = [thirds_of(by_loss[loss]) for loss, _ in order]
     figure, (axes,) = new_figure(theme, 1.0 + 0.3 * len(order))

@@ -3,6 +3,8 @@
 import json
 import platform
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +13,11 @@ import pytorch_metric_learning
 import torch
 from from_examples import Split
 from protocols import make_models
-from pytorch_metric_learning.losses import BaseMetricLossFunction
 from pytorch_metric_learning.miners import BaseMiner
 from pytorch_metric_learning.trainers import MetricLossOnly
 from pytorch_metric_learning.utils.logging_presets import HookContainer, get_record_keeper
 from settings import Settings
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import Sampler
 
 import pml_macl
@@ -25,6 +26,8 @@ from pml_macl.evaluation import MultiLabelAccuracyCalculator
 from pml_macl.testers import MultiLabelEmbeddingSpaceTester
 
 CURVE = "label_mean_average_precision"
+AT_K = (1, 5, 10)
+RELEVANCE = {"any": 0.0, "jaccard_50": 0.5, "exact": 1.0}  # smallest Jaccard similarity of a relevant reference
 KEYS = ("data", "stage", "loss", "value", "question", "answer", "seed")
 
 
@@ -58,82 +61,129 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), **{package.__name__: package.__version__ for package in packages}}
 
 
-def train_and_measure(
-    settings: Settings,
-    splits: dict[str, Split],
-    measured: str,
-    loss_fn: BaseMetricLossFunction,
-    miner: BaseMiner | None,
-    seed: int,
-    records: Path,
-    sampler: Sampler | None = None,
-) -> dict[str, Any]:
-    """Train a network of the protocol from a seed, and measure it on the split ``measured``.
+@dataclass
+class Method:
+    """What a run trains, and what embeds the images afterwards.
 
-    Returns:
-        The metrics, the average precision per label, the label counts of the training split, the label mAP on the
-        validation split after each epoch, the duration in seconds, and the settings.
+    Args:
+        loss: called as ``loss(outputs, labels, indices_tuple)``; None: the backbone stays as it is, without a head.
+        miner: selects the pairs or triplets of the loss.
+        sampler: composes the batches; None shuffles the images.
+        embed: makes the module that gives the embeddings from the head.
+        num_outputs: size of the head's output.
     """
-    started = time.perf_counter()
-    torch.manual_seed(seed)
-    models, optimizers = make_models(settings, splits)
-    statistics = LabelStatistics.from_labels(splits["train"].labels)
-    record_keeper, _, _ = get_record_keeper(str(records))
-    hooks = HookContainer(record_keeper, save_models=False, log_freq=1000)
-    tester = MultiLabelEmbeddingSpaceTester(
+
+    loss: nn.Module | None
+    miner: BaseMiner | None = None
+    sampler: Sampler | None = None
+    embed: Callable[[nn.Sequential], nn.Module] = nn.Sequential
+    num_outputs: int = 128
+
+
+def make_tester() -> MultiLabelEmbeddingSpaceTester:
+    """A tester that normalises the embeddings and computes the label mAP."""
+    return MultiLabelEmbeddingSpaceTester(
         batch_size=256,
         dataloader_num_workers=0,
         accuracy_calculator=MultiLabelAccuracyCalculator((CURVE,)),
         data_device="cpu",
     )
-    curve = []
+
+
+def train(
+    settings: Settings, splits: dict[str, Split], method: Method, seed: int, records: Path
+) -> tuple[tuple[nn.Module, nn.Module], list[float]]:
+    """Train a network of the protocol from a seed.
+
+    Returns:
+        The trunk and what embeds its features; and the label mAP on the split "val", if there is one, after each epoch.
+    """
+    torch.manual_seed(seed)
+    models, optimizers = make_models(settings, splits, method.num_outputs)
+    record_keeper, _, _ = get_record_keeper(str(records))
+    if method.loss is None:
+        return (models["trunk"], nn.Identity()), []
+    parts = models["trunk"], method.embed(models["embedder"])
+    tester, curve = make_tester(), []
 
     def end_of_epoch(trainer: MetricLossOnly) -> None:
-        curve.append(tester.test({"val": splits["val"].dataset}, trainer.epoch, *models.values())["val"][CURVE])
+        if "val" in splits:
+            curve.append(tester.test({"val": splits["val"].dataset}, trainer.epoch, *parts)["val"][CURVE])
 
     trainer = MetricLossOnly(
         models,
         optimizers,
         settings.batch_size,
-        {"metric_loss": loss_fn},
+        {"metric_loss": method.loss},
         splits["train"].dataset,
-        mining_funcs={} if miner is None else {"tuple_miner": miner},
-        sampler=sampler,
+        mining_funcs={} if method.miner is None else {"tuple_miner": method.miner},
+        sampler=method.sampler,
         data_device="cpu",
         label_hierarchy_level="all",
         dataloader_num_workers=0,
-        end_of_iteration_hook=hooks.end_of_iteration_hook,
+        end_of_iteration_hook=HookContainer(record_keeper, save_models=False, log_freq=1000).end_of_iteration_hook,
         end_of_epoch_hook=end_of_epoch,
     )
     trainer.train(num_epochs=settings.epochs)
-    embeddings, labels = tester.get_all_embeddings(splits[measured].dataset, *models.values())
+    return parts, curve
+
+
+def train_and_measure(
+    settings: Settings, splits: dict[str, Split], measured: str, method: Method, seed: int, records: Path
+) -> dict[str, Any]:
+    """Train a method and measure it on the split ``measured``.
+
+    Returns:
+        The metrics, the average precision per label, the label counts of the training split, the label mAP on the
+        validation split after each epoch, the size of the embeddings, the duration in seconds, and the settings.
+    """
+    started = time.perf_counter()
+    statistics = LabelStatistics.from_labels(splits["train"].labels)
+    parts, curve = train(settings, splits, method, seed, records)
+    embeddings, labels = make_tester().get_all_embeddings(splits[measured].dataset, *parts)
     np.savez_compressed(records / "embeddings.npz", embeddings=embeddings.numpy(), labels=labels.numpy())
     return {
         **measure(embeddings, labels, statistics),
         "counts": statistics.counts.tolist(),
         "curve": curve,
+        "dimensions": embeddings.shape[1],
         "seconds": round(time.perf_counter() - started, 1),
         "settings": settings.recorded(),
     }
 
 
-def measure(embeddings: Tensor, labels: Tensor, statistics: LabelStatistics) -> dict[str, Any]:
-    """The metrics of the results page; each image of a split is a query for all others. NaN per label becomes None."""
+def measure(
+    embeddings: Tensor,
+    labels: Tensor,
+    statistics: LabelStatistics,
+    reference: Tensor | None = None,
+    reference_labels: Tensor | None = None,
+) -> dict[str, Any]:
+    """The metrics of the results pages. Without a reference, each image is a query for all others.
 
-    def value(metric: str, **options: Any) -> Any:
-        calculator = MultiLabelAccuracyCalculator((metric,), label_statistics=statistics, **options)
-        return calculator.get_accuracy(embeddings, labels)[metric]
+    Returns:
+        "metrics"; "recall", the Recall@K for the relevances of the mAPs; and "label_average_precision", in which NaN
+        is None.
+    """
 
-    by_label = value("label_mean_average_precision", return_per_class=True)
+    def values(*names: str, **options: Any) -> dict[str, Any]:
+        calculator = MultiLabelAccuracyCalculator(names, label_statistics=statistics, **options)
+        return calculator.get_accuracy(embeddings, labels, reference, reference_labels)
+
+    graded = {
+        name: values("mean_average_precision", "recall_at_k", at_k=AT_K, relevance_threshold=threshold)
+        for name, threshold in RELEVANCE.items()
+    }
+    by_label = values("label_mean_average_precision", return_per_class=True)["label_mean_average_precision"]
+    by_third = values("label_mean_average_precision", "label_mean_average_precision_tail")
     return {
         "metrics": {
-            "map_any": value("mean_average_precision"),
-            "map_jaccard_50": value("mean_average_precision", relevance_threshold=0.5),
-            "map_exact": value("mean_average_precision", relevance_threshold=1.0),
-            "ndcg": value("ndcg"),
-            "ndcg_jaccard_20": value("ndcg", gain="jaccard", k=20),
-            "label_map": value("label_mean_average_precision"),
-            "label_map_tail": value("label_mean_average_precision_tail"),
+            **{f"map_{name}": found["mean_average_precision"] for name, found in graded.items()},
+            "ndcg": values("ndcg")["ndcg"],
+            "ndcg_jaccard_20": values("ndcg", gain="jaccard", k=20)["ndcg"],
+            "label_map": by_third["label_mean_average_precision"],
+            "label_map_tail": by_third["label_mean_average_precision_tail"],
         },
+        "recall": {f"{name}_{k}": found[f"recall_at_{k}"] for name, found in graded.items() for k in AT_K},
         "label_average_precision": [None if x != x else x for x in by_label],
     }

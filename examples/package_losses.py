@@ -1,10 +1,9 @@
 """The losses of the package under the names that train.py's ``--loss`` takes, and its miner."""
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
-from pml_macl import LabelStatistics
+from pml_macl import FrequencyWeightedJaccard, LabelStatistics
 from pml_macl.distances import TemperatureScheduledSimilarity
 from pml_macl.losses import (
     JaccardSupConLoss,
@@ -20,18 +19,21 @@ from pml_macl.miners import LabelOverlapMiner
 from pml_macl.reducers import FrequencyWeightedReducer
 
 
-def macl(temperature: float, overlap_power: float, collect_stats: bool, **options: Any) -> MACLLoss:
-    return MACLLoss(
-        distance=TemperatureScheduledSimilarity(temperature, collect_stats=collect_stats),
-        reducer=FrequencyWeightedReducer(overlap_power=overlap_power),
-        collect_stats=collect_stats,
-        **options,
-    )
+def macl(temperature: float, collect_stats: bool, reducer: FrequencyWeightedReducer, **options: Any) -> MACLLoss:
+    distance = TemperatureScheduledSimilarity(temperature, collect_stats=collect_stats)
+    return MACLLoss(distance=distance, reducer=reducer, collect_stats=collect_stats, **options)
+
+
+def macl_frequency_jaccard(label_statistics: LabelStatistics, **options: Any) -> MACLLoss:
+    """MACL that counts rare labels more in the Jaccard similarity, too."""
+    options["reducer"] = FrequencyWeightedReducer(level="label")
+    return macl(label_statistics=label_statistics, relation=FrequencyWeightedJaccard(label_statistics), **options)
 
 
 LOSSES: dict[str, Callable[..., MultiLabelContrastiveLoss]] = {
-    "macl": partial(macl, overlap_power=0.0),
-    "macl-weighted": partial(macl, overlap_power=1.0),
+    "macl": lambda **options: macl(reducer=FrequencyWeightedReducer(), **options),
+    "macl-weighted": lambda **options: macl(reducer=FrequencyWeightedReducer(overlap_power=1.0), **options),
+    "macl-frequency-jaccard": macl_frequency_jaccard,
     "supcon-any": SupConAnyLoss,
     "supcon-exact": SupConExactLoss,
     "multi-supcon": MultiSupConLoss,

@@ -129,6 +129,7 @@ def test_pml_tester_scores_each_column_by_itself():
 def test_weighted_macl_is_ahead_on_as_many_metrics_as_the_page_says(page):
     """Counts in the tables, where a tie of the rounded values goes to the bold one."""
     text = (DOCS / "results" / f"{page}.md").read_text(encoding="utf-8")
+    text = re.sub(r"^\| method \| R@.*?\n\n", "", text, flags=re.MULTILINE | re.DOTALL)  # Recall@K is none of the seven
     rows = re.findall(r"^\| (MACL|MACL, weighted) \| (.* ± .*) \|$", text, re.MULTILINE)
     cells = [[(float(re.search(r"[\d.]+", cell)[0]), "**" in cell) for cell in row.split(" | ")] for _, row in rows]
     assert [name for name, _ in rows] == ["MACL", "MACL, weighted"] * 2

@@ -1,0 +1,165 @@
+"""Compare methods where the search asks for what training has not seen: labels, scenes, an archive, many images.
+
+    python benchmarks/generalisation.py run --data DIR [DIR ...] --tuned FOLDER --output FOLDER
+    python benchmarks/generalisation.py compare --output FOLDER
+    python benchmarks/generalisation.py report --output FOLDER --page docs/results/generalisation.md
+
+Each DIR is a data set as retrieval.py reads it, whose label table has a column with the scene of each image. Only heads
+on frozen features are trained. --tuned is the output folder of retrieval.py, from which each method takes its setting.
+Each run adds lines to FOLDER/runs.jsonl: one per question, and one more for each weight at which the embeddings are
+joined with the features of the backbone. To resume an interrupted benchmark, repeat the command: it skips finished
+runs.
+"""
+
+import argparse
+import json
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from generalisation_cases import Archive, Case, cases, read_archive
+from generalisation_report import PRIMARY, test_runs, write_page
+from retrieval import best_value
+from retrieval_bootstrap import interval, query_values, resample
+from retrieval_findings import METRICS
+from retrieval_losses import UNTRAINED, make_method
+from settings import Settings
+from torch import Tensor
+from torch.utils.data import TensorDataset
+from training import append_run, is_finished, make_tester, read_runs, records_folder, train, versions
+
+from pml_macl import LabelStatistics
+
+METHODS = (
+    "MACL",
+    "MACL, weighted",
+    "SupCon any",
+    "Jaccard SupCon",
+    "MulSupCon",
+    "Classifier, features",
+    "Classifier, weighted probabilities",
+    UNTRAINED,
+)
+MACL = METHODS[:2]
+FEATURE_WEIGHTS = (0.5, 0.7)
+KEYS = ("data", "loss", "value", "answer", "seed")
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    run = commands.add_parser("run", help="train the methods that runs.jsonl does not have yet")
+    run.add_argument("--data", type=Path, nargs="+", required=True, metavar="DIR")
+    run.add_argument("--tested", nargs="+", metavar="NAME", help="only these data sets (folder names) are searched")
+    run.add_argument("--split-column", default="aitlas_split")
+    run.add_argument("--scene-column", default="scene")
+    run.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS), metavar="METHOD")
+    run.add_argument("--tuned", type=Path, required=True, metavar="FOLDER", help="output folder of retrieval.py")
+    run.add_argument("--seeds", type=int, default=3)
+    run.add_argument("--epochs", type=int)
+    run.add_argument("--batch-size", type=int)
+    report = commands.add_parser("report", help="write the page of the finished runs")
+    report.add_argument("--page", type=Path, required=True, help="Markdown page; its figures go beside it")
+    compare = commands.add_parser("compare", help="compute confidence intervals of differences, for the report")
+    for command in (run, compare, report):
+        command.add_argument("--output", type=Path, required=True, help="folder of runs.jsonl")
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = parse_args(argv)
+    if args.command == "report":
+        write_page(args.output, args.page)
+    elif args.command == "compare":
+        write_comparisons(args.output)
+    else:
+        settings = Settings.of_protocol("head", {**vars(args), "ignore_columns": ()})
+        archives = {folder.resolve().name: read_archive(folder, settings, args.scene_column) for folder in args.data}
+        settings.output.mkdir(parents=True, exist_ok=True)
+        # Seeds are in the outer loop, so that all methods have the same seeds after an interruption.
+        for seed in range(settings.seeds):
+            for data in args.tested or archives:
+                run_cases(settings, archives, data, args.methods, args.tuned, seed)
+
+
+def run_cases(
+    settings: Settings, archives: dict[str, Archive], data: str, methods: list[str], tuned: Path, seed: int
+) -> None:
+    """Train and test the methods in each case, unless runs.jsonl has them."""
+    for case in cases(archives, data, seed):
+        for loss in methods:
+            value = best_value(tuned, case.source or data, loss)
+            key = dict(zip(KEYS, (data, loss, value, case.answer, seed), strict=True))
+            if not is_finished(settings.output, key):
+                for line in run_once(settings, case, key):
+                    append_run(settings.output, {**key, **line, "versions": versions()})
+
+
+def run_once(settings: Settings, case: Case, key: dict[str, Any]) -> list[dict[str, Any]]:
+    """Train one method in one case; one line per question and weight of the features."""
+    labels = case.train.labels
+    settings = replace(
+        settings, epochs=round(settings.epochs * case.epochs), batch_size=min(settings.batch_size, len(labels))
+    )
+    records = records_folder(settings.output, key)
+    method = make_method(key["loss"], key["value"], LabelStatistics.from_labels(labels))
+    lines = []
+    parts, _ = train(settings, {"train": case.train}, method, key["seed"], records)
+    for question, (features, wanted) in case.tests.items():
+        dataset = TensorDataset(features, wanted)
+        embeddings, _ = make_tester().get_all_embeddings(dataset, *parts)
+        for weight in (0.0,) if key["loss"] == UNTRAINED else (0.0, *FEATURE_WEIGHTS):
+            values = query_values(joined(embeddings, features, weight), wanted, wanted.sum(dim=0))
+            np.savez_compressed(records / file_name(question, weight), **{k: v.float() for k, v in values.items()})
+            metrics = {name: round(value.nanmean(dim=0).nanmean().item(), 6) for name, value in values.items()}
+            lines.append({"question": question, "feature_weight": weight, "metrics": metrics})
+    return lines
+
+
+def joined(embeddings: Tensor, features: Tensor, weight: float) -> Tensor:
+    """Embeddings whose cosine similarity is the weighted mean of those of the embeddings and of the features."""
+    parts = ((embeddings, 1 - weight), (features, weight))
+    return torch.cat([share**0.5 * torch.nn.functional.normalize(part, dim=1) for part, share in parts], dim=1)
+
+
+def file_name(question: str, weight: float) -> str:
+    return f"{question}-{weight}.npz".replace(" ", "_")
+
+
+def write_comparisons(folder: Path) -> None:
+    """Write ``comparisons.jsonl``: 95 % intervals of MACL's differences, and of what joining the features changes.
+
+    Each resample draws runs and queries with replacement, and uses the same ones for both methods.
+    """
+    runs, lines = test_runs(read_runs(folder)), []
+    for group, by_loss in runs.items():
+        drawn = {loss: resampled_means(folder, found) for loss, found in by_loss.items()}
+        ours, others = (
+            [loss for loss in METHODS if loss in drawn and (loss in MACL) == side] for side in (True, False)
+        )
+        pairs = list(product(ours, others, METRICS))
+        joined_names = [name for name in drawn if name not in METHODS]
+        pairs += [(name, by_loss[name][0]["loss"], PRIMARY) for name in joined_names]
+        pairs += [(name, UNTRAINED, PRIMARY) for name in joined_names if name.startswith(MACL) and UNTRAINED in drawn]
+        for macl, other, metric in pairs:
+            low, high = interval(drawn[macl][metric], drawn[other][metric])
+            lines.append({"data": group, "metric": metric, "macl": macl, "other": other, "low": low, "high": high})
+    (folder / "comparisons.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def resampled_means(folder: Path, runs: list[dict[str, Any]]) -> dict[str, Tensor]:
+    """(runs, resamples) means of each metric, from the values of the queries that the runs have stored."""
+    drawn: dict[str, list[Tensor]] = {metric: [] for metric in METRICS}
+    for run in runs:
+        key = {name: run[name] for name in KEYS}
+        with np.load(records_folder(folder, key) / file_name(run["question"], run["feature_weight"])) as values:
+            for metric in METRICS:
+                drawn[metric].append(resample(torch.from_numpy(values[metric])))
+    return {metric: torch.stack(by_run) for metric, by_run in drawn.items()}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,179 @@
+"""Write docs/results/index.md, the start page of the results, from the stored runs of the other benchmarks.
+
+python benchmarks/results_index.py --results benchmarks/results --page docs/results/index.md
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+from figures import THEMES
+from generalisation import METHODS
+from generalisation_cases import QUESTIONS
+from generalisation_report import joining, without_joined
+from generalisation_report import test_runs as runs_of_generalisation
+from retrieval_findings import (
+    METRICS,
+    Bounds,
+    DataRuns,
+    Runs,
+    ahead_and_behind,
+    in_text,
+    interval_bounds,
+    means,
+    overall_ranks,
+)
+from retrieval_report import EXPLAINED, test_runs
+from training import read_runs
+from words import bounds, data_name, listed, signed
+
+SEEN, UNSEEN = "all labels seen", "unseen labels"
+INTRODUCTION = """\
+# All results
+
+This page shows which method to choose for your kind of relevance, whether that changes for labels that training has not
+seen, and where MACL is ahead or behind. A script computes it from the stored runs."""
+PICTURED = ("seen labels", "unseen labels")
+PICTURES = (
+    "The figures show the label mAP of searches by seen and by unseen labels, in the same runs. The vertical line is "
+    "MACL; a bar is the 95 % interval of the difference to MACL."
+)
+BEST = (
+    "Each row is a measure of what a search should find; the [metrics](#metrics) are explained below. A cell names the "
+    "best method. If that is another one than MACL, the difference of MACL to it follows, in points with its 95 % "
+    "interval; **bold**: the interval excludes 0. All are heads on frozen features. *All labels seen*: the methods of "
+    "[Frozen backbone](frozen.md). *Unseen labels*: the methods of [Unseen labels, scenes and archives]"
+    "(generalisation.md); training has left out the labels that are searched."
+)
+RANKS = (
+    "The rank of each method among these, averaged over metrics and data sets. 1 is best. The columns after the first "
+    "are questions of [Unseen labels, scenes and archives](generalisation.md)."
+)
+EACH = (
+    "On how many metrics, over both data sets, the 95 % interval of MACL's difference is above 0 and below 0: *ahead / "
+    "behind*. The other metrics are undecided."
+)
+PAGES = """\
+| question | page |
+|---|---|
+| Which method retrieves best when only a head is trained? | [Frozen backbone](frozen.md) |
+| And for labels, scenes and archives that training has not seen, few images, incomplete labels? | \
+[Unseen labels, scenes and archives](generalisation.md) |
+| And when the whole network is trained? | [Fine-tuned](fine_tuned.md) |
+| And without pretrained weights? | [From random weights](random_weights.md) |
+| What do database-side augmentation and query expansion add? | [Post-processing](post_processing.md) |
+| Which part of MACL matters? | [Ablation](ablation.md) |
+| What do the losses, the memory bank and the metrics cost? | [Performance](performance.md) |
+| What do searches with label filters cost, compared with faiss alone? | [Search](search.md) |
+| How exact is half precision? | [Precision](precision.md) |"""
+METHOD = (
+    "- Each method gets the same network, optimizer, epochs and batches. One setting per method is chosen on the "
+    "validation split with a frozen backbone; the other comparisons use the same settings.\n"
+    "- Figures are percentages on the test split. Each test image is a query, and all other test images are its "
+    "references. The ablation uses the validation split, because the defaults are chosen from it.\n"
+    "- Intervals come from a paired bootstrap over queries and runs. The run from random weights has one seed and no "
+    "interval.\n"
+    "- Two data sets are few, and both are aerial photographs. Everything ran on a CPU, so images are small and epochs "
+    "are few.\n\n"
+    "Each page names the commands behind its figures. This command writes this page:\n\n"
+    "```\npython benchmarks/results_index.py --results benchmarks/results --page docs/results/index.md\n```"
+)
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--results", type=Path, required=True, help="folder of head/ and generalisation/")
+    parser.add_argument("--page", type=Path, required=True, help="Markdown page")
+    args = parser.parse_args(argv)
+    known = {**read_intervals(args.results / "head"), **read_intervals(args.results / "generalisation")}
+    groups = {SEEN: test_runs(read_runs(args.results / "head"))}
+    every = runs_of_generalisation(read_runs(args.results / "generalisation"))
+    found = without_joined(every)
+    for question in QUESTIONS:
+        groups[question] = {name: by_loss for name, by_loss in found.items() if name.startswith(f"{question}, ")}
+    answers = [*(answer(question, runs, known) for question, runs in groups.items()), *joining(every, known)]
+    parts = [INTRODUCTION, "## In short", "\n".join(f"- {line}" for line in answers), PICTURES, *map(picture, PICTURED)]
+    parts += ["## Which method for which search", BEST, best_table(groups, known)]
+    parts += ["## Mean rank", RANKS, rank_table(groups)]
+    parts += ["## MACL against each other method", EACH, each_table(groups, known)]
+    parts += ["## Pages", PAGES, "## Metrics", EXPLAINED, "## How the methods are compared", METHOD]
+    args.page.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+
+
+def answer(question: str, runs: Runs, known: Bounds) -> str:
+    """The methods with the best mean ranks on a question, and the methods that MACL is not ahead of."""
+    ranks = overall_ranks({data: {loss: by_loss[loss] for loss in METHODS} for data, by_loss in runs.items()})
+    first, second = list(ranks)[:2]
+    counts = {other: ahead_and_behind(runs, known, "MACL", other) for other in METHODS if not other.startswith("MACL")}
+    better = [f"{in_text(other)} ({behind} / {ahead})" for other, (ahead, behind) in counts.items() if behind > ahead]
+    total = len(METRICS) * len(runs)
+    said = "None of them is ahead of MACL on more metrics than it is behind."
+    if better:
+        said = f"Ahead of MACL on more of the {total} metrics than behind (ahead / behind): {listed(better)}."
+    return (
+        f"**{question[0].upper()}{question[1:]}.** The best mean ranks of {len(METHODS)} methods: {in_text(first)} "
+        f"({ranks[first]:.1f}) and {in_text(second)} ({ranks[second]:.1f}). {said}"
+    )
+
+
+def picture(question: str) -> str:
+    """The figure of a question on the page about generalisation."""
+    name = f"generalisation-{question.replace(' ', '_')}"
+    return "\n".join(f"![Label mAP of each method: {question}]({name}-{mode}.svg#only-{mode})" for mode in THEMES)
+
+
+def read_intervals(folder: Path) -> Bounds:
+    lines = (folder / "comparisons.jsonl").read_text(encoding="utf-8").splitlines()
+    return interval_bounds([json.loads(line) for line in lines])
+
+
+def best_table(groups: dict[str, Runs], known: Bounds) -> str:
+    """The best method for each metric, with seen and with unseen labels, on each data set."""
+    columns = [(group, data) for group in (SEEN, UNSEEN) for data in groups[group]]
+    titles = [f"{SEEN}, {data_name(data)}" if group == SEEN else data for group, data in columns]
+    rows = [f"| metric | {' | '.join(titles)} |", "|---|" + "---|" * len(columns)]
+    for metric, title in METRICS.items():
+        cells = [best_cell(data, groups[group][data], metric, known) for group, data in columns]
+        rows.append(f"| {title} | {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
+def best_cell(data: str, by_loss: DataRuns, metric: str, known: Bounds) -> str:
+    values = means(by_loss, metric)
+    best = max(values, key=values.__getitem__)
+    text = f"{in_text(best)} {100 * values[best]:.1f}"
+    if best == "MACL":
+        return text
+    text += f"; MACL {signed(100 * (values['MACL'] - values[best]))}"
+    line = known.get((data, metric, "MACL", best))
+    if line is None:  # weighted MACL
+        return text
+    mark = "**" * (line["low"] > 0 or line["high"] < 0)
+    return f"{text} ({mark}{bounds(100 * line['low'], 100 * line['high'])}{mark})"
+
+
+def rank_table(groups: dict[str, Runs]) -> str:
+    ranks = {
+        group: overall_ranks({data: {loss: by_loss[loss] for loss in METHODS} for data, by_loss in runs.items()})
+        for group, runs in groups.items()
+    }
+    overall = {loss: sum(part[loss] for part in ranks.values()) / len(ranks) for loss in METHODS}
+    rows = [f"| method | {' | '.join(ranks)} | mean |", "|---|" + "---:|" * (len(ranks) + 1)]
+    for loss in sorted(overall, key=overall.__getitem__):
+        cells = [f"{part[loss]:.1f}" for part in (*ranks.values(), overall)]
+        rows.append(f"| {loss} | {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
+def each_table(groups: dict[str, Runs], known: Bounds) -> str:
+    others = [loss for loss in METHODS if not loss.startswith("MACL")]
+    titles = [f"{group} (of {len(METRICS) * len(runs)})" for group, runs in groups.items()]
+    rows = [f"| other method | {' | '.join(titles)} |", "|---|" + "---:|" * len(groups)]
+    for other in others:
+        cells = ["{} / {}".format(*ahead_and_behind(runs, known, "MACL", other)) for runs in groups.values()]
+        rows.append(f"| {other} | {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
+if __name__ == "__main__":
+    main()

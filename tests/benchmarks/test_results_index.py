@@ -1,0 +1,48 @@
+from pathlib import Path
+
+import pytest
+import results_index
+from generalisation import METHODS
+from results_index import answer, best_cell
+from retrieval_findings import METRICS
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.mark.parametrize(
+    ("bounds", "cell"),
+    [
+        ((-0.05, -0.01), "MulSupCon 63.0; MACL -3.0 (**-5.0 to -1.0**)"),
+        ((-0.07, 0.01), "MulSupCon 63.0; MACL -3.0 (-7.0 to +1.0)"),
+    ],
+)
+def test_a_cell_names_the_best_method_and_what_macl_lacks(bounds, cell):
+    by_loss = {"MACL": [{"metrics": {"ndcg": 0.60}}], "MulSupCon": [{"metrics": {"ndcg": 0.63}}]}
+    known = {("ml_aid", "ndcg", "MACL", "MulSupCon"): dict(zip(("low", "high"), bounds, strict=True))}
+    assert best_cell("ml_aid", by_loss, "ndcg", known) == cell
+    by_loss["MACL"][0]["metrics"]["ndcg"] = 0.7
+    assert best_cell("ml_aid", by_loss, "ndcg", known) == "MACL 70.0"
+
+
+def test_an_answer_names_the_methods_that_macl_is_not_ahead_of():
+    values = dict.fromkeys(METHODS, 0.5) | {"MACL": 0.6, "MulSupCon": 0.7}
+    runs = {"ml_aid": {loss: [{"metrics": dict.fromkeys(METRICS, value)}] for loss, value in values.items()}}
+    bounds = {"MulSupCon": {"low": -0.2, "high": -0.1}}
+    known = {
+        ("ml_aid", metric, "MACL", other): bounds.get(other, {"low": 0.05, "high": 0.15})
+        for metric in METRICS
+        for other in METHODS
+    }
+    text = answer("unseen labels", runs, known)
+    assert "**Unseen labels.** The best mean ranks of 8 methods: MulSupCon (1.0) and MACL (2.0)." in text
+    assert "Ahead of MACL on more of the 7 metrics than behind (ahead / behind): MulSupCon (7 / 0)." in text
+    bounds["MulSupCon"] = {"low": -0.1, "high": 0.1}
+    known |= {("ml_aid", metric, "MACL", "MulSupCon"): bounds["MulSupCon"] for metric in METRICS}
+    assert "None of them is ahead of MACL on more metrics" in answer("unseen labels", runs, known)
+
+
+def test_the_page_says_what_the_runs_say(tmp_path):
+    results_index.main(["--results", str(ROOT / "benchmarks" / "results"), "--page", str(tmp_path / "index.md")])
+    text = (ROOT / "docs" / "results" / "index.md").read_text(encoding="utf-8")
+    assert (tmp_path / "index.md").read_text(encoding="utf-8") == text
+    assert all(f"| {title} | " in text for title in METRICS.values())
