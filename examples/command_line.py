@@ -178,6 +178,11 @@ def parse_args(argv: Sequence[str] | None, description: str | None) -> dict[str,
     )
     add("--weight-decay", type=not_negative, metavar="X", help="default: 0.0001")
     add("--amp", action="store_true", help="compute the training embeddings in mixed precision (bfloat16)")
+    add(
+        "--sync-batch-norm",
+        action="store_true",
+        help="batch normalisation with the statistics of the joint batch of all processes (GPUs only)",
+    )
     add("--seed", type=int, metavar="N", help="seed of the weights and of the order of the images (default: 0)")
     add("--device", type=device, help="default: cuda if there is a GPU, otherwise cpu")
     add(

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from models import make_transform
+from processes import gather, share
 from run_settings import Settings
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
@@ -132,8 +133,13 @@ def extract_features(
     device: torch.device | str = "cpu",
     num_workers: int = 0,
 ) -> Split:
-    """The split with features of the frozen backbone instead of images; the progress bar shows ``name``."""
+    """The split with features of the frozen backbone instead of images; the progress bar shows ``name``.
+
+    Each process computes its share of the features.
+    """
     backbone.eval().to(device)
-    loader = DataLoader(split.dataset, batch_size, num_workers=num_workers)
+    own = Subset(split.dataset, share(len(split.labels)))
+    loader = DataLoader(own, batch_size, num_workers=num_workers)
     features = [backbone(images.to(device)).cpu() for images, _ in tqdm(loader, desc=f"features of {name}")]
-    return Split(TensorDataset(torch.cat(features), split.labels), split.labels, split.paths)
+    features = torch.cat([batch for part in gather(features) for batch in part])
+    return Split(TensorDataset(features, split.labels), split.labels, split.paths)

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from checkpoint import load_file, save_file
 from data import Split, extract_features
+from processes import gather, is_first
 from run_settings import Settings
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
@@ -24,7 +25,7 @@ def cached_features(trunk: nn.Sequential, splits: dict[str, Split], settings: Se
     paths = sorted({path for split in splits.values() for path in split.paths})
     file = settings.feature_cache / f"{cache_key(trunk, paths, settings)}.pth"
     features = read_features(file, len(paths)) if paths else None
-    if features is not None:
+    if all(gather(features is not None)):
         print(f"reusing features of {len(paths)} images from {file}")
         rows = {path: row for row, path in enumerate(paths)}
         return {name: with_features(split, features[[rows[p] for p in split.paths]]) for name, split in splits.items()}
@@ -33,7 +34,7 @@ def cached_features(trunk: nn.Sequential, splits: dict[str, Split], settings: Se
         for name, split in splits.items()
     }
     # If an image changed during the extraction, its features belong to neither version.
-    if paths and file.stem == cache_key(trunk, paths, settings):
+    if paths and is_first() and file.stem == cache_key(trunk, paths, settings):
         found = {}
         for split in extracted.values():
             found.update(zip(split.paths, split.dataset.tensors[0], strict=True))

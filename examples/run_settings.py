@@ -1,5 +1,6 @@
 """The settings of train.py: their defaults, how a checkpoint holds them, and what a resumed run may change."""
 
+import os
 import shlex
 import shutil
 import sys
@@ -11,6 +12,7 @@ from typing import Any
 
 import torch
 from models import default_image_size
+from processes import num_processes
 
 # --resume may change these settings; all others stay as they were when the run started.
 FREE_ON_RESUME = {"epochs", "patience", "device", "num_workers", "tensorboard", "images", "labels", "feature_cache"}
@@ -42,6 +44,7 @@ DEFAULTS = {
     "warmup_epochs": 0,
     "weight_decay": 1e-4,
     "amp": False,
+    "sync_batch_norm": False,
     "seed": 0,
     "num_workers": 0,
     "resume": False,
@@ -84,6 +87,7 @@ class Settings:
     warmup_epochs: int
     weight_decay: float
     amp: bool
+    sync_batch_norm: bool
     seed: int
     device: torch.device
     num_workers: int
@@ -149,7 +153,11 @@ def resumed_settings(given: Mapping[str, Any], saved: Mapping[str, Any]) -> Sett
 def resume_command(output: Path) -> str:
     """The shell command that continues the run in ``output``."""
     python = "python" if shutil.which("python") == sys.executable else sys.executable
-    return shlex.join([python, sys.argv[0], "--output", str(output), "--resume"])
+    start = [python]
+    if num_processes() > 1:
+        torchrun = ["torchrun"] if python == "python" else [python, "-m", "torch.distributed.run"]
+        start = [*torchrun, "--nproc-per-node", os.environ["LOCAL_WORLD_SIZE"]]
+    return shlex.join([*start, sys.argv[0], "--output", str(output), "--resume"])
 
 
 def plain(name: str, value: Any) -> Any:

@@ -24,6 +24,16 @@ from command_line import parse_args
 from data import Split, extract_features, load_splits
 from feature_cache import cached_features
 from models import load_classifier, load_run, make_model, read_run, save_run
+from processes import (
+    choose_gpu,
+    ending_together,
+    from_first,
+    is_first,
+    joined_processes,
+    num_processes,
+    rank,
+    wait_for_torchrun,
+)
 from progress import tidy_output
 from records import copy_records, restore_records
 from report import CURVES, draw_curves, draw_grid, draw_labels, print_table, save_json
@@ -41,43 +51,58 @@ BEFORE_TRAINING = -1  # PML ignores this epoch when it looks for the best one
 
 
 def main(argv: list[str] | None = None) -> dict[str, Any]:
-    given = parse_args(argv, __doc__)
     started = time.perf_counter()
+    with joined_processes():
+        with ending_together():
+            chosen = choose_settings(argv) if is_first() else None
+        settings, checkpoint = from_first(chosen)
+        try:
+            with tidy_output():
+                return load_and_run(settings, checkpoint, started)
+        except KeyboardInterrupt:
+            after_the_key = "\n" if sys.stderr.isatty() else ""  # a terminal shows ^C
+            if is_first():
+                print(f"{after_the_key}{describe_interruption(settings)}", file=sys.stderr)
+            sys.exit(130)  # what shells report after Ctrl-C
+
+
+def choose_settings(argv: list[str] | None) -> tuple[Settings, dict[str, Any] | None]:
+    """The settings that the command line asks for, and the checkpoint to resume from."""
+    given = parse_args(argv, __doc__)
     try:
         checkpoint = find_checkpoint(given)
         settings = new_settings(given) if checkpoint is None else resumed_settings(given, checkpoint["settings"])
         check_device(settings.device)
     except (ImportError, OSError, ValueError) as error:
         sys.exit(f"error: {error}")
-    try:
-        with tidy_output():
-            return load_and_run(settings, checkpoint, started)
-    except KeyboardInterrupt:
-        after_the_key = "\n" if sys.stderr.isatty() else ""  # a terminal shows ^C
-        print(f"{after_the_key}{describe_interruption(settings)}", file=sys.stderr)
-        sys.exit(130)  # what shells report after Ctrl-C
+    return settings, checkpoint
 
 
 def load_and_run(settings: Settings, checkpoint: dict[str, Any] | None, started: float) -> dict[str, Any]:
     """Check all that can be checked before the training, then run; an error ends the process with one line."""
-    try:
-        image_splits, classes = load_splits(settings)
-        sizes = {name: len(split.labels) for name, split in image_splits.items()}
-        check_sizes(settings, sizes, classes, checkpoint)
-        model = make_initial_model(settings, checkpoint)
-        check_output(settings.output)
-    except (ImportError, OSError, ValueError) as error:
-        sys.exit(f"error: {error}")
+    with ending_together():
+        try:
+            check_processes(settings)
+            image_splits, classes = load_splits(settings)
+            sizes = {name: len(split.labels) for name, split in image_splits.items()}
+            check_sizes(settings, sizes, classes, checkpoint)
+            model = make_initial_model(settings, checkpoint)
+            if is_first():
+                check_output(settings.output)
+        except (ImportError, OSError, ValueError) as error:
+            sys.exit(f"error: {error}")
     print(", ".join(f"{size} {name}" for name, size in sizes.items()), f"images, {len(classes)} labels")
     try:
         return run(settings, image_splits, classes, model, checkpoint, started)
     except (OSError, RuntimeError, ValueError, sqlite3.Error) as error:
+        wait_for_torchrun()
         traceback.print_exc()
         # The last line is the message. For an error in a worker, torch puts the traceback of the worker before it.
         reason = str(error).strip().splitlines()[-1].rstrip(".")
         saved = (settings.output / "checkpoint.pth").exists()
         how = f"continue with: {resume_command(settings.output)}" if saved else "start the run again"
-        sys.exit(f"error: the run stopped: {reason}. Fix the problem, then {how}")
+        where = f" in process {rank()}" if num_processes() > 1 else ""
+        sys.exit(f"error: the run stopped{where}: {reason}. Fix the problem, then {how}")
 
 
 def run(
@@ -93,6 +118,15 @@ def run(
     models = make_trained_models(settings, model, len(classes))
     statistics = LabelStatistics.from_labels(splits["train"].labels)
     state = make_state(settings, models, statistics)
+    first_epoch = 1
+    if checkpoint is not None:
+        first_epoch += checkpoint["epoch"]
+        for group, parts in state.items():
+            for name, part in parts.items():
+                part.load_state_dict(checkpoint[group][name])
+    if not is_first():
+        train(settings, splits, state, first_epoch)
+        return {}
     hooks, tester = make_hooks(settings, statistics)
     restore_records(settings.output / "records", {} if checkpoint is None else checkpoint["records"])
     if checkpoint is None:
@@ -101,9 +135,6 @@ def run(
         hooks.record_keeper.save_records()
     else:
         before = checkpoint["before"]
-        for group, parts in state.items():
-            for name, part in parts.items():
-                part.load_state_dict(checkpoint[group][name])
         print(f"resuming after epoch {checkpoint['epoch']} of the run in {settings.output}")
 
     def save(epoch: int, is_best: bool) -> None:
@@ -122,7 +153,7 @@ def run(
 
     if checkpoint is None:
         save(0, is_best=False)
-    train(settings, splits, state, hooks, tester, save, 1 if checkpoint is None else checkpoint["epoch"] + 1)
+    train(settings, splits, state, first_epoch, hooks, tester, save)
 
     if not (settings.output / "best.pth").exists():
         raise ValueError(
@@ -169,6 +200,23 @@ def make_initial_model(settings: Settings, checkpoint: dict[str, Any] | None) ->
     if checkpoint is not None and not settings.freeze_trunk:
         return make_model(settings.fixed_on_resume())
     return make_model(settings.fixed_on_resume(), settings.pretrained, settings.weights)
+
+
+def check_processes(settings: Settings) -> None:
+    """Check the settings that depend on the number of processes, and give each process its GPU."""
+    choose_gpu(settings.device)
+    if settings.batch_size < num_processes():
+        raise ValueError(
+            f"--batch-size {settings.batch_size} is the number of images of all {num_processes()} processes together; "
+            "it must be at least one image per process"
+        )
+    if settings.hard_negatives is not None and settings.batch_size % num_processes():
+        raise ValueError(
+            f"with --hard-negatives, --batch-size must be a multiple of the number of processes ({num_processes()}), "
+            f"got {settings.batch_size}"
+        )
+    if settings.sync_batch_norm and num_processes() > 1 and settings.device.type == "cpu":
+        raise ValueError("--sync-batch-norm needs GPUs, because torch synchronises batch normalisation only there")
 
 
 def check_sizes(

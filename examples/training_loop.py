@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from data import Split
 from package_losses import make_loss, make_miner
+from processes import from_first, joint_mean, leave, num_processes, rank, split_batches
 from pytorch_metric_learning.trainers import MetricLossOnly, TrainWithClassifier
 from pytorch_metric_learning.utils.logging_presets import HookContainer, get_record_keeper
 from retrieval_metrics import PRIMARY_METRIC, make_calculator
@@ -21,10 +22,10 @@ State = Mapping[str, Mapping[str, Any]]
 
 
 class MultiHotCrossEntropy(nn.BCEWithLogitsLoss):
-    """Binary cross-entropy of (N, C) logits and (N, C) multi-hot labels of any type."""
+    """Binary cross-entropy of (N, C) logits and (N, C) multi-hot labels of any type, over all processes."""
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
-        return super().forward(logits, labels.to(logits.dtype))
+        return joint_mean(super().forward(logits, labels.to(logits.dtype)), len(logits))
 
 
 def make_trained_models(settings: Settings, model: nn.Sequential, num_classes: int) -> dict[str, nn.Module]:
@@ -109,6 +110,8 @@ def make_trainer(settings: Settings, split: Split, state: State, **hooks: Any) -
         **options,
         **hooks,
     )
+    if num_processes() > 1:
+        split_batches(trainer, settings.hard_negatives is not None, settings.sync_batch_norm)
     if settings.amp:
         trainer.compute_embeddings = in_bfloat16(trainer.compute_embeddings, settings.device)
     return trainer
@@ -128,16 +131,20 @@ def train(
     settings: Settings,
     splits: dict[str, Split],
     state: State,
-    hooks: HookContainer,
-    tester: MultiLabelEmbeddingSpaceTester,
-    save: Callable[[int, bool], None],
     first_epoch: int,
+    hooks: HookContainer | None = None,
+    tester: MultiLabelEmbeddingSpaceTester | None = None,
+    save: Callable[[int, bool], None] | None = None,
 ) -> None:
-    """Train to the last epoch. After each epoch evaluate and record it, and call ``save(epoch, is_best)``."""
-    evaluate_and_record = hooks.end_of_epoch_hook(tester, {"val": splits["val"].dataset}, str(settings.output))
+    """Train to the last epoch. After each epoch evaluate and record it, and call ``save(epoch, is_best)``.
+
+    Of several processes, only the first one has ``hooks``, ``tester`` and ``save``. The others wait for it.
+    """
 
     def end_of_epoch(trainer: MetricLossOnly) -> None:
-        evaluate_and_record(trainer)
+        models = state["models"]
+        tester.test({"val": splits["val"].dataset}, trainer.epoch, models["trunk"], models["embedder"])
+        hooks.record_keeper.save_records()
         best_epoch, best = hooks.get_best_epoch_and_accuracy(tester, "val")
         save(trainer.epoch, best_epoch == trainer.epoch)
         value = tester.all_accuracies["val"][PRIMARY_METRIC]
@@ -145,19 +152,18 @@ def train(
             f"epoch {trainer.epoch}/{settings.epochs}: val label mAP {value:.2%}, best {best:.2%} in epoch {best_epoch}"
         )
 
-    trainer = make_trainer(
-        settings,
-        splits["train"],
-        state,
-        end_of_iteration_hook=hooks.end_of_iteration_hook,
-        end_of_epoch_hook=end_of_epoch,
-    )
+    events = {}
+    if hooks is not None:
+        events = {"end_of_iteration_hook": hooks.end_of_iteration_hook, "end_of_epoch_hook": end_of_epoch}
+    trainer = make_trainer(settings, splits["train"], state, **events)
     for epoch in range(first_epoch, settings.epochs + 1):
-        best_epoch, _ = hooks.get_best_epoch_and_accuracy(tester, "val")
+        best_epoch = from_first(None if hooks is None else hooks.get_best_epoch_and_accuracy(tester, "val")[0])
         if None not in (best_epoch, settings.patience) and epoch - 1 - best_epoch >= settings.patience:
             print(f"stopped: no epoch after epoch {best_epoch} is better, and --patience is {settings.patience}")
             break
-        # Each epoch has its own seed, so a resumed run draws the same random numbers as an uninterrupted one.
-        torch.manual_seed(1000 * settings.seed + epoch)
+        # Each epoch has its own seed, so a resumed run draws the same random numbers as an uninterrupted one. So has
+        # each process; otherwise all of them would change their images in the same ways.
+        torch.manual_seed(1000 * settings.seed + epoch + (rank() << 32))
         trainer.train(start_epoch=epoch, num_epochs=epoch)
     trainer.dataloader_iter = None  # ends its workers now; the garbage collector would wait five seconds for them
+    leave()
