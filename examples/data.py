@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from models import make_transform
-from processes import gather, share
+from process_group import gather, share
 from run_settings import Settings
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from checkpoint import load_file, save_file
 from data import Split, extract_features
-from processes import gather, is_first
+from process_group import gather, is_first
 from run_settings import Settings
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset

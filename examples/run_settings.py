@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from models import default_image_size
-from processes import num_processes
+from process_group import num_processes
 
 # --resume may change these settings; all others stay as they were when the run started.
 FREE_ON_RESUME = {"epochs", "patience", "device", "num_workers", "tensorboard", "images", "labels", "feature_cache"}

@@ -8,6 +8,10 @@ With your own images and label table:
 To continue an interrupted run:
 
     python examples/train.py --output DIR --resume
+
+To train in two processes, with the loss of the joint batch:
+
+    torchrun --nproc-per-node 2 examples/train.py
 """
 
 import platform
@@ -24,7 +28,7 @@ from command_line import parse_args
 from data import Split, extract_features, load_splits
 from feature_cache import cached_features
 from models import load_classifier, load_run, make_model, read_run, save_run
-from processes import (
+from process_group import (
     choose_gpu,
     ending_together,
     from_first,

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from data import Split
 from package_losses import make_loss, make_miner
-from processes import from_first, joint_mean, leave, num_processes, rank, split_batches
+from process_group import from_first, joint_mean, leave, num_processes, rank, split_batches
 from pytorch_metric_learning.trainers import MetricLossOnly, TrainWithClassifier
 from pytorch_metric_learning.utils.logging_presets import HookContainer, get_record_keeper
 from retrieval_metrics import PRIMARY_METRIC, make_calculator

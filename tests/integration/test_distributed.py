@@ -4,14 +4,12 @@ The tests start this file, which becomes two processes. Each of them works throu
 The tests compute what one process finds on the joint batch.
 """
 
-import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
-from processes import TIMEOUT, finish, fork_processes, free_port, run_processes
+from processes import TIMEOUT, finish, fork_processes, run_processes
 from pytorch_metric_learning.losses import ContrastiveLoss
 from pytorch_metric_learning.utils.distributed import DistributedLossWrapper, DistributedMinerWrapper
 from torch.nn.parallel import DistributedDataParallel
@@ -178,45 +176,6 @@ def test_the_efficient_mode_with_a_miner_takes_the_rows_of_the_process_as_anchor
 def test_the_efficient_mode_is_refused_for_a_memory():
     with pytest.raises(ValueError, match="efficient=True is not currently supported"):
         DistributedLossWrapper(memory(MACLLoss()), efficient=True)
-
-
-SMALL_EXAMPLE = ["--num-images", "32", "--num-test-images", "20", "--epochs", "1", "--batch-size", "8"]
-
-
-def test_the_example_under_torchrun():
-    launcher = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-addr", "127.0.0.1"]
-    script = [str(EXAMPLES / "distributed.py"), *SMALL_EXAMPLE]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    for _ in range(3):
-        command = [sys.executable, *launcher, "--master-port", str(free_port()), *script]
-        run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
-        # Once in some thirty runs a thread of torch's aborts its process at the exit, after all results are printed.
-        if "terminate called without an active exception" not in run.stderr:
-            break
-    assert run.returncode == 0, run.stdout + run.stderr
-    assert "2 processes, gloo, cpu" in run.stdout
-    assert "label statistics of 32 images, the same on each process" in run.stdout
-
-
-@pytest.fixture
-def example():
-    import distributed  # not at the top: the two processes do not have the examples on their path
-
-    return distributed
-
-
-def test_the_example_in_one_process(example, monkeypatch, capsys):
-    names = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "RANK": 0, "WORLD_SIZE": 1}
-    for name, value in {**names, "LOCAL_RANK": 0, "LOCAL_WORLD_SIZE": 1}.items():
-        monkeypatch.setenv(name, str(value))
-    example.main(SMALL_EXAMPLE)
-    assert "label statistics of 32 images, the same on each process" in capsys.readouterr().out
-
-
-def test_the_example_says_how_to_start_it(example, monkeypatch):
-    monkeypatch.delenv("RANK", raising=False)
-    with pytest.raises(SystemExit, match="needs torchrun"):
-        example.main([])
 
 
 if __name__ == "__main__":
