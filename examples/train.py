@@ -118,8 +118,8 @@ def run(
     started: float,
 ) -> dict[str, Any]:
     """Train a new run or continue from the checkpoint, evaluate the best epoch, then write and draw the results."""
+    models = make_trained_models(settings, model, len(classes))  # first: loading images draws random numbers
     splits = cached_features(model.trunk, image_splits, settings) if settings.freeze_trunk else image_splits
-    models = make_trained_models(settings, model, len(classes))
     statistics = LabelStatistics.from_labels(splits["train"].labels)
     state = make_state(settings, models, statistics)
     first_epoch = 1

@@ -5,7 +5,6 @@ The tests compute what one process finds on the joint batch.
 """
 
 import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -19,7 +18,6 @@ from pml_macl.losses import JaccardSupConLoss, MACLLoss, MultiLabelCrossBatchMem
 from pml_macl.miners import LabelOverlapMiner
 
 NUM_PROCESSES, NUM_STEPS, ROWS, CLASSES = 2, 5, 6, 4
-EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
 
 def memory(loss):
