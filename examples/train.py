@@ -32,6 +32,7 @@ from process_group import (
     choose_gpu,
     ending_together,
     from_first,
+    gather,
     is_first,
     joined_processes,
     num_processes,
@@ -95,6 +96,14 @@ def load_and_run(settings: Settings, checkpoint: dict[str, Any] | None, started:
                 check_output(settings.output)
         except (ImportError, OSError, ValueError) as error:
             sys.exit(f"error: {error}")
+    with ending_together():
+        found = gather((sizes, classes))
+        if any(other != found[0] for other in found):
+            sys.exit(
+                "error: all processes must read the same images and labels, got "
+                f"{', '.join(f'{sizes} and {len(classes)} labels' for sizes, classes in found)}; give all machines the "
+                "same --images and --labels"
+            )
     print(", ".join(f"{size} {name}" for name, size in sizes.items()), f"images, {len(classes)} labels")
     try:
         return run(settings, image_splits, classes, model, checkpoint, started)

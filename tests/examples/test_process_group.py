@@ -20,7 +20,7 @@ from data import Split, extract_features
 from package_losses import LOSSES, make_loss, make_miner
 from process_group import ending_together, from_first, gather, num_processes, rank, share, split_batches
 from processes import TIMEOUT, finish, fork_processes, free_port, run_processes
-from pytorch_metric_learning.trainers import TrainWithClassifier
+from pytorch_metric_learning.trainers import MetricLossOnly, TrainWithClassifier
 from torch.utils.data import TensorDataset
 from training_loop import MultiHotCrossEntropy
 
@@ -61,6 +61,13 @@ def train_three_batches(batch_size, mine):
     return torch.cat([torch.stack(found), *weights])
 
 
+def synchronise(model):
+    """The state dict and the layers that a trainer has if batch normalisation is synchronised."""
+    trainer = MetricLossOnly({"trunk": model}, {}, 2, {"metric_loss": MACLLoss()}, range(2), data_device="cpu")
+    split_batches(trainer, mine=False, sync_batch_norm=True)
+    return list(model.state_dict()), [type(layer).__name__ for layer in trainer.models["trunk"].modules()]
+
+
 def leave_with(code, leaving_rank):
     """The exit code, if the process with this rank calls ``sys.exit(code)``."""
     try:
@@ -86,6 +93,7 @@ def run_process(folder):
     found["from first"] = from_first(rank())
     found["share"] = list(share(5))
     found["features"] = [extract(num_images) for num_images in (1, 5)]  # a share of one image is empty
+    found["synchronised"] = synchronise(torch.nn.Sequential(torch.nn.Conv2d(3, 2, 3), torch.nn.BatchNorm2d(2)))
     found["exits"] = [leave_with("error: no images", 1), leave_with(0, 0), leave_with(2, 0), leave_with(1, None)]
     finish(found, folder)
 
@@ -117,6 +125,15 @@ def test_what_the_processes_exchange(processes):
         assert found["features"][0].tolist() == [[0, 1, 2]]
         assert found["features"][1].tolist() == torch.arange(15).view(5, 3).tolist()
     assert [found["share"] for found in processes] == [[0, 1], [2, 3, 4]]
+
+
+def test_synchronised_batch_normalisation_keeps_the_names_of_the_weights(processes):
+    """Only GPUs can compute it."""
+    plain = torch.nn.Sequential(torch.nn.Conv2d(3, 2, 3), torch.nn.BatchNorm2d(2))
+    for found in processes:
+        names, layers = found["synchronised"]
+        assert names == list(plain.state_dict())
+        assert layers == ["DistributedDataParallel", "Sequential", "Conv2d", "SyncBatchNorm"]
 
 
 def test_if_one_process_exits_all_do(processes):
