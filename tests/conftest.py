@@ -23,6 +23,7 @@ LONGEST_FILES = (
     "test_faults.py",
     "test_train.py",
     "test_distributed.py",
+    "test_process_group.py",
     "test_long_runs.py",
     "properties/test_losses.py",
     "test_compile.py",
