@@ -251,6 +251,12 @@ def test_bootstrap_is_paired():
     assert 0.5 < (high - low) / (2 * 1.96 * (noise.mean(dim=0).var() / 50 + noise.mean(dim=1).var() / 4) ** 0.5) < 1.6
 
 
+def test_resamples_draw_runs():
+    values = torch.zeros(2, 50, 1)
+    leads = torch.tensor([0.0, 1.0])[:, None, None]  # in one of the two runs only
+    assert interval(resampled(values + leads), resampled(values)) == pytest.approx([0.0, 1.0], abs=1e-6)
+
+
 def test_resamples_average_queries_then_classes():
     values = torch.tensor([[1.0, torch.nan], [torch.nan, 0.5], [0.0, 0.5]])
     draw = torch.randint(3, (2000, 3), generator=torch.Generator().manual_seed(0))
