@@ -32,10 +32,12 @@ from torch.utils.data import TensorDataset
 from training import append_run, is_finished, make_tester, read_runs, records_folder, train, versions
 
 from pml_macl import LabelStatistics
+from pml_macl.inference import join_embeddings
 
 METHODS = (
     "MACL",
     "MACL, weighted",
+    "MACL, frequency Jaccard",
     "SupCon any",
     "Jaccard SupCon",
     "MulSupCon",
@@ -43,7 +45,7 @@ METHODS = (
     "Classifier, weighted probabilities",
     UNTRAINED,
 )
-MACL = METHODS[:2]
+MACL = METHODS[:3]
 FEATURE_WEIGHTS = (0.5, 0.7)
 KEYS = ("data", "loss", "value", "answer", "seed")
 
@@ -112,17 +114,11 @@ def run_once(settings: Settings, case: Case, key: dict[str, Any]) -> list[dict[s
         dataset = TensorDataset(features, wanted)
         embeddings, _ = make_tester().get_all_embeddings(dataset, *parts)
         for weight in (0.0,) if key["loss"] == UNTRAINED else (0.0, *FEATURE_WEIGHTS):
-            values = query_values(joined(embeddings, features, weight), wanted, wanted.sum(dim=0))
+            values = query_values(join_embeddings(embeddings, features, weight), wanted, wanted.sum(dim=0))
             np.savez_compressed(records / file_name(question, weight), **{k: v.float() for k, v in values.items()})
             metrics = {name: round(value.nanmean(dim=0).nanmean().item(), 6) for name, value in values.items()}
             lines.append({"question": question, "feature_weight": weight, "metrics": metrics})
     return lines
-
-
-def joined(embeddings: Tensor, features: Tensor, weight: float) -> Tensor:
-    """Embeddings whose cosine similarity is the weighted mean of those of the embeddings and of the features."""
-    parts = ((embeddings, 1 - weight), (features, weight))
-    return torch.cat([share**0.5 * torch.nn.functional.normalize(part, dim=1) for part, share in parts], dim=1)
 
 
 def file_name(question: str, weight: float) -> str:

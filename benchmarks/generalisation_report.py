@@ -26,9 +26,10 @@ READING = (
     "metrics."
 )
 JOINING = (
-    "Any embedding can be joined with the features of the frozen backbone. The cosine similarity is then (1 - w) times "
-    "that of the embeddings plus w times that of the features. The table gives the label mAP in percent for w = 0 (not "
-    "joined), 0.5 and 0.7. **Bold**: a gain over w = 0 whose 95 % interval excludes 0."
+    "`pml_macl.inference.JoinedEmbedder` joins the embeddings of a head with the features of the backbone. The cosine "
+    "similarity is then (1 - w) times that of the embeddings plus w times that of the features. The table gives the "
+    "label mAP in percent for w = 0 (not joined), 0.5 and 0.7. **Bold**: a gain over w = 0 whose 95 % interval "
+    "excludes 0."
 )
 METHOD = (
     "- **Network and training:** as on [Frozen backbone](frozen.md#how-it-was-measured). Each method keeps the setting "

@@ -33,7 +33,12 @@ def in_text(loss: str) -> str:
     """The name of a method inside a sentence."""
     if loss.startswith("Classifier, "):
         return f"the classifier's {loss.removeprefix('Classifier, ')}"
-    return {"MACL, weighted": "weighted MACL", UNTRAINED: "features without training"}.get(loss, loss)
+    names = {
+        "MACL, weighted": "weighted MACL",
+        "MACL, frequency Jaccard": "MACL with frequency Jaccard",
+        UNTRAINED: "features without training",
+    }
+    return names.get(loss, loss)
 
 
 def means(by_loss: DataRuns, metric: str, group: str = "metrics") -> dict[str, float]:
@@ -47,7 +52,7 @@ def mean_of_all(metrics: dict[str, float]) -> float:
 
 
 def best_pair(by_loss: DataRuns, metric: str) -> tuple[str, str, float]:
-    """The better MACL variant, the best other loss, and the difference of their means in points."""
+    """The best MACL variant, the best other loss, and the difference of their means in points."""
     values = means(by_loss, metric)
     macl = max((loss for loss in values if loss.startswith("MACL")), key=values.__getitem__)
     other = max((loss for loss in values if not loss.startswith("MACL")), key=values.__getitem__)
@@ -99,7 +104,7 @@ def findings(runs: Runs, intervals: list[dict[str, Any]]) -> str:
 
 
 def verdict(data: str, by_loss: DataRuns, known: Bounds) -> str:
-    """On which metrics the better MACL variant is ahead of the best other loss, and on which it is behind."""
+    """On which metrics the best MACL variant is ahead of the best other loss, and on which it is behind."""
     groups: dict[str, list[tuple[float, str]]] = {"ahead": [], "behind": [], "unclear": []}
     for metric, title in METRICS.items():
         macl, other, difference = best_pair(by_loss, metric)
@@ -113,11 +118,11 @@ def verdict(data: str, by_loss: DataRuns, known: Bounds) -> str:
     ahead = len(groups["ahead"])
     if ahead:
         sentences = [
-            f"MACL or weighted MACL is ahead of every other method on {ahead} of {len(METRICS)} metrics, in points: "
+            f"One of MACL's variants is ahead of every other method on {ahead} of {len(METRICS)} metrics, in points: "
             f"{said['ahead']}."
         ]
     else:
-        sentences = ["Neither MACL nor weighted MACL is ahead of every other method on any metric."]
+        sentences = ["None of MACL's variants is ahead of every other method on any metric."]
     if "behind" in said:
         sentences.append(f"Another method is ahead on: {said['behind']}.")
     if "unclear" in said:

@@ -38,8 +38,8 @@ READING = (
     "second best. [How it was measured](#how-it-was-measured) explains the metrics."
 )
 DIFFERENCES = (
-    "For each metric, the table compares the better of MACL and weighted MACL with the best of the other methods, in "
-    "points. Both are chosen on the test split. This favours the other methods, because there are more of them."
+    "For each metric, the table compares the best of MACL's variants with the best of the other methods, in points. "
+    "Both are chosen on the test split. This favours the other methods, because there are more of them."
 )
 EACH = (
     "On how many metrics, over all data sets, the 95 % interval of the difference is above 0 (ahead) and below 0 "
@@ -207,7 +207,7 @@ def table(by_loss: DataRuns, columns: dict[str, str], group: str = "metrics") ->
 
 
 def differences(runs: Runs, intervals: list[dict[str, Any]]) -> str:
-    """The better MACL variant minus the best other method, one row per metric."""
+    """The best MACL variant minus the best other method, one row per metric."""
     known = interval_bounds(intervals)
     rows = ["| data set | metric | MACL variant | best other method | difference |", "|---|---|---|---|---:|"]
     rows = [row + end * bool(known) for row, end in zip(rows, (" 95 % interval |", "---:|"), strict=True)]

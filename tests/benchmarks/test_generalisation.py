@@ -85,14 +85,6 @@ def test_few_images_other_archive_and_incomplete_labels():
     assert 0.5 < kept < 0.9
 
 
-def test_joined_embeddings_have_the_weighted_mean_of_the_similarities():
-    embeddings, features = torch.randn(6, 3, dtype=torch.float64), torch.randn(6, 5, dtype=torch.float64)
-    joined = generalisation.joined(embeddings, features, 0.7)
-    expected = 0.3 * torch.cosine_similarity(embeddings[:, None], embeddings, dim=2)
-    expected += 0.7 * torch.cosine_similarity(features[:, None], features, dim=2)
-    assert torch.allclose(joined @ joined.T, expected)
-
-
 def test_runs_are_written_once_compared_and_reported(data, tmp_path, monkeypatch):
     few = ("third 0", "10 %")
     monkeypatch.setattr(generalisation, "cases", lambda *given: [case for case in cases(*given) if case.answer in few])
