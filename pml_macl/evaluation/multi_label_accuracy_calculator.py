@@ -31,9 +31,10 @@ from pml_macl.evaluation.functional.reciprocal_rank import reciprocal_rank
 from pml_macl.evaluation.functional.weighted_average_precision import weighted_average_precision
 from pml_macl.evaluation.map_in_threads import map_in_threads, num_torch_threads
 from pml_macl.evaluation.measurement import Measurement, MetricFunction
-from pml_macl.evaluation.metric_accumulator import MetricAccumulator, accumulate
+from pml_macl.evaluation.metric_sums import MetricSums
 from pml_macl.evaluation.metrics_at_k import check_at_k, functions_at_k, lacks_k, names_at_k
-from pml_macl.evaluation.query_chunks import label_set_chunks, query_chunks
+from pml_macl.evaluation.query_chunks import label_set_chunks, queries_per_chunk
+from pml_macl.evaluation.query_share import QueryShare
 from pml_macl.evaluation.ranked_queries import RankedQueries
 from pml_macl.evaluation.ranker import make_rank_function
 from pml_macl.evaluation.reference_labels import ReferenceLabels
@@ -149,6 +150,7 @@ class MultiLabelAccuracyCalculator(AccuracyCalculator):
         label_statistics: LabelStatistics | None = None,
         query_batch_size: int | None = None,
         memory_budget: int | None = None,
+        distributed: bool = False,
     ) -> None:
         check_k(k)
         check_bool("avg_of_avgs", avg_of_avgs)
@@ -180,6 +182,7 @@ class MultiLabelAccuracyCalculator(AccuracyCalculator):
         self.label_statistics = label_statistics
         self.query_batch_size = query_batch_size
         self.memory_budget = memory_budget
+        self.distributed = distributed
         self._check_settings()
 
     @torch.no_grad()
@@ -217,8 +220,11 @@ class MultiLabelAccuracyCalculator(AccuracyCalculator):
         """
         num_torch_threads()  # must come before any other torch call of this thread: see its docstring
         self.check_primary_metrics(include, exclude)
-        sets = RetrievalSets.from_arrays(
-            query, query_labels, reference, reference_labels, ref_includes_query, self.device
+        share = QueryShare.of_this_process(self.distributed)
+        sets = share.same_sets(
+            lambda: RetrievalSets.from_arrays(
+                query, query_labels, reference, reference_labels, ref_includes_query, self.device
+            )
         )
         if self.label_statistics is not None and self.label_statistics.num_classes != sets.num_classes:
             raise ValueError(
@@ -229,7 +235,7 @@ class MultiLabelAccuracyCalculator(AccuracyCalculator):
         functions = self.curr_function_dict = self.get_function_dict(include, exclude)
         try:
             with full_precision(sets.query.device.type):
-                return self._rank_and_measure(sets, functions)
+                return self._rank_and_measure(sets, functions, share)
         except Exception:  # a failed call must not change the calculator
             self.curr_function_dict = previous
             raise
@@ -309,6 +315,7 @@ class MultiLabelAccuracyCalculator(AccuracyCalculator):
 
     def _check_settings(self) -> None:
         check_bool("exponential_gain", self.exponential_gain)
+        check_bool("distributed", self.distributed)
         check_callable("knn_func", self.knn_func, "a FaissKNN, a CustomKNN, a function with their arguments")
         check_range("relevance_threshold", self.relevance_threshold, 0, 1)
         check_choice("gain", self.gain, GAINS)
@@ -332,26 +339,28 @@ class MultiLabelAccuracyCalculator(AccuracyCalculator):
         return ""
 
     def _rank_and_measure(
-        self, sets: RetrievalSets, functions: Mapping[str, MetricFunction]
+        self, sets: RetrievalSets, functions: Mapping[str, MetricFunction], share: QueryShare
     ) -> dict[str, float | list[float]]:
         """Return what :meth:`get_accuracy` returns."""
         budget = self.memory_budget or (EVALUATION_GPU_BUDGET if sets.query.is_cuda else EVALUATION_CPU_BUDGET)
         references = ReferenceLabels(sets.reference_labels, label_dtype(sets.query), self.relevance_threshold)
         distinct, set_of_query, _ = distinct_label_sets(sets.query_labels)
-        chunks = label_set_chunks(distinct, len(sets.reference), budget)
-        counts = torch.cat([references.count_relevant(chunk) for chunk in chunks])
-        num_relevant = counts[set_of_query] - sets.num_own * sets.query_labels.any(dim=1).long()
+        counts = [references.count_relevant(chunk) for chunk in label_set_chunks(distinct, len(sets.reference), budget)]
+        num_relevant = torch.cat(counts)[set_of_query] - sets.num_own * sets.query_labels.any(dim=1).long()
         k = self._num_ranks(sets, num_relevant, functions)
-        metrics = {}
+        sums = MetricSums(list(functions), sets.num_classes, sets.query.device)
         if k:
             on_cpu = sets.query.device.type == "cpu"
             budget //= num_torch_threads() if on_cpu else 1  # on a CPU each thread has a chunk at a time
             measure = self._measurement(sets, references, functions, num_relevant, k, budget)
-            chunks = query_chunks(set_of_query, len(sets.reference), k, sets.num_classes, budget, self.query_batch_size)
+            size = self.query_batch_size or queries_per_chunk(len(sets.reference), k, sets.num_classes, budget)
+            # Queries with equal label sets follow each other, so that a chunk compares each set only once.
+            chunks = share.chunks(set_of_query.argsort(stable=True), size)
             results = map_in_threads(measure, chunks) if on_cpu else map(measure, chunks)
-            metrics = accumulate(sets.query_labels, chunks, results)
-        without_value = MetricAccumulator(sets.query_labels, has_label_values=False)
-        return {name: self._report(metrics.get(name, without_value)) for name in functions}
+            for rows, values in zip(chunks, results, strict=True):
+                sums.add(sets.query_labels[rows], values)
+            share.add_up(sums.totals)
+        return {name: self._report(sums, name) for name in functions}
 
     def _num_ranks(self, sets: RetrievalSets, num_relevant: Tensor, functions: Mapping[str, MetricFunction]) -> int:
         """Return how many references to rank for each query; raise if a metric needs more."""
@@ -392,12 +401,12 @@ class MultiLabelAccuracyCalculator(AccuracyCalculator):
             ap_denominator=self.ap_denominator,
         )
 
-    def _report(self, metric: MetricAccumulator) -> float | list[float]:
+    def _report(self, sums: MetricSums, name: str) -> float | list[float]:
         """Return the value of a metric, or its values per class."""
         if self.return_per_class:
-            means: list[float] = metric.label_means().tolist()
+            means: list[float] = sums.label_means(name).tolist()
             return means
-        return metric.mean_over_labels() if self.avg_of_avgs else metric.mean()
+        return sums.mean_over_labels(name) if self.avg_of_avgs else sums.mean(name)
 
 
 def _as_device(device: torch.device | str) -> torch.device:
