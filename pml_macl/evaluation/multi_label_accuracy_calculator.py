@@ -117,6 +117,9 @@ class MultiLabelAccuracyCalculator(AccuracyCalculator):
         memory_budget: approximate number of bytes for temporary tensors; None is 64 MiB on a CPU, 1 GiB on a GPU. A
             single query may need more. Another budget changes the results by rounding only: sums are added up in
             another order, and references at nearly equal distances may change places.
+        distributed: whether the processes of torch.distributed share the queries. All must call :meth:`get_accuracy`
+            with the same arguments, and all get the values of one process. ``knn_func`` still searches all queries in
+            each process. Without an initialised process group, the setting has no effect.
 
     Raises:
         TypeError: ``include``, ``exclude`` or ``at_k`` is not a tuple or list, or a setting has the wrong type.
@@ -216,7 +219,9 @@ class MultiLabelAccuracyCalculator(AccuracyCalculator):
             TypeError: an argument is neither a tensor nor an array.
             ValueError: shapes do not fit each other, labels are not 0 or 1, embeddings are not finite, a metric is
                 unknown, a metric needs more references than ``k`` ranks, or with ``ref_includes_query`` the references
-                do not begin with the queries.
+                do not begin with the queries. With ``distributed``, all processes raise: ``ValueError`` if their inputs
+                differ.
+            RuntimeError: with ``distributed``, the input of another process is wrong.
         """
         num_torch_threads()  # must come before any other torch call of this thread: see its docstring
         self.check_primary_metrics(include, exclude)

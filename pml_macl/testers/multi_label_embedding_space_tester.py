@@ -2,10 +2,15 @@
 
 from typing import Any
 
+import torch
 from pytorch_metric_learning.testers import GlobalEmbeddingSpaceTester
+from pytorch_metric_learning.utils.common_functions import get_eval_dataloader
 from torch import Tensor
+from torch.utils.data import DataLoader, Subset
 
 from pml_macl.evaluation import MultiLabelAccuracyCalculator
+from pml_macl.evaluation.query_share import QueryShare
+from pml_macl.gather import gather_rows
 
 
 class MultiLabelEmbeddingSpaceTester(GlobalEmbeddingSpaceTester):
@@ -14,6 +19,9 @@ class MultiLabelEmbeddingSpaceTester(GlobalEmbeddingSpaceTester):
     PML's testers treat each label column as a level of a hierarchy and evaluate each level separately. This tester
     passes all columns to the accuracy calculator as one label set per image. It records each metric under its plain
     name (``ndcg``, not ``ndcg_level0``), so that PML's ``HookContainer`` accepts the name as ``primary_metric``.
+
+    If the calculator has ``distributed=True``, each process computes the embeddings of its share of the images, gathers
+    those of the others, and ranks its share of the queries. All processes must call ``test`` with the same data sets.
 
     Args:
         *args: arguments of PML's tester, in its order.
@@ -49,6 +57,24 @@ class MultiLabelEmbeddingSpaceTester(GlobalEmbeddingSpaceTester):
     def initialize_accuracy_calculator(self) -> None:
         if self.accuracy_calculator is None:
             self.accuracy_calculator = MultiLabelAccuracyCalculator()
+
+    def compute_all_embeddings(
+        self, dataloader: DataLoader[Any], trunk_model: torch.nn.Module, embedder_model: torch.nn.Module
+    ) -> tuple[Tensor, Tensor]:
+        share = QueryShare.of_this_process(getattr(self.accuracy_calculator, "distributed", False))
+        dataset: Any = dataloader.dataset
+        parts = torch.arange(len(dataset)).tensor_split(share.num_processes)
+        own = parts[share.rank].tolist()
+        if len(own) < len(dataset):  # PML needs at least one image, so a process without a share drops one
+            images = Subset(dataset, own or [0])
+            dataloader = get_eval_dataloader(
+                images, self.batch_size, self.dataloader_num_workers, dataloader.collate_fn
+            )
+        rows: tuple[Tensor, Tensor] = super().compute_all_embeddings(dataloader, trunk_model, embedder_model)
+        if share.num_processes == 1:
+            return rows
+        sizes = [len(part) for part in parts]
+        return gather_rows(rows[0][: len(own)], sizes), gather_rows(rows[1][: len(own)], sizes)
 
     def label_levels_to_evaluate(self, query_labels: Tensor) -> list[slice]:
         return [slice(None)]
