@@ -15,12 +15,17 @@ BLOCK_ROWS = 32
 DENSE_LABELS = 128
 DENSE_LABEL_PAIRS = 24
 
-# Peak bytes of temporary tensors per query in an evaluation: for each reference, rank and class. The values are not
-# measured: they are counted from the tensors that ranking and metrics hold at the same time, and rounded up. As a
-# check, `benchmarks/evaluation.py compare --sizes 3000 --runs pml_macl` reports less than 64 MiB.
+# Peak bytes of temporary tensors per query in an evaluation: for each reference of a block, rank and class. The values
+# are not measured: they are counted from the tensors that ranking and metrics hold at the same time, and rounded up. As
+# a check, `benchmarks/evaluation.py compare --sizes 3000 --runs pml_macl` reports less than 64 MiB.
 EVALUATION_BYTES_PER_REFERENCE = 12
 EVALUATION_BYTES_PER_RANK = 64
 EVALUATION_BYTES_PER_CLASS = 16
+
+# Number of references that are compared with a chunk of queries at once, if fewer than 1 in REFERENCES_PER_RANK of them
+# are ranked; larger blocks keep this ratio. torch.topk then looks at most references only once.
+REFERENCES_AT_ONCE = 2**14
+REFERENCES_PER_RANK = 64
 
 # Bytes that the temporary tensors of an evaluation may take if the user sets no budget. On a CPU, the chunks of all
 # threads share the budget, so that each chunk fits into a cache. On a GPU, one chunk uses it all and is large enough to

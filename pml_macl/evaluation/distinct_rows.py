@@ -26,17 +26,22 @@ def distinct_label_sets(labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return labels[first], codes, counts
 
 
-def may_have_equal_rows(values: Tensor) -> bool:
-    """Return whether two rows have the same checksum: always True if two rows are equal, rarely True if none are.
+def rows_that_may_be_equal(values: Tensor) -> Tensor:
+    """Return the ascending indices of rows that have the checksum of another row.
+
+    They are all rows that equal another one, and rarely a row that does not. -0.0 equals 0.0.
 
     Args:
-        values: (N, D) float32 or float64, without -0.0.
+        values: (N, D) float32 or float64.
     """
-    bits = values.view(torch.int32 if values.dtype is torch.float32 else torch.long)
+    bit_type = torch.int32 if values.dtype is torch.float32 else torch.long
     # The checksum is a sum of products with odd numbers modulo a power of two. It is exact in any order of the sum.
     generator = torch.Generator().manual_seed(0)
-    factors = torch.randint(-(2**30), 2**30, (values.shape[1],), generator=generator).to(values.device, bits.dtype)
-    checksums = torch.cat(
-        [(part * (2 * factors + 1)).sum(dim=1, dtype=torch.long) for part in torch.split(bits, 2**14)]
-    )
-    return len(torch.unique(checksums)) < len(values)
+    factors = torch.randint(-(2**30), 2**30, (values.shape[1],), generator=generator).to(values.device, bit_type)
+    checksums = [
+        ((part + 0.0).view(bit_type) * (2 * factors + 1)).sum(dim=1, dtype=torch.long)  # + 0.0 turns -0.0 into 0.0
+        for part in torch.split(values, 2**14)
+    ]
+    _, codes, counts = torch.unique(torch.cat(checksums), return_inverse=True, return_counts=True)
+    is_repeated: Tensor = counts[codes] > 1
+    return is_repeated.nonzero().squeeze(1)

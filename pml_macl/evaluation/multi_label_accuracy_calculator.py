@@ -33,7 +33,7 @@ from pml_macl.evaluation.map_in_threads import map_in_threads, num_torch_threads
 from pml_macl.evaluation.measurement import Measurement, MetricFunction
 from pml_macl.evaluation.metric_sums import MetricSums
 from pml_macl.evaluation.metrics_at_k import check_at_k, functions_at_k, lacks_k, names_at_k
-from pml_macl.evaluation.query_chunks import label_set_chunks, queries_per_chunk
+from pml_macl.evaluation.query_chunks import label_set_chunks, queries_per_chunk, references_at_once
 from pml_macl.evaluation.query_share import QueryShare
 from pml_macl.evaluation.ranked_queries import RankedQueries
 from pml_macl.evaluation.ranker import make_rank_function
@@ -350,7 +350,7 @@ class MultiLabelAccuracyCalculator(AccuracyCalculator):
         budget = self.memory_budget or (EVALUATION_GPU_BUDGET if sets.query.is_cuda else EVALUATION_CPU_BUDGET)
         references = ReferenceLabels(sets.reference_labels, label_dtype(sets.query), self.relevance_threshold)
         distinct, set_of_query, _ = distinct_label_sets(sets.query_labels)
-        counts = [references.count_relevant(chunk) for chunk in label_set_chunks(distinct, len(sets.reference), budget)]
+        counts = [references.count_relevant(chunk) for chunk in label_set_chunks(distinct, references.num_sets, budget)]
         num_relevant = torch.cat(counts)[set_of_query] - sets.num_own * sets.query_labels.any(dim=1).long()
         k = self._num_ranks(sets, num_relevant, functions)
         sums = MetricSums(list(functions), sets.num_classes, sets.query.device)
@@ -358,7 +358,8 @@ class MultiLabelAccuracyCalculator(AccuracyCalculator):
             on_cpu = sets.query.device.type == "cpu"
             budget //= num_torch_threads() if on_cpu else 1  # on a CPU each thread has a chunk at a time
             measure = self._measurement(sets, references, functions, num_relevant, k, budget)
-            size = self.query_batch_size or queries_per_chunk(len(sets.reference), k, sets.num_classes, budget)
+            num_columns = max(references_at_once(len(sets.reference), k), references.num_sets)
+            size = self.query_batch_size or queries_per_chunk(num_columns, k, sets.num_classes, budget)
             # Queries with equal label sets follow each other, so that a chunk compares each set only once.
             chunks = share.chunks(set_of_query.argsort(stable=True), size)
             results = map_in_threads(measure, chunks) if on_cpu else map(measure, chunks)

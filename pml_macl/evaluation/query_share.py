@@ -85,5 +85,5 @@ class QueryShare:
 def _summary(sets: RetrievalSets) -> tuple[object, ...]:
     """Return what differs, almost certainly, between different inputs. Embeddings may differ by rounding."""
     shapes = [tuple(tensor.shape) for tensor in (sets.query, sets.reference)]
-    checksums = [crc32(labels.cpu().numpy()) for labels in (sets.query_labels, sets.reference_labels)]
+    checksums = [crc32(labels.cpu().numpy().tobytes()) for labels in (sets.query_labels, sets.reference_labels)]
     return *shapes, *checksums, sets.ref_includes_query

@@ -78,8 +78,7 @@ class RankedQueries:
     @cached_property
     def reference_sizes(self) -> Tensor:
         """(N, k) int64 number of labels of the reference at each rank."""
-        sizes = self.references.of_references(self.references.sizes)
-        return sizes.index_select(0, self.order.flatten()).view(self.order.shape)
+        return _take(self.references.sizes, self._sets)
 
     @cached_property
     def gains(self) -> Tensor:
@@ -91,8 +90,13 @@ class RankedQueries:
         """(N, k) largest gains of the whole reference set, descending."""
         # The query itself is among the references with the largest gain: take one gain more and drop the first.
         own = int(self.own_index is not None)
-        copies = self.references.multiplicity.long().clamp(max=self.k + own)  # more are never used
-        return _largest(self._gain.repeat_interleave(copies, dim=1), self.k + own)[self._row, own:]
+        num_gains = self.k + own
+        # Each set has at least one reference, except the last one, so this many sets have enough references.
+        gains, sets = _largest(self._gain, num_gains + 1)
+        ranks = self.references.multiplicity.long()[sets].cumsum(dim=1).clamp(max=num_gains)
+        copies = ranks.diff(dim=1, prepend=ranks.new_zeros(len(ranks), 1))
+        copied = gains.flatten().repeat_interleave(copies.flatten(), output_size=len(gains) * num_gains)
+        return copied.view(len(gains), num_gains)[self._row, own:]
 
     @cached_property
     def label_average_precision(self) -> Tensor:
@@ -103,16 +107,26 @@ class RankedQueries:
         queries, classes = self.labels.nonzero(as_tuple=True)
         values = torch.full(self.labels.shape, torch.nan, dtype=torch.float64, device=self.labels.device)
         num_relevant = self.references.label_counts - int(self.own_index is not None)
-        carries = self.references.of_references(self.references.carries)
+        carries, num_sets = self.references.carries, self.references.num_sets
         pairs_at_once = max(1, self.max_elements // self.k)
         for query, label in zip(torch.split(queries, pairs_at_once), torch.split(classes, pairs_at_once), strict=True):
-            relevance = carries.index_select(0, label).gather(1, self.order.index_select(0, query))
+            relevance = _take(carries, self._sets.index_select(0, query) + num_sets * label[:, None])
             values[query, label] = average_precision(relevance, num_relevant[label], self.ap_denominator)
         return values
 
     def _at_ranks(self, values: Tensor) -> Tensor:
         """Turn values of distinct query sets x distinct reference sets into (N, k) values of queries x ranks."""
-        return self.references.of_references(values).index_select(0, self._row).gather(1, self.order)
+        return _take(values, self._cells)
+
+    @cached_property
+    def _sets(self) -> Tensor:
+        """(N, k) index of the distinct set of the reference at each rank."""
+        return _take(self.references.codes, self.order)
+
+    @cached_property
+    def _cells(self) -> Tensor:
+        """(N, k) flat index of query set and reference set at each rank."""
+        return self._sets + self.references.num_sets * self._row[:, None]
 
     @cached_property
     def _shared(self) -> Tensor:
@@ -123,11 +137,15 @@ class RankedQueries:
         return self._shared if self.gain == "shared" else self.references.jaccard(self._distinct, self._shared)
 
 
-def _largest(values: Tensor, k: int) -> Tensor:
-    """Return the (N, k) largest values of each row, descending."""
+def _take(values: Tensor, cells: Tensor) -> Tensor:
+    """Return the elements of a tensor at flat indices, faster than ``torch.take``."""
+    return values.flatten().index_select(0, cells.flatten()).view(cells.shape)
+
+
+def _largest(values: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Return the largest values of each row, descending, and their columns: k of them, or all if there are fewer."""
     if k < values.shape[1] // 4:
-        return values.topk(k, dim=1).values
-    if values.device.type != "cpu":
-        return values.sort(dim=1, descending=True).values[:, :k]
-    values.numpy().sort(axis=1)  # sorts in place, faster than torch
-    return values.flip(1)[:, :k]
+        values, columns = values.topk(k, dim=1)
+    else:
+        values, columns = values.sort(dim=1, descending=True)
+    return values[:, :k], columns[:, :k]

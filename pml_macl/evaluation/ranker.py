@@ -8,8 +8,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pml_macl.evaluation.distinct_rows import may_have_equal_rows
+from pml_macl.evaluation.distinct_rows import rows_that_may_be_equal
+from pml_macl.evaluation.query_chunks import references_at_once
 from pml_macl.evaluation.retrieval_sets import RetrievalSets
+from pml_macl.tuning import BLOCK_ELEMENTS, REFERENCES_AT_ONCE
 
 
 def make_rank_function(
@@ -48,8 +50,11 @@ class Ranker:
     """Ranks references by Euclidean distance to each query, and equal distances by reference index.
 
     The ranker compares ``|r|^2 / 2 - q . r``, which orders the references of one query as the distance does. A matrix
-    product in the dtype of the embeddings computes it. Two different references whose distances agree to rounding may
-    therefore come in either order. Equal references always tie, because they share one column of the product.
+    product in the dtype of the embeddings computes it, for one block of references after the other if few of them are
+    ranked. Two different references whose distances agree to rounding may therefore come in either order. Equal
+    references always tie, because they share one column of a product.
+
+    The ranker copies only references that lie far from 0 or equal another one, so they may be a file in mapped memory.
 
     Run the ranker inside :func:`~pml_macl.evaluation.full_precision.full_precision`. Otherwise autocast and TF32 round
     the product to fewer digits.
@@ -59,13 +64,13 @@ class Ranker:
     """
 
     def __init__(self, reference: Tensor) -> None:
-        reference = reference + 0.0  # turns -0.0 into 0.0, so that both have the same bits
         self.origin = self._origin(reference)
-        distinct, self.columns = reference - self.origin, None
-        if may_have_equal_rows(distinct):
-            distinct, self.columns = torch.unique(distinct, dim=0, return_inverse=True)
-        self.distinct = distinct.T.contiguous()
-        self.half_squares = distinct.square().sum(dim=1) / 2
+        self.reference = reference - self.origin if self.origin.any() else reference
+        self.half_squares = _half_squares(self.reference)
+        # References that equal another one, and for each of them the index of its embedding among the distinct ones.
+        self.repeated = rows_that_may_be_equal(self.reference)
+        self.distinct, self.columns = torch.unique(self.reference[self.repeated] + 0.0, dim=0, return_inverse=True)
+        self.distinct_half_squares = _half_squares(self.distinct)
 
     def __call__(self, query: Tensor, k: int, own_index: Tensor | None = None) -> Tensor:
         """Return the indices of the nearest references.
@@ -79,33 +84,54 @@ class Ranker:
         Returns:
             (N, k) int64 reference indices, nearest first.
         """
-        keys = self._keys(query, own_index)
-        if k + 1 >= keys.shape[1]:
-            return self._sort(keys, k)
-        return self._nearest(keys, k)
-
-    def _keys(self, query: Tensor, own_index: Tensor | None) -> Tensor:
-        """Return (N, M) values that order each row as the distances do, with infinity at the query itself."""
-        keys = torch.addmm(self.half_squares, query - self.origin, self.distinct, alpha=-1)
-        if self.columns is not None:
-            keys = keys.index_select(1, self.columns)
-        if own_index is not None:
-            keys.scatter_(1, own_index[:, None], torch.inf)
-        return keys
-
-    @staticmethod
-    def _nearest(keys: Tensor, k: int) -> Tensor:
-        """Return the indices of the k smallest keys of each row in stable order, without sorting the rest."""
-        values, indices = keys.topk(k + 1, dim=1, largest=False, sorted=False)
+        num_references, num_distinct = len(self.reference), len(self.distinct)
+        width = references_at_once(num_references, k)
+        if num_distinct > width and len(query) > 1:  # the keys of the distinct embeddings need more space than a block
+            parts = torch.split(torch.arange(len(query)), max(1, len(query) * width // num_distinct))
+            return torch.cat([self(query[part], k, None if own_index is None else own_index[part]) for part in parts])
+        query = query - self.origin
+        distinct_keys = torch.addmm(self.distinct_half_squares, query, self.distinct.T, alpha=-1)
+        if k + 1 >= num_references:
+            return self._sort(self._keys(query, distinct_keys, own_index, 0, num_references), k)
+        values, indices = query.new_empty(len(query), 0), self.repeated.new_empty(len(query), 0)
+        for start in range(0, num_references, width):
+            keys = self._keys(query, distinct_keys, own_index, start, min(start + width, num_references))
+            found, columns = keys.topk(min(k + 1, keys.shape[1]), dim=1, largest=False, sorted=False)
+            values, indices = torch.cat([values, found], dim=1), torch.cat([indices, columns + start], dim=1)
+            if values.shape[1] > k + 1:
+                values, kept = values.topk(k + 1, dim=1, largest=False, sorted=False)
+                indices = indices.gather(1, kept)
         # topk returns equal values in any order: sort its choice by index first, then stably by value.
         indices, by_index = indices.sort(dim=1)
         values, by_value = values.gather(1, by_index).sort(dim=1, stable=True)
         indices = indices.gather(1, by_value)[:, :k]
         # If the last value kept equals the first one left out, topk may have kept the wrong one of the equal values.
         cut_in_tie = (values[:, k - 1] == values[:, k]).nonzero().squeeze(1)
-        if len(cut_in_tie):
-            indices[cut_in_tie] = keys[cut_in_tie].sort(dim=1, stable=True).indices[:, :k]
+        for rows in torch.split(cut_in_tie, max(1, BLOCK_ELEMENTS // num_references)):
+            own = None if own_index is None else own_index[rows]
+            indices[rows] = self._sort(self._keys(query[rows], distinct_keys[rows], own, 0, num_references), k)
         return indices
+
+    def _keys(self, query: Tensor, distinct_keys: Tensor, own_index: Tensor | None, start: int, stop: int) -> Tensor:
+        """Return values that order the references ``start`` to ``stop`` of each query as the distances do.
+
+        Args:
+            query: (N, D) embeddings relative to the origin.
+            distinct_keys: (N, distinct embeddings) values of the references that equal another one.
+            own_index: (N,) index of each query in the reference set, where the value is infinity.
+            start: first reference.
+            stop: reference after the last one.
+        """
+        keys = torch.addmm(self.half_squares[start:stop], query, self.reference[start:stop].T, alpha=-1)
+        if len(self.repeated):
+            first, last = torch.searchsorted(self.repeated, self.repeated.new_tensor([start, stop])).tolist()
+            keys[:, self.repeated[first:last] - start] = distinct_keys.index_select(1, self.columns[first:last])
+        if own_index is not None:
+            place = (own_index - start)[:, None]
+            inside = (place >= 0) & (place < stop - start)
+            place = place.clamp(0, stop - start - 1)
+            keys.scatter_(1, place, keys.gather(1, place).masked_fill(inside, torch.inf))
+        return keys
 
     @staticmethod
     def _sort(keys: Tensor, k: int) -> Tensor:
@@ -137,6 +163,11 @@ class Ranker:
         centre = reference.mean(dim=0)
         is_far = centre.square().sum() > reference.var(dim=0, unbiased=False).sum()
         return torch.where(is_far, reference[0], 0.0)
+
+
+def _half_squares(rows: Tensor) -> Tensor:
+    """Return half the squared norm of each row, without a copy of all rows."""
+    return torch.cat([part.square().sum(dim=1) / 2 for part in torch.split(rows, REFERENCES_AT_ONCE)])
 
 
 def _stable_argsort(digits: Tensor, dtype: type) -> Tensor:

@@ -22,7 +22,7 @@ class ReferenceLabels:
 
     Attributes:
         carries: (C, S) whether the label belongs to the distinct set.
-        codes: (M + 1,) index of each reference's set; the last one is the index of the empty set.
+        codes: (M + 1,) int64 index of each reference's set; the last one is the index of the empty set.
         multiplicity: (S,) float64 number of references that have the set.
         sizes: (S,) int64 number of labels of the set.
         label_counts: (C,) int64 number of references that carry the label.
@@ -39,9 +39,10 @@ class ReferenceLabels:
         self.dtype = dtype
         self.relevance_threshold = relevance_threshold
 
-    def of_references(self, values: Tensor) -> Tensor:
-        """Turn (N, S) values of distinct sets into (N, M + 1) values of references, the last for one not found."""
-        return values.index_select(-1, self.codes)
+    @property
+    def num_sets(self) -> int:
+        """Number of distinct sets S."""
+        return len(self.sizes)
 
     def shared(self, labels: Tensor) -> Tensor:
         """Return the (N, S) numbers of labels that (N, C) label sets share with each distinct set."""

@@ -1,5 +1,6 @@
 """Checks the input of an evaluation."""
 
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -123,7 +124,8 @@ def _as_embeddings(embeddings: Array, name: str, device: torch.device | None) ->
         raise ValueError(f"{name} must be real, got {tensor.dtype}")
     if tensor.dtype is not torch.float64:
         tensor = tensor.float()
-    not_finite = (~tensor.isfinite()).any(dim=1)
+    smallest, largest = tensor.aminmax(dim=1)  # NaN if one value is; needs no tensor of the size of the embeddings
+    not_finite = ~(smallest.isfinite() & largest.isfinite())
     if not_finite.any():
         raise ValueError(
             f"{name} must be finite, got NaN or infinity in {int(not_finite.sum())} of {len(tensor)} rows; "
@@ -148,5 +150,8 @@ def _as_tensor(array: Array, device: torch.device | None, name: str) -> Tensor:
     """Move a tensor or array to the device as a tensor. Return anything else unchanged for the next check."""
     if isinstance(array, np.ndarray) and array.dtype.kind not in "biuf":
         raise TypeError(f"{name} must hold numbers, got an array of {array.dtype}; convert it with astype")
-    tensor = torch.from_numpy(array) if isinstance(array, np.ndarray) else array
+    with warnings.catch_warnings():
+        # A file that is mapped into memory may be read-only. The evaluation does not write to it.
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable", UserWarning)
+        tensor = torch.from_numpy(array) if isinstance(array, np.ndarray) else array
     return tensor.to(device) if isinstance(tensor, Tensor) else tensor
