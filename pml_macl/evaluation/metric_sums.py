@@ -52,4 +52,5 @@ class MetricSums:
     def label_means(self, name: str) -> Tensor:
         """Return the (C,) float64 means over the queries that carry each label; NaN for a label without queries."""
         sums, counts = self.totals[:, self.rows[name], :-1]
-        return sums / counts
+        means: Tensor = sums / counts
+        return means

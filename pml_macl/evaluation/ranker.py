@@ -161,7 +161,7 @@ class Ranker:
         differences of whole numbers are exact, and equal distances stay equal.
         """
         centre = reference.mean(dim=0)
-        is_far = centre.square().sum() > reference.var(dim=0, unbiased=False).sum()
+        is_far = centre.square().sum() > _half_squares(reference).mean()  # centre exceeds spread
         return torch.where(is_far, reference[0], 0.0)
 
 
