@@ -1,7 +1,6 @@
 """Measure time and peak memory of evaluation, and compare them with PML's AccuracyCalculator and torchmetrics.
 
     python benchmarks/evaluation.py compare       # a table over N with ratios, and a plot
-    python benchmarks/evaluation.py scale         # 20,000 x 20,000 with all metrics, 100,000 x 100,000 with k=100
     python benchmarks/evaluation.py approximate   # faiss indices on 100,000 references
 
 Each measurement runs in a fresh process, after a small warm-up run. Memory is the growth of the resident set to its
@@ -80,7 +79,7 @@ class Options:
     Args:
         sizes: numbers of queries, for :func:`compare`.
         runs: names of ``RUNS``, for :func:`compare`.
-        largest: number of references, for :func:`scale` and :func:`approximate`.
+        largest: number of references, for :func:`approximate`.
         device: "cpu" or "cuda".
         threads: number of threads of torch and faiss; 0 keeps their defaults.
         repeats: number of timed runs; the fastest counts.
@@ -174,23 +173,6 @@ def plot(sizes, costs, path):
     print(f"wrote {path}")
 
 
-def scale(options: Options) -> None:
-    """Measure large reference sets."""
-    everything, four = {"include": ()}, {"k": 100}
-    print(f"{'N':>7} {'':24} {'seconds':>9} {'MiB growth':>11} {'MiB total':>11}")
-    for num_rows, title, settings in (
-        (20_000, "all metrics", everything),
-        (100_000, "all metrics for k=100", everything | four),
-    ):
-        if num_rows > options.largest:
-            continue
-        seconds, growth, total, values = in_fresh_process(
-            "pml_macl", num_rows, options.device, options.threads, 1, settings
-        )
-        print(f"{num_rows:7} {title:24} {seconds:9.1f} {growth:11.0f} {total:11.0f}", flush=True)
-        print("        " + ", ".join(f"{name} {value:.4f}" for name, value in values.items()))
-
-
 def approximate(options: Options) -> None:
     """Measure recall and time of faiss indices: 2,000 queries against 100,000 references, k = 100."""
     if options.threads:
@@ -270,14 +252,14 @@ def hnsw(size, ef_search):
 
 
 def main():
-    """Parse the command line and run one of the three measurements."""
+    """Parse the command line and run one of the two measurements."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("compare", "scale", "approximate"))
+    parser.add_argument("what", choices=("compare", "approximate"))
     parser.add_argument(
         "--sizes", type=int, nargs="+", default=[500, 1000, 2000, 3000], help="numbers of queries, for compare"
     )
     parser.add_argument("--runs", nargs="+", choices=list(RUNS), default=list(RUNS), help="libraries to compare")
-    parser.add_argument("--largest", type=int, default=100_000, help="number of references, for scale and approximate")
+    parser.add_argument("--largest", type=int, default=100_000, help="number of references, for approximate")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--threads", type=int, default=0, help="threads of torch and faiss; 0 keeps their defaults")
     parser.add_argument("--repeats", type=int, default=3)
@@ -287,7 +269,7 @@ def main():
     what, options = given.pop("what"), Options(**given)
     if "pml_macl" not in options.runs:
         parser.error("--runs must include pml_macl, because the ratios are those to pml_macl; add it")
-    {"compare": compare, "scale": scale, "approximate": approximate}[what](options)
+    {"compare": compare, "approximate": approximate}[what](options)
 
 
 if __name__ == "__main__":

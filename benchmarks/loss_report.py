@@ -23,6 +23,7 @@ from loss_cases import (
     TRAIN_CASES,
     Case,
 )
+from scale_report import large_archives
 from words import listed
 
 Lines = dict[Case, dict[str, dict[str, Any]]]
@@ -74,6 +75,7 @@ def write_page(path: Path, page: Path) -> None:
         "## Evaluation",
         EVALUATION,
         table_of_evaluation(evaluation),
+        *large_archives(path.with_name("evaluation_scale.jsonl")),
         "## How it was measured",
         method(lines[0], device, path, page),
     ]
@@ -169,7 +171,7 @@ def method(first: dict[str, Any], device: str, path: Path, page: Path) -> str:
         f"python benchmarks/loss.py run --output {path}\n"
         f"python benchmarks/loss.py report --output {path} --page {page}\n"
         f"python benchmarks/evaluation.py compare --lines {path.with_name('evaluation.jsonl')}\n"
-        "python benchmarks/evaluation.py scale        # prints what 20,000 and 100,000 references take\n"
+        f"python benchmarks/evaluation_scale.py --output {path.with_name('evaluation_scale.jsonl')}\n"
         "python benchmarks/evaluation.py approximate  # prints recall and time of faiss indices\n"
         "```"
     )

@@ -23,9 +23,12 @@ EVALUATION_BYTES_PER_RANK = 64
 EVALUATION_BYTES_PER_CLASS = 16
 
 # Number of references that are compared with a chunk of queries at once, if fewer than 1 in REFERENCES_PER_RANK of them
-# are ranked; larger blocks keep this ratio. torch.topk then looks at most references only once.
-REFERENCES_AT_ONCE = 2**14
+# are ranked; larger blocks keep this ratio. To find the nearest of a block, the ranker first takes the minimum of each
+# GROUP_SIZE distances. For 4,000 queries x 20,000 references, k = 100 and one thread, 2**15 and 8 take 0.46 s of CPU
+# time with all metrics; 2**14 takes 0.47 s, and groups of 16 take 0.47 s and 0.52 s.
+REFERENCES_AT_ONCE = 2**15
 REFERENCES_PER_RANK = 64
+GROUP_SIZE = 8
 
 # Bytes that the temporary tensors of an evaluation may take if the user sets no budget. On a CPU, the chunks of all
 # threads share the budget, so that each chunk fits into a cache. On a GPU, one chunk uses it all and is large enough to

@@ -1,11 +1,15 @@
 import itertools
 
+import numpy as np
 import pytest
 import torch
 from evaluation_oracles import naive_order
 
+from pml_macl.evaluation import MultiLabelAccuracyCalculator, query_chunks
+from pml_macl.evaluation import ranker as ranker_module
 from pml_macl.evaluation.full_precision import full_precision
 from pml_macl.evaluation.ranker import Ranker
+from pml_macl.evaluation.retrieval_sets import RetrievalSets
 
 DTYPES = [torch.float32, torch.float64]
 
@@ -105,3 +109,42 @@ def test_does_not_depend_on_the_number_of_threads(num_threads, dtype, generator,
     expected = torch.cdist(query, reference).argsort(dim=1)
     monkeypatch.setattr(torch, "get_num_threads", lambda: num_threads)
     assert Ranker(reference)(query, 40).equal(expected)
+
+
+@pytest.mark.parametrize("columns", [7, 64, 65, 200])
+@pytest.mark.parametrize("size", [1, 2, 7])
+def test_the_smallest_keys_of_a_block(columns, size, device, generator):
+    keys = torch.randint(0, 40, (60, columns), generator=generator).double().to(device)
+    values, found = ranker_module._smallest(keys, size)
+    assert values.equal(keys.gather(1, found))
+    assert values.sort(dim=1).values.equal(keys.sort(dim=1).values[:, :size])
+    assert all(len(set(row)) == size for row in found.tolist())
+
+
+@pytest.mark.parametrize("kind", ["many ties", "copies", "no ties"])
+def test_blocks_of_references_do_not_change_the_ranking(kind, device, generator, monkeypatch):
+    reference = torch.randn(700, 5, dtype=torch.float64, generator=generator)
+    if kind == "many ties":
+        reference = reference.round()
+    if kind == "copies":
+        reference = reference[torch.randint(0, 150, (700,), generator=generator)] + 100
+    reference = reference.to(device)
+    query, own = reference[100:600:7], torch.arange(100, 600, 7, device=device)
+    expected = [Ranker(reference)(query, 699, index) for index in (None, own)]
+    monkeypatch.setattr(query_chunks, "REFERENCES_AT_ONCE", 90)
+    monkeypatch.setattr(query_chunks, "REFERENCES_PER_RANK", 2)
+    for k in (1, 3, 40, 120):
+        for order, index in zip(expected, (None, own), strict=True):
+            assert Ranker(reference)(query, k, index).equal(order[:, :k])
+
+
+def test_embeddings_in_mapped_memory_are_not_copied(tmp_path):
+    path = tmp_path / "embeddings.npy"
+    np.save(path, np.random.default_rng(0).standard_normal((50, 4), dtype=np.float32))
+    mapped = np.load(path, mmap_mode="r")
+    labels = torch.rand(50, 3) < 0.5
+    sets = RetrievalSets.from_arrays(mapped, labels, None, None, False, None)
+    assert Ranker(sets.reference).reference.data_ptr() == mapped.ctypes.data
+    calculator = MultiLabelAccuracyCalculator(include=("ndcg",))
+    expected = calculator.get_accuracy(torch.from_numpy(mapped.copy()), labels)
+    assert calculator.get_accuracy(mapped, labels) == expected
