@@ -2,9 +2,9 @@
 
     python benchmarks/evaluation_scale.py --output benchmarks/results/evaluation_scale.jsonl
 
-All metrics with k = 100 rank 10,000, 100,000 and 1,000,000 references, which a memory-mapped file holds. Each of these
-runs in a fresh process. Then the calculator and faiss's flat search rank 20,000 references for as many queries, in
-turns in one process. The script needs Linux, 0.6 GB in the temporary folder, and the package's dev extra.
+The first part computes the metrics that need no more than k = 100 ranks, for 10,000, 100,000 and 1,000,000 references
+in a memory-mapped file, each in a fresh process. Then faiss's flat search and the calculator rank 20,000 references for
+as many queries, in turns in one process. The script needs Linux, 0.6 GB in the temporary folder, and the package's dev extra.
 """
 
 import argparse

@@ -8,6 +8,7 @@ from torch import Tensor
 from pml_macl.evaluation.distinct_rows import distinct_label_sets
 from pml_macl.evaluation.functional.average_precision import average_precision
 from pml_macl.evaluation.reference_labels import ReferenceLabels
+from pml_macl.evaluation.smallest import smallest
 
 
 class RankedQueries:
@@ -144,8 +145,6 @@ def _take(values: Tensor, cells: Tensor) -> Tensor:
 
 def _largest(values: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """Return the largest values of each row, descending, and their columns: k of them, or all if there are fewer."""
-    if k < values.shape[1] // 4:
-        values, columns = values.topk(k, dim=1)
-    else:
-        values, columns = values.sort(dim=1, descending=True)
-    return values[:, :k], columns[:, :k]
+    negative, columns = smallest(-values, min(k, values.shape[1]))
+    negative, order = negative.sort(dim=1)
+    return -negative, columns.gather(1, order)

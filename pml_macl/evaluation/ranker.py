@@ -11,7 +11,8 @@ from torch import Tensor
 from pml_macl.evaluation.distinct_rows import rows_that_may_be_equal
 from pml_macl.evaluation.query_chunks import references_at_once
 from pml_macl.evaluation.retrieval_sets import RetrievalSets
-from pml_macl.tuning import BLOCK_ELEMENTS, GROUP_SIZE, REFERENCES_AT_ONCE
+from pml_macl.evaluation.smallest import columns_of_smallest, smallest
+from pml_macl.tuning import BLOCK_ELEMENTS, REFERENCES_AT_ONCE
 
 
 def make_rank_function(
@@ -96,10 +97,10 @@ class Ranker:
         values, indices = query.new_empty(len(query), 0), self.repeated.new_empty(len(query), 0)
         for start in range(0, num_references, width):
             keys = self._keys(query, distinct_keys, own_index, start, min(start + width, num_references))
-            found, columns = _smallest(keys, min(k + 1, keys.shape[1]))
+            found, columns = smallest(keys, min(k + 1, keys.shape[1]))
             values, indices = torch.cat([values, found], dim=1), torch.cat([indices, columns + start], dim=1)
             if values.shape[1] > k + 1:
-                kept = _columns_of_smallest(values, k + 1)
+                kept = columns_of_smallest(values, k + 1)
                 values, indices = values.gather(1, kept), indices.gather(1, kept)
         # topk returns equal values in any order: sort its choice by index first, then stably by value.
         indices, by_index = indices.sort(dim=1)
@@ -163,36 +164,6 @@ class Ranker:
         centre = reference.mean(dim=0)
         is_far = centre.square().sum() > _half_squares(reference).mean()  # centre exceeds spread
         return torch.where(is_far, reference[0], 0.0)
-
-
-def _smallest(keys: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """Return the (N, size) smallest keys of each row and their columns, in any order.
-
-    The groups of columns with the ``size`` smallest minima hold the ``size`` smallest keys. Selecting among the minima,
-    then among the keys of these groups, is much faster than selecting among all keys.
-    """
-    num_rows, width = keys.shape
-    num_groups = width // GROUP_SIZE
-    if num_groups < 4 * size:
-        columns = _columns_of_smallest(keys, size)
-        return keys.gather(1, columns), columns
-    grouped = num_groups * GROUP_SIZE
-    minima = keys[:, :grouped].view(num_rows, GROUP_SIZE, num_groups).amin(dim=1)
-    groups = _columns_of_smallest(minima, size)
-    starts = torch.arange(0, grouped, num_groups, device=keys.device)
-    others = torch.arange(grouped, width, device=keys.device).expand(num_rows, -1)
-    columns = torch.cat([(groups[:, None] + starts[:, None]).flatten(1), others], dim=1)
-    candidates = keys.gather(1, columns)
-    chosen = _columns_of_smallest(candidates, size)
-    return candidates.gather(1, chosen), columns.gather(1, chosen)
-
-
-def _columns_of_smallest(values: Tensor, size: int) -> Tensor:
-    """Return the (N, size) columns of the smallest values of each row, in any order."""
-    if values.device.type != "cpu":
-        return values.topk(size, dim=1, largest=False, sorted=False).indices
-    columns: NDArray[Any] = values.numpy().argpartition(size - 1, axis=1)[:, :size]  # faster than torch.topk
-    return torch.from_numpy(columns)
 
 
 def _half_squares(rows: Tensor) -> Tensor:

@@ -6,10 +6,10 @@ import torch
 from evaluation_oracles import naive_order
 
 from pml_macl.evaluation import MultiLabelAccuracyCalculator, query_chunks
-from pml_macl.evaluation import ranker as ranker_module
 from pml_macl.evaluation.full_precision import full_precision
 from pml_macl.evaluation.ranker import Ranker
 from pml_macl.evaluation.retrieval_sets import RetrievalSets
+from pml_macl.evaluation.smallest import smallest
 
 DTYPES = [torch.float32, torch.float64]
 
@@ -115,7 +115,7 @@ def test_does_not_depend_on_the_number_of_threads(num_threads, dtype, generator,
 @pytest.mark.parametrize("size", [1, 2, 7])
 def test_the_smallest_keys_of_a_block(columns, size, device, generator):
     keys = torch.randint(0, 40, (60, columns), generator=generator).double().to(device)
-    values, found = ranker_module._smallest(keys, size)
+    values, found = smallest(keys, size)
     assert values.equal(keys.gather(1, found))
     assert values.sort(dim=1).values.equal(keys.sort(dim=1).values[:, :size])
     assert all(len(set(row)) == size for row in found.tolist())
