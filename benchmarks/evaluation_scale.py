@@ -4,7 +4,8 @@
 
 The first part computes the metrics that need no more than k = 100 ranks, for 10,000, 100,000 and 1,000,000 references
 in a memory-mapped file, each in a fresh process. Then faiss's flat search and the calculator rank 20,000 references for
-as many queries, in turns in one process. The script needs Linux, 0.6 GB in the temporary folder, and the package's dev extra.
+as many queries, in turns in one process. The script needs Linux, 0.6 GB in the temporary folder, and the package's dev
+extra.
 """
 
 import argparse
