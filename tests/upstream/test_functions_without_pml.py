@@ -23,7 +23,7 @@ from pml_macl.pairs import Pairs
 
 for module in ("functional", *(f"functional.{x.name}" for x in pkgutil.iter_modules(functional.__path__)),
                "labels", "label_sets", "label_table", "statistics", "checks", "pairs", "pair_observer",
-               "deferred_check", "engine"):
+               "deferred_check", "engine", "relations", "frequency_weighted_jaccard", "batch_share", "gather"):
     result = doctest.testmod(importlib.import_module("pml_macl." + module))
     assert result.failed == 0, module
 
@@ -51,6 +51,7 @@ sums = functional.sum_over_shared_labels(labels, labels, statistics.inverse_cooc
 weights = functional.pairwise_label_weights(sums, jaccard)
 anchors_count = functional.anchor_weights(labels, statistics.inverse_frequency(), 0.5, torch.float32)
 losses, anchors, others = functional.positive_pair_losses(embeddings @ embeddings.T / temperatures, *masks)
+functional.weighted_jaccard_similarity(labels, labels, statistics.inverse_frequency())
 loss = functional.weighted_anchor_mean(losses, anchors, weights[anchors, others].float(), anchors_count)
 sys.setprofile(None)
 
