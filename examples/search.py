@@ -110,15 +110,20 @@ def demonstrate(folder: Path) -> None:
     import train  # only the demonstration trains
 
     scenes = SyntheticScenes(1000, seed=0)
-    write_images(scenes, folder / "images")
-    rows = [",".join([f"{row}.png", *map(str, labels.int().tolist())]) for row, labels in enumerate(scenes.labels)]
-    (folder / "labels.csv").write_text("\n".join([",".join(["image", *scenes.classes]), *rows]), encoding="utf-8")
+    write_archive(scenes, folder)
     write_images(SyntheticScenes(1, seed=1), folder / "query")
     data = ["--images", str(folder / "images"), "--labels", str(folder / "labels.csv")]
     train.main(["--dataset", "csv", *data, "--image-size", "32", "--epochs", "5", "--output", str(folder / "run")])
     main(["index", "--run", str(folder / "run"), *data, "--index", str(folder / "index")])
     image = ["--image", str(folder / "query" / "0.png")]
     main(["query", "--index", str(folder / "index"), *image, "--page", str(folder / "result.html")])
+
+
+def write_archive(scenes: SyntheticScenes, folder: Path) -> None:
+    """Write the images to ``images`` and their label sets to ``labels.csv``."""
+    write_images(scenes, folder / "images")
+    rows = [",".join([f"{row}.png", *map(str, labels.int().tolist())]) for row, labels in enumerate(scenes.labels)]
+    (folder / "labels.csv").write_text("\n".join([",".join(["image", *scenes.classes]), *rows]), encoding="utf-8")
 
 
 def write_images(scenes: SyntheticScenes, folder: Path) -> None:

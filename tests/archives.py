@@ -20,6 +20,17 @@ def write_archive(folder, num_images, image_size, seed):
     return folder
 
 
+def write_untrained_run(folder, classes):
+    """Write the output folder of a run whose small network has random weights."""
+    from models import make_model, save_run
+
+    settings = {"backbone": "small-cnn", "pretrained": False, "image_size": 32}
+    settings |= {"hidden_size": 16, "embedding_size": 8, "dropout": 0.0}
+    torch.manual_seed(0)
+    folder.mkdir()
+    save_run(folder, make_model(settings), settings, classes, epoch=1)
+
+
 def flat(state, prefix=""):
     """The leaves of nested dictionaries and lists, by path."""
     if isinstance(state, (dict, list)):

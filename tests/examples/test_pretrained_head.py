@@ -21,9 +21,7 @@ def archive(tmp_path_factory):
     """Six scenes and their label table, whose classes are not those of the head."""
     folder = tmp_path_factory.mktemp("archive")
     scenes = SyntheticScenes(6, 128, seed=0)
-    search.write_images(scenes, folder / "images")
-    rows = [",".join([f"{row}.png", *map(str, labels.int().tolist())]) for row, labels in enumerate(scenes.labels)]
-    (folder / "labels.csv").write_text("\n".join([",".join(["image", *scenes.classes]), *rows]))
+    search.write_archive(scenes, folder)
     return folder, scenes
 
 

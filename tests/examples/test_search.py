@@ -8,20 +8,12 @@ from html.parser import HTMLParser
 import pytest
 import search
 import torch
-from models import load_run, make_model, save_run
+from archives import write_untrained_run
+from models import load_run
 from result_page import Found, result_page
 
 from pml_macl.datasets import SyntheticScenes
 from pml_macl.datasets.image_files import load_image
-
-SETTINGS = {
-    "backbone": "small-cnn",
-    "pretrained": False,
-    "image_size": 32,
-    "hidden_size": 16,
-    "embedding_size": 8,
-    "dropout": 0.0,
-}
 
 
 @pytest.fixture(scope="module")
@@ -29,15 +21,12 @@ def data(tmp_path_factory):
     """A run with random weights, 30 scenes in files of two folders, and their label table."""
     folder = tmp_path_factory.mktemp("data")
     scenes = SyntheticScenes(30, seed=0)
-    search.write_images(scenes, folder / "images")
+    search.write_archive(scenes, folder)
     (folder / "images" / "deep").mkdir()
     (folder / "images" / "29.png").rename(folder / "images" / "deep" / "29.png")
-    rows = [",".join([f"{row}.png", *map(str, labels.int().tolist())]) for row, labels in enumerate(scenes.labels)]
-    rows[29] = f"deep/{rows[29]}"
-    (folder / "labels.csv").write_text("\n".join([",".join(["image", *scenes.classes]), *rows]))
-    torch.manual_seed(0)
-    (folder / "run").mkdir()
-    save_run(folder / "run", make_model(SETTINGS), SETTINGS, scenes.classes, epoch=1)
+    table = folder / "labels.csv"
+    table.write_text(table.read_text().replace("\n29.png,", "\ndeep/29.png,"))
+    write_untrained_run(folder / "run", scenes.classes)
     return folder, scenes
 
 

@@ -14,22 +14,13 @@ from pathlib import Path
 
 import pytest
 import search
-import torch
 from archive import Archive
-from models import make_model, save_run
+from archives import write_untrained_run
 
 from pml_macl.datasets import SyntheticScenes
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 SEARCH = Path(search.__file__)
-SETTINGS = {
-    "backbone": "small-cnn",
-    "pretrained": False,
-    "image_size": 32,
-    "hidden_size": 16,
-    "embedding_size": 8,
-    "dropout": 0.0,
-}
 # Starts search.py, and prints every address that is not this machine's and that the process connects to or looks up.
 WATCHED = """
 import runpy, socket, sys
@@ -56,13 +47,9 @@ def folder(tmp_path_factory):
     """60 scenes with labels, indexed with random weights, and a scene that is not among them."""
     folder = tmp_path_factory.mktemp("archive")
     scenes = SyntheticScenes(60, seed=0)
-    search.write_images(scenes, folder / "images")
+    search.write_archive(scenes, folder)
     search.write_images(SyntheticScenes(1, seed=1), folder / "query")
-    rows = [",".join([f"{row}.png", *map(str, labels.int().tolist())]) for row, labels in enumerate(scenes.labels)]
-    (folder / "labels.csv").write_text("\n".join([",".join(["image", *scenes.classes]), *rows]))
-    torch.manual_seed(0)
-    (folder / "run").mkdir()
-    save_run(folder / "run", make_model(SETTINGS), SETTINGS, scenes.classes, epoch=1)
+    write_untrained_run(folder / "run", scenes.classes)
     data = ["--images", str(folder / "images"), "--labels", str(folder / "labels.csv")]
     search.main(["index", "--run", str(folder / "run"), *data, "--index", str(folder / "index")])
     return folder
