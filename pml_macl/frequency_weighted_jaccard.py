@@ -4,7 +4,9 @@ import torch
 from torch import Tensor, nn
 
 from pml_macl.checks import check_range
+from pml_macl.deferred_check import DeferredCheck
 from pml_macl.functional import weighted_jaccard_similarity
+from pml_macl.labels import check_labels
 from pml_macl.statistics import LabelStatistics, check_statistics
 
 
@@ -45,6 +47,7 @@ class FrequencyWeightedJaccard(nn.Module):
         check_range("power", power, 0)
         self.label_statistics = label_statistics
         self.power = power
+        self.deferred_check = DeferredCheck()
 
     def forward(self, labels: Tensor, ref_labels: Tensor) -> Tensor:
         """Compute the similarity of each pair.
@@ -59,6 +62,9 @@ class FrequencyWeightedJaccard(nn.Module):
         Raises:
             TypeError, ValueError: labels are not multi-hot, or C is not that of the statistics.
         """
+        num_classes = self.label_statistics.num_classes
+        labels = check_labels(labels, num_classes=num_classes, deferred=self.deferred_check)
+        ref_labels = check_labels(ref_labels, None, num_classes, "ref_labels", self.deferred_check)
         weights = self.label_statistics.inverse_frequency(torch.get_default_dtype()) ** self.power
         return weighted_jaccard_similarity(labels, ref_labels, weights)
 

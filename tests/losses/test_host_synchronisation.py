@@ -9,9 +9,15 @@ import torch
 from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from pml_macl import LabelStatistics, deferred_check, losses
+from pml_macl import FrequencyWeightedJaccard, LabelStatistics, deferred_check, losses
 from pml_macl.distances import LinearTemperature, TemperatureScheduledSimilarity
 from pml_macl.reducers import FrequencyWeightedReducer
+
+
+def frequency_jaccard():
+    statistics = LabelStatistics(17)
+    return losses.MACLLoss(label_statistics=statistics, relation=FrequencyWeightedJaccard(statistics))
+
 
 LOSSES = {
     "macl": lambda: losses.MACLLoss(label_statistics=LabelStatistics(17)),
@@ -24,6 +30,7 @@ LOSSES = {
     "macl, schedule": lambda: losses.MACLLoss(
         distance=TemperatureScheduledSimilarity(schedule=LinearTemperature(0.2, 0.1, 100))
     ),
+    "macl, frequency Jaccard": frequency_jaccard,
     "supcon any": losses.SupConAnyLoss,
     "supcon exact": losses.SupConExactLoss,
     "multisupcon": losses.MultiSupConLoss,
