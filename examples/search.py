@@ -31,7 +31,7 @@ from pml_macl.datasets import SyntheticScenes
 from pml_macl.datasets.image_files import load_image
 from pml_macl.datasets.image_matching import EXTENSIONS
 
-PRETRAINED_FEATURE_WEIGHT = 0.7  # chosen on validation splits, see pretrained_head.md
+PRETRAINED_FEATURE_WEIGHT = 0.7  # chosen on a validation split, see pretrained_head.md
 
 
 class ImageFiles(Dataset[Tensor]):

@@ -19,8 +19,8 @@ class FrequencyWeightedJaccard(nn.Module):
 
     It is :func:`~pml_macl.functional.weighted_jaccard_similarity` with the frequencies of a data set. In
     :class:`~pml_macl.losses.MACLLoss`, it replaces the Jaccard similarity in the temperatures, the weights and the
-    thresholds, so two images with the same rare label are as similar as two that agree in several frequent ones. This
-    is our own addition; the paper does not describe it.
+    thresholds, so a shared rare label makes two images more similar than a shared frequent one. This is our own
+    addition; the paper does not describe it.
 
     Args:
         label_statistics: the counts :math:`n_l`. They may change, such as those that a loss learns.
