@@ -137,8 +137,8 @@ def parse_args(argv: Sequence[str] | None, description: str | None) -> dict[str,
     add(
         "--loss",
         choices=LOSSES,
-        help="MACL, MACL with pairs also weighted by their Jaccard similarity, MACL in which rare labels also count more "
-        "in the Jaccard similarity, or a baseline (default: macl)",
+        help="MACL, MACL with pairs also weighted by their Jaccard similarity, MACL in which rare labels also count "
+        "more in the Jaccard similarity, or a baseline (default: macl)",
     )
     add("--temperature", type=above_0, metavar="T", help="default: 0.1")
     add(
