@@ -1,5 +1,6 @@
 """The search page of examples/search.py, driven in a real Chromium."""
 
+import importlib
 import json
 import os
 import re
@@ -125,8 +126,18 @@ def page(server):
     assert "FOREIGN HOST" not in server[1]()
 
 
-def captions(page):
-    return page.locator(".found .caption-label").all_inner_texts()
+def wait_for_results(page, captions):
+    """Wait until the grid, which is drawn after its message, shows these captions, or as many if it is a number."""
+    expect = importlib.import_module("playwright.sync_api").expect
+    shown = page.locator(".found .caption-label")
+    if isinstance(captions, int):
+        expect(shown).to_have_count(captions, timeout=15_000)
+    else:
+        expect(shown).to_contain_text(captions, timeout=15_000)
+
+
+def distances(results):
+    return [f"{found.distance:.3f}" for found in results]
 
 
 def drop(page, path):
@@ -146,22 +157,20 @@ def drop(page, path):
 def test_drop_filter_and_click(page, folder):
     archive = Archive(folder / "index")
     page.get_by_text("60 images. Drop an image, or click one").wait_for()
-    assert len(captions(page)) == 12
+    wait_for_results(page, 12)
 
     drop(page, folder / "query" / "0.png")
     page.get_by_text("Nearest images of 0.png").wait_for()
     expected = archive.search(folder / "query" / "0.png", 12, [], [])
-    assert [float(text.split()[0]) for text in captions(page)] == [round(x.distance, 3) for x in expected.results]
+    wait_for_results(page, distances(expected.results))
     assert page.get_by_text(expected.predicted[0][0]).count()
 
     label = archive.classes[0]
     page.get_by_label("Without labels").click()
     page.get_by_role("option", name=label).click()
     expected = archive.search(folder / "query" / "0.png", 12, [], [label]).results
-    first = f"{expected[-1].distance:.3f}"
-    page.locator(".found .caption-label").filter(has_text=first).first.wait_for()
-    shown = captions(page)
-    assert [float(text.split()[0]) for text in shown] == [round(found.distance, 3) for found in expected]
+    wait_for_results(page, distances(expected))
+    shown = page.locator(".found .caption-label").all_inner_texts()
     assert not any(label in re.split(r", |\s", text) for text in shown)
 
     clicked = expected[1].path
@@ -169,7 +178,7 @@ def test_drop_filter_and_click(page, folder):
     page.get_by_text(f"Nearest images of {clicked.name}").wait_for()
     expected = archive.search(clicked, 12, [], [label]).results
     assert clicked not in [found.path for found in expected]
-    assert [float(text.split()[0]) for text in captions(page)] == [round(found.distance, 3) for found in expected]
+    wait_for_results(page, distances(expected))
 
 
 def test_a_file_that_is_no_image_gives_a_message(page, folder, tmp_path):
@@ -177,7 +186,7 @@ def test_a_file_that_is_no_image_gives_a_message(page, folder, tmp_path):
     broken.write_text("no image")
     drop(page, broken)
     page.get_by_text("cannot decode image broken.png").wait_for()
-    assert captions(page) == []
+    wait_for_results(page, 0)
     page.get_by_label("Remove Image").click()
     drop(page, folder / "query" / "0.png")  # the page goes on
     page.get_by_text("Nearest images of 0.png").wait_for()
