@@ -1,7 +1,8 @@
 """What changes if torchrun starts train.py as several processes.
 
-Each process loads and embeds its share of every batch, and the loss and its gradients are those of the joint batch. The
-first process reads the command line, evaluates, records, saves and prints. The others wait for it.
+Each process loads and embeds its share of every batch, and the loss and its gradients are those of the joint batch. In
+an evaluation, each one embeds and ranks its share of the images. The first process reads the command line, records,
+saves and prints; the others wait for it.
 """
 
 import os
@@ -9,7 +10,7 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Iterator, Sized
+from collections.abc import Iterable, Iterator, Sized
 from contextlib import contextmanager, nullcontext, redirect_stdout
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -17,14 +18,14 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from pytorch_metric_learning.utils.distributed import DistributedLossWrapper, DistributedMinerWrapper
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import BatchSampler, RandomSampler
 
 from pml_macl.losses import MultiLabelDistributedLossWrapper
 
 T = TypeVar("T")
-TIMEOUT = timedelta(hours=1)  # must be longer than an evaluation by the first process
+TIMEOUT = timedelta(hours=1)  # must be longer than what one process does while the others wait
 
 
 def rank() -> int:
@@ -137,6 +138,14 @@ def share(size: int) -> range:
     if num_processes() == 1:
         return range(size)
     return range(size * rank() // num_processes(), size * (rank() + 1) // num_processes())
+
+
+def copy_buffers_of_first(models: Iterable[nn.Module]) -> None:
+    """Give all processes the buffers of the first one, such as the statistics of batch normalisation."""
+    if num_processes() > 1:
+        for model in models:
+            for buffer in model.buffers():
+                dist.broadcast(buffer, 0)
 
 
 class ShareOfBatches(BatchSampler):

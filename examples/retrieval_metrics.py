@@ -25,7 +25,10 @@ AT_K = (1, 5, 10)
 
 
 def make_calculator(
-    statistics: LabelStatistics | None = None, k: int | None = None, device: torch.device | None = None
+    statistics: LabelStatistics | None = None,
+    k: int | None = None,
+    device: torch.device | None = None,
+    distributed: bool = False,
 ) -> MultiLabelAccuracyCalculator:
     """A calculator of ``METRICS``.
 
@@ -34,10 +37,12 @@ def make_calculator(
         k: number of nearest references to rank, None for all. With k, average precision divides by min(R, k), where R
             is the number of relevant references, and the metrics that need more than k ranks are left out.
         device: where to compute; None uses the device of the embeddings.
+        distributed: whether the processes of torch.distributed share the work.
     """
     at_k = tuple(number for number in AT_K if k is None or number <= k)
     include = tuple(name for name in METRICS if k is None or name not in NEED_R_RANKS)
-    return MultiLabelAccuracyCalculator(include, label_statistics=statistics, at_k=at_k, **ranking_settings(k, device))
+    shared = ranking_settings(k, device, distributed)
+    return MultiLabelAccuracyCalculator(include, label_statistics=statistics, at_k=at_k, **shared)
 
 
 def measure(
@@ -57,7 +62,7 @@ def measure(
         reference_labels: (M, C) multi-hot labels of the references.
     """
     sets = (query, query_labels, reference, reference_labels)
-    shared = ranking_settings(calculator.k, calculator.device)
+    shared = ranking_settings(calculator.k, calculator.device, calculator.distributed)
     metrics = calculator.get_accuracy(*sets)
     for name, threshold in (("jaccard_50", 0.5), ("exact", 1.0)):
         graded = MultiLabelAccuracyCalculator(("mean_average_precision",), relevance_threshold=threshold, **shared)
@@ -78,6 +83,7 @@ def measure_classifier(logits: Tensor, labels: Tensor) -> dict[str, Any]:
     return {"mean_average_precision": by_label.nanmean().item(), "label_average_precision": by_label.tolist()}
 
 
-def ranking_settings(k: int | None, device: torch.device | None) -> dict[str, Any]:
-    """The arguments of a calculator that depend on k and on the device."""
-    return {"k": k, "device": device, "ap_denominator": "relevant" if k is None else "min"}
+def ranking_settings(k: int | None, device: torch.device | None, distributed: bool) -> dict[str, Any]:
+    """The arguments that all calculators of a measurement share."""
+    denominator = "relevant" if k is None else "min"
+    return {"k": k, "device": device, "ap_denominator": denominator, "distributed": distributed}

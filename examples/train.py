@@ -27,7 +27,7 @@ from checkpoint import save_file
 from command_line import parse_args
 from data import Split, extract_features, load_splits
 from feature_cache import cached_features
-from models import load_classifier, load_run, make_model, read_run, save_run
+from models import load_classifier, make_model, read_run, rebuild, save_run
 from process_group import (
     choose_gpu,
     ending_together,
@@ -35,6 +35,7 @@ from process_group import (
     gather,
     is_first,
     joined_processes,
+    leave,
     num_processes,
     rank,
     wait_for_torchrun,
@@ -46,7 +47,7 @@ from retrieval_metrics import PRIMARY_METRIC, measure, measure_classifier
 from run_folder import check_output, describe_interruption, find_checkpoint
 from run_settings import Settings, check_device, new_settings, resume_command, resumed_settings
 from torch import nn
-from training_loop import make_hooks, make_state, make_trained_models, train
+from training_loop import make_hooks, make_state, make_tester, make_trained_models, train
 
 import pml_macl
 from pml_macl import LabelStatistics
@@ -137,15 +138,15 @@ def run(
         for group, parts in state.items():
             for name, part in parts.items():
                 part.load_state_dict(checkpoint[group][name])
-    if not is_first():
-        train(settings, splits, state, first_epoch)
-        return {}
-    hooks, tester = make_hooks(settings, statistics)
-    restore_records(settings.output / "records", {} if checkpoint is None else checkpoint["records"])
+    hooks = make_hooks(settings) if is_first() else None
+    tester = make_tester(settings, statistics, hooks)
+    if hooks is not None:
+        restore_records(settings.output / "records", {} if checkpoint is None else checkpoint["records"])
     if checkpoint is None:
         before = evaluate(tester, splits["test"], models)
         tester.test({"val": splits["val"].dataset}, BEFORE_TRAINING, models["trunk"], models["embedder"])
-        hooks.record_keeper.save_records()
+        if hooks is not None:
+            hooks.record_keeper.save_records()
     else:
         before = checkpoint["before"]
         print(f"resuming after epoch {checkpoint['epoch']} of the run in {settings.output}")
@@ -164,17 +165,17 @@ def run(
         }
         save_file(settings.output / "checkpoint.pth", content)
 
-    if checkpoint is None:
+    if checkpoint is None and hooks is not None:
         save(0, is_best=False)
-    train(settings, splits, state, first_epoch, hooks, tester, save)
+    train(settings, splits, state, first_epoch, tester, hooks, save)
 
-    if not (settings.output / "best.pth").exists():
+    if hooks is not None and not (settings.output / "best.pth").exists():
         raise ValueError(
             f"{settings.output} has no best.pth: it was removed, or {PRIMARY_METRIC} was undefined in every epoch "
             "because no label occurs in two validation images"
         )
-    best_epoch = read_run(settings.output)["epoch"]
-    best_model, _, _ = load_run(settings.output, settings.device)
+    best = from_first(None if hooks is None else read_run(settings.output))  # other machines may lack the folder
+    best_epoch, (best_model, _, _) = best["epoch"], rebuild(best, settings.device)
     best_models = make_trained_models(settings, best_model, len(classes))
     result = {
         "best_epoch": best_epoch,
@@ -190,10 +191,13 @@ def run(
     }
     if settings.classifier_weight > 0:
         result["classifier"] = evaluate_classifier(settings, splits["test"], best_models)
-    save_json(settings.output / "metrics.json", result)
     embeddings, labels = tester.get_all_embeddings(
         splits["test"].dataset, best_models["trunk"], best_models["embedder"]
     )
+    leave()
+    if hooks is None:
+        return result
+    save_json(settings.output / "metrics.json", result)
     history = hooks.get_accuracy_history(tester, "val", metrics=list(CURVES))
     draw_curves(settings.output, hooks.get_loss_history(), history, best_epoch)
     average_precision = {name: result[name]["label_average_precision"] for name in ("before", "best")}
@@ -255,7 +259,8 @@ def evaluate(tester: MultiLabelEmbeddingSpaceTester, split: Split, models: dict[
 
 def evaluate_classifier(settings: Settings, split: Split, models: dict[str, nn.Module]) -> dict[str, Any]:
     """The average precision of each label, and their mean, with the classifier of the best epoch."""
-    network = nn.Sequential(models["trunk"], models["embedder"], load_classifier(settings.output))
+    classifier = from_first(load_classifier(settings.output) if is_first() else None)
+    network = nn.Sequential(models["trunk"], models["embedder"], classifier)
     logits = extract_features(network, split, "test", settings.batch_size, settings.device, settings.num_workers)
     return measure_classifier(logits.dataset.tensors[0], split.labels)
 

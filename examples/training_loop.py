@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from data import Split
 from package_losses import make_loss, make_miner
-from process_group import from_first, joint_mean, leave, num_processes, rank, split_batches
+from process_group import copy_buffers_of_first, from_first, joint_mean, num_processes, rank, split_batches
 from pytorch_metric_learning.trainers import MetricLossOnly, TrainWithClassifier
 from pytorch_metric_learning.utils.logging_presets import HookContainer, get_record_keeper
 from retrieval_metrics import PRIMARY_METRIC, make_calculator
@@ -76,23 +76,29 @@ def learning_rate_factor(step: int, warmup: int, total: int | None) -> float:
     return 1.0 if total is None else (1 + math.cos(math.pi * (step - warmup) / (total - warmup))) / 2
 
 
-def make_hooks(settings: Settings, statistics: LabelStatistics) -> tuple[HookContainer, MultiLabelEmbeddingSpaceTester]:
-    """PML's hooks, which write csv, sqlite and optionally tensorboard records, and the tester that calls them."""
+def make_hooks(settings: Settings) -> HookContainer:
+    """PML's hooks, which write csv, sqlite and optionally tensorboard records."""
     tensorboard = str(settings.output / "tensorboard") if settings.tensorboard else None
     records, _, _ = get_record_keeper(str(settings.output / "records"), tensorboard)
     # PML would write one file per object. train.py saves all objects in one file, which is replaced in one step.
-    hooks = HookContainer(
+    return HookContainer(
         records, primary_metric=PRIMARY_METRIC, validation_split_name="val", save_models=False, log_freq=1
     )
+
+
+def make_tester(
+    settings: Settings, statistics: LabelStatistics, hooks: HookContainer | None
+) -> MultiLabelEmbeddingSpaceTester:
+    """A tester whose work the processes share, and whose metrics the hooks record."""
     tester = MultiLabelEmbeddingSpaceTester(
         batch_size=settings.batch_size,
         dataloader_num_workers=settings.num_workers,
         data_device=settings.device,
-        end_of_testing_hook=hooks.end_of_testing_hook,
-        accuracy_calculator=make_calculator(statistics),
+        end_of_testing_hook=None if hooks is None else hooks.end_of_testing_hook,
+        accuracy_calculator=make_calculator(statistics, distributed=True),
     )
     tester.reference_split_names["val"] = ["val"]  # PML sets this in a test, which a resume of a finished run lacks
-    return hooks, tester
+    return tester
 
 
 def make_trainer(settings: Settings, split: Split, state: State, **hooks: Any) -> MetricLossOnly:
@@ -132,18 +138,21 @@ def train(
     splits: dict[str, Split],
     state: State,
     first_epoch: int,
-    hooks: HookContainer | None = None,
-    tester: MultiLabelEmbeddingSpaceTester | None = None,
-    save: Callable[[int, bool], None] | None = None,
+    tester: MultiLabelEmbeddingSpaceTester,
+    hooks: HookContainer | None,
+    save: Callable[[int, bool], None],
 ) -> None:
     """Train to the last epoch. After each epoch evaluate and record it, and call ``save(epoch, is_best)``.
 
-    Of several processes, only the first one has ``hooks``, ``tester`` and ``save``. The others wait for it.
+    Of several processes, only the first one has ``hooks``, records and saves.
     """
 
     def end_of_epoch(trainer: MetricLossOnly) -> None:
         models = state["models"]
+        copy_buffers_of_first(models.values())
         tester.test({"val": splits["val"].dataset}, trainer.epoch, models["trunk"], models["embedder"])
+        if hooks is None:
+            return
         hooks.record_keeper.save_records()
         best_epoch, best = hooks.get_best_epoch_and_accuracy(tester, "val")
         save(trainer.epoch, best_epoch == trainer.epoch)
@@ -152,9 +161,9 @@ def train(
             f"epoch {trainer.epoch}/{settings.epochs}: val label mAP {value:.2%}, best {best:.2%} in epoch {best_epoch}"
         )
 
-    events = {}
+    events: dict[str, Any] = {"end_of_epoch_hook": end_of_epoch}
     if hooks is not None:
-        events = {"end_of_iteration_hook": hooks.end_of_iteration_hook, "end_of_epoch_hook": end_of_epoch}
+        events["end_of_iteration_hook"] = hooks.end_of_iteration_hook
     trainer = make_trainer(settings, splits["train"], state, **events)
     for epoch in range(first_epoch, settings.epochs + 1):
         best_epoch = from_first(None if hooks is None else hooks.get_best_epoch_and_accuracy(tester, "val")[0])
@@ -166,4 +175,3 @@ def train(
         torch.manual_seed(1000 * settings.seed + epoch + (rank() << 32))
         trainer.train(start_epoch=epoch, num_epochs=epoch)
     trainer.dataloader_iter = None  # ends its workers now; the garbage collector would wait five seconds for them
-    leave()

@@ -19,7 +19,16 @@ import torch
 from archives import write_archive
 from data import Split, extract_features
 from package_losses import LOSSES, make_loss, make_miner
-from process_group import ending_together, from_first, gather, num_processes, rank, share, split_batches
+from process_group import (
+    copy_buffers_of_first,
+    ending_together,
+    from_first,
+    gather,
+    num_processes,
+    rank,
+    share,
+    split_batches,
+)
 from processes import TIMEOUT, finish, fork_processes, free_port, run_processes
 from pytorch_metric_learning.trainers import MetricLossOnly, TrainWithClassifier
 from torch.utils.data import TensorDataset
@@ -95,6 +104,10 @@ def run_process(folder):
     found["from first"] = from_first(rank())
     found["share"] = list(share(5))
     found["features"] = [extract(num_images) for num_images in (1, 5)]  # a share of one image is empty
+    layer = torch.nn.BatchNorm1d(2)
+    layer.running_mean.fill_(rank() + 1)
+    copy_buffers_of_first([torch.nn.Identity(), layer])
+    found["buffers"] = layer.running_mean
     found["synchronised"] = synchronise(torch.nn.Sequential(torch.nn.Conv2d(3, 2, 3), torch.nn.BatchNorm2d(2)))
     found["exits"] = [leave_with("error: no images", 1), leave_with(0, 0), leave_with(2, 0), leave_with(1, None)]
     finish(found, folder)
@@ -124,6 +137,7 @@ def test_what_the_processes_exchange(processes):
     for found in processes:
         assert found["gathered"] == [{"rank": 0}, {"rank": 1}]
         assert found["from first"] == 0
+        assert found["buffers"].tolist() == [1, 1]
         assert found["features"][0].tolist() == [[0, 1, 2]]
         assert found["features"][1].tolist() == torch.arange(15).view(5, 3).tolist()
     assert [found["share"] for found in processes] == [[0, 1], [2, 3, 4]]
