@@ -14,11 +14,14 @@ import multiprocessing
 import resource
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import faiss
 import numpy as np
+import torch
+from memory import machine_name
 
 from pml_macl.evaluation import MultiLabelAccuracyCalculator
 
@@ -40,32 +43,46 @@ def write_archive(folder: Path, size: int) -> None:
         embeddings[rows] = labels[rows] @ prototypes + 2 * noise
 
 
-def calculator(**settings: Any) -> MultiLabelAccuracyCalculator:
-    return MultiLabelAccuracyCalculator(exclude=("r_precision", "mean_average_precision_at_r"), k=K, **settings)
+def calculator(device: str) -> MultiLabelAccuracyCalculator:
+    return MultiLabelAccuracyCalculator(exclude=("r_precision", "mean_average_precision_at_r"), k=K, device=device)
 
 
-def measure_archive(folder: Path, size: int, repeats: int) -> dict[str, Any]:
-    """Evaluate the first images as queries against the archive; the fastest run and the peak memory of this process."""
+def flat_index(device: str) -> Any:
+    """Faiss's exact index, on the GPU if it is asked for and faiss can."""
+    index = faiss.IndexFlatL2(DIMENSIONS)
+    on_gpu = device == "cuda" and hasattr(faiss, "index_cpu_to_all_gpus")
+    return faiss.index_cpu_to_all_gpus(index) if on_gpu else index
+
+
+def measure_archive(folder: Path, size: int, repeats: int, device: str) -> dict[str, Any]:
+    """Evaluate the first images as queries against the archive.
+
+    Returns:
+        The time of the fastest run; and the peak memory of this process, or on a GPU of torch's tensors there.
+    """
     embeddings, labels = (np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("embeddings", "labels"))
     seconds = []
     for _ in range(repeats):
         start = time.perf_counter()
-        calculator().get_accuracy(embeddings[:QUERIES], labels[:QUERIES], embeddings, labels, ref_includes_query=True)
+        archive = embeddings[:QUERIES], labels[:QUERIES], embeddings, labels
+        calculator(device).get_accuracy(*archive, ref_includes_query=True)
         seconds.append(time.perf_counter() - start)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    if device == "cuda":
+        peak = torch.cuda.max_memory_allocated() / 2**30
     return {"name": "archive", "references": size, "queries": QUERIES, "seconds": min(seconds), "gib": peak}
 
 
-def measure_square(folder: Path, size: int, repeats: int) -> dict[str, Any]:
+def measure_square(folder: Path, size: int, repeats: int, device: str) -> dict[str, Any]:
     """Let faiss's flat search, the calculator with one metric and the calculator with all metrics take turns."""
     embeddings, labels = (np.load(folder / f"{name}.npy") for name in ("embeddings", "labels"))
-    index = faiss.IndexFlatL2(DIMENSIONS)
+    index = flat_index(device)
     index.add(embeddings)
     search = getattr(index, "search_numpy", index.search)
     contenders = {
         "faiss": lambda: search(embeddings, K),
-        "one metric": lambda: calculator().get_accuracy(embeddings, labels, include=("precision_at_1",)),
-        "all metrics": lambda: calculator().get_accuracy(embeddings, labels),
+        "one metric": lambda: calculator(device).get_accuracy(embeddings, labels, include=("precision_at_1",)),
+        "all metrics": lambda: calculator(device).get_accuracy(embeddings, labels),
     }
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     for _ in range(repeats):
@@ -82,15 +99,22 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--square", type=int, default=SQUARE, help="references of the comparison with faiss")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--output", type=Path, required=True, help="file for the measurements, one line of JSON each")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     options = parser.parse_args(argv)
+    run(options.output, options.sizes, options.square, options.repeats, options.device)
+
+
+def run(output: Path, sizes: Sequence[int], square: int, repeats: int, device: str) -> None:
+    """Measure all sizes, and write the lines."""
     lines = []
-    for measure, sizes in ((measure_archive, options.sizes), (measure_square, [options.square])):
-        for size in sizes:
+    for measure, asked in ((measure_archive, sizes), (measure_square, [square])):
+        for size in asked:
             with tempfile.TemporaryDirectory() as name, multiprocessing.get_context("spawn").Pool(1) as pool:
                 write_archive(Path(name), size)
-                lines.append(pool.apply(measure, (Path(name), size, options.repeats)))
+                found = pool.apply(measure, (Path(name), size, repeats, device))
+            lines.append({**found, "machine": machine_name(device)})
             print(lines[-1], flush=True)
-    options.output.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    output.write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
 if __name__ == "__main__":

@@ -43,7 +43,7 @@ from loss_cases import (
     Case,
 )
 from loss_report import write_page
-from memory import PeakMemory
+from memory import PeakMemory, machine_name
 from pytorch_metric_learning import losses as pml_losses
 from torch import Tensor
 from torch.nn.functional import normalize, one_hot
@@ -157,13 +157,13 @@ def measure(case: Case, device: str, repeats: int) -> list[dict]:
         for _ in range(repeats + 1):
             for name in group:
                 times[name].append(step(found[name], embeddings))
-    lines = []
+    lines, versions = [], {"torch": torch.__version__, "python": platform.python_version()}
     for name, values in times.items():
         line = {**asdict(case), "device": device, "name": name, "seconds": median(values[1:])}  # the first warms up
         if name in WITH_MEMORY:
             with multiprocessing.get_context("spawn").Pool(1) as pool:
                 line["memory"] = pool.apply(memory_growth, (case, name, device))
-        lines.append({**line, "torch": torch.__version__, "python": platform.python_version()})
+        lines.append({**line, "machine": machine_name(device), **versions})
     return lines
 
 

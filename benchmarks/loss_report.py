@@ -30,12 +30,13 @@ Lines = dict[Case, dict[str, dict[str, Any]]]
 Evaluation = dict[tuple[int, str], dict[str, Any]]  # by number of queries and library
 
 
-def write_page(path: Path, page: Path) -> None:
+def write_page(path: Path, page: Path, command: str | None = None) -> None:
     """Write the page from the lines of a run.
 
     Args:
         path: the file that ``loss.py run`` wrote. ``evaluation.jsonl`` is beside it.
         page: the Markdown page. A light and a dark figure go beside it.
+        command: the command that made this page; None names the commands of each measurement.
     """
     if not path.is_file():
         raise SystemExit(f"error: {path} does not exist; run the benchmark first")
@@ -47,12 +48,12 @@ def write_page(path: Path, page: Path) -> None:
     measured = [json.loads(line) for line in path.with_name("evaluation.jsonl").read_text().splitlines()]
     evaluation = {(line["rows"], line["name"]): line for line in measured}
     caption = "Time and memory of a step with MACL and with PML's SupConLoss over the number of rows"
-    device = "two CPU cores" if lines[0]["device"] == "cpu" else "a GPU"
+    device = lines[0].get("machine", "two CPU cores")
     parts = [
         "# Performance",
         "This page shows what a training step with MACL costs compared with PML's losses, and what the metrics cost "
         f"compared with other libraries. All numbers are from {device}."
-        + " Nothing was timed on a GPU."
+        + " Nothing was timed on a GPU; `python benchmarks/gpu.py --output FOLDER` measures the same there."
         * (lines[0]["device"] == "cpu"),
         "## What the numbers say",
         findings(found, evaluation),
@@ -77,7 +78,7 @@ def write_page(path: Path, page: Path) -> None:
         table_of_evaluation(evaluation),
         *large_archives(path.with_name("evaluation_scale.jsonl")),
         "## How it was measured",
-        method(lines[0], device, path, page),
+        method(lines[0], device, path, page, command),
     ]
     page.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
 
@@ -158,22 +159,30 @@ def findings(found: Lines, evaluation: Evaluation) -> str:
     return "\n".join(f"- {line}" for line in lines)
 
 
-def method(first: dict[str, Any], device: str, path: Path, page: Path) -> str:
+def method(first: dict[str, Any], device: str, path: Path, page: Path, command: str | None) -> str:
     """How times and memory are measured, and the commands."""
+    memory = "growth of the resident set to its peak during one step, in a fresh process"
+    if first["device"] == "cuda":
+        memory = "growth of the memory that torch allocated on the GPU to its peak during one step"
+    said = f"This command writes this page:\n\n```\n{command}\n```"
+    if command is None:
+        said = (
+            "The commands, of which the second writes this page:\n\n"
+            "```\n"
+            f"python benchmarks/loss.py run --output {path}\n"
+            f"python benchmarks/loss.py report --output {path} --page {page}\n"
+            f"python benchmarks/evaluation.py compare --lines {path.with_name('evaluation.jsonl')}\n"
+            f"python benchmarks/evaluation_scale.py --output {path.with_name('evaluation_scale.jsonl')}\n"
+            "python benchmarks/evaluation.py approximate  # prints recall and time of faiss indices\n"
+            "```"
+        )
     return (
         f"- **Time:** median over runs in one process on {device}. The losses take turns: first those with a memory "
         "column, then the others. The first run of each loss does not count.\n"
-        "- **Memory:** growth of the resident set to its peak during one step, in a fresh process.\n"
+        f"- **Memory:** {memory}.\n"
         "- **Evaluation:** fastest run of several, in a fresh process.\n"
         f"- **Versions:** python {first['python']}, torch {first['torch']}.\n\n"
-        "The commands, of which the second writes this page:\n\n"
-        "```\n"
-        f"python benchmarks/loss.py run --output {path}\n"
-        f"python benchmarks/loss.py report --output {path} --page {page}\n"
-        f"python benchmarks/evaluation.py compare --lines {path.with_name('evaluation.jsonl')}\n"
-        f"python benchmarks/evaluation_scale.py --output {path.with_name('evaluation_scale.jsonl')}\n"
-        "python benchmarks/evaluation.py approximate  # prints recall and time of faiss indices\n"
-        "```"
+        f"{said}"
     )
 
 

@@ -1,5 +1,6 @@
-"""Measure the peak memory of a block of code."""
+"""Measure the peak memory of a block of code, and name what it runs on."""
 
+import os
 import resource
 import threading
 from pathlib import Path
@@ -7,6 +8,11 @@ from pathlib import Path
 import torch
 
 MIB = 2**20
+
+
+def machine_name(device):
+    """What a page says the numbers are from: the model of the GPU, or the number of CPU cores."""
+    return torch.cuda.get_device_name() if device == "cuda" else f"{os.cpu_count()} CPU cores"
 
 
 class PeakMemory:

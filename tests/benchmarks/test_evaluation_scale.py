@@ -9,8 +9,8 @@ def test_the_section_reports_what_was_measured(tmp_path):
     lines = []
     for size in (200, 300):
         evaluation_scale.write_archive(tmp_path, size)
-        lines.append(evaluation_scale.measure_archive(tmp_path, size, repeats=1))
-    lines.append(evaluation_scale.measure_square(tmp_path, 300, repeats=1))
+        lines.append(evaluation_scale.measure_archive(tmp_path, size, repeats=1, device="cpu"))
+    lines.append(evaluation_scale.measure_square(tmp_path, 300, repeats=1, device="cpu"))
     path = tmp_path / "lines.jsonl"
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     text = "\n".join(scale_report.large_archives(path))
