@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 from generalisation_cases import Archive, Case, cases, read_archive
-from generalisation_report import PRIMARY, test_runs, write_page
+from generalisation_report import PRIMARY, is_joined, listed_runs, test_runs, write_page
 from retrieval import best_value
 from retrieval_bootstrap import interval, query_values, resample
 from retrieval_findings import METRICS
@@ -29,10 +29,9 @@ from retrieval_losses import UNTRAINED, make_method
 from settings import Settings
 from torch import Tensor
 from torch.utils.data import TensorDataset
-from training import append_run, is_finished, make_tester, read_runs, records_folder, train, versions
+from training import append_run, is_finished, joined, make_tester, read_runs, records_folder, train, versions
 
 from pml_macl import LabelStatistics
-from pml_macl.inference import join_embeddings
 
 METHODS = (
     "MACL",
@@ -45,8 +44,8 @@ METHODS = (
     "Classifier, weighted probabilities",
     UNTRAINED,
 )
-MACL = METHODS[:3]
-FEATURE_WEIGHTS = (0.5, 0.7)
+FEATURE_WEIGHTS = (0.0, 0.2, 0.5)
+UNTRAINED_WEIGHTS = (0.0, 1.0)  # the features, and their components alone
 KEYS = ("data", "loss", "value", "answer", "seed")
 
 
@@ -112,9 +111,10 @@ def run_once(settings: Settings, case: Case, key: dict[str, Any]) -> list[dict[s
     parts, _ = train(settings, {"train": case.train}, method, key["seed"], records)
     for question, (features, wanted) in case.tests.items():
         dataset = TensorDataset(features, wanted)
-        embeddings, _ = make_tester().get_all_embeddings(dataset, *parts)
-        for weight in (0.0,) if key["loss"] == UNTRAINED else (0.0, *FEATURE_WEIGHTS):
-            values = query_values(join_embeddings(embeddings, features, weight), wanted, wanted.sum(dim=0))
+        for weight in UNTRAINED_WEIGHTS if key["loss"] == UNTRAINED else FEATURE_WEIGHTS:
+            embedder = joined(*parts, dataset, weight)
+            embeddings, _ = make_tester().get_all_embeddings(dataset, parts[0], embedder)
+            values = query_values(embeddings, wanted, wanted.sum(dim=0))
             np.savez_compressed(records / file_name(question, weight), **{k: v.float() for k, v in values.items()})
             metrics = {name: round(value.nanmean(dim=0).nanmean().item(), 6) for name, value in values.items()}
             lines.append({"question": question, "feature_weight": weight, "metrics": metrics})
@@ -133,13 +133,9 @@ def write_comparisons(folder: Path) -> None:
     runs, lines = test_runs(read_runs(folder)), []
     for group, by_loss in runs.items():
         drawn = {loss: resampled_means(folder, found) for loss, found in by_loss.items()}
-        ours, others = (
-            [loss for loss in METHODS if loss in drawn and (loss in MACL) == side] for side in (True, False)
-        )
-        pairs = list(product(ours, others, METRICS))
-        joined_names = [name for name in drawn if name not in METHODS]
-        pairs += [(name, by_loss[name][0]["loss"], PRIMARY) for name in joined_names]
-        pairs += [(name, UNTRAINED, PRIMARY) for name in joined_names if name.startswith(MACL) and UNTRAINED in drawn]
+        ours = [loss for loss in listed_runs({group: by_loss})[group] if loss.startswith("MACL")]
+        pairs = list(product(ours, [loss for loss in METHODS if loss in drawn and loss not in ours], METRICS))
+        pairs += [(name, by_loss[name][0]["loss"], PRIMARY) for name in drawn if is_joined(name)]
         for macl, other, metric in pairs:
             low, high = interval(drawn[macl][metric], drawn[other][metric])
             lines.append({"data": group, "metric": metric, "macl": macl, "other": other, "low": low, "high": high})

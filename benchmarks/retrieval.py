@@ -9,7 +9,7 @@ Each DIR contains labels.csv (an image id, a column with train, val or test, and
 named images. It may contain features_efficientnet_lite0.npz (X: one row per image, in the order of the table). Without
 this file, the benchmark extracts the features and keeps them in the output folder.
 
-The benchmark tunes one setting of each loss on the validation split, over four values; --tuned takes the settings from
+The benchmark tunes one setting of each loss on the validation split, over five values; --tuned takes the settings from
 another folder instead. It then trains each loss with each seed and measures it on the test split. Each run adds one
 line to FOLDER/runs.jsonl. To resume an interrupted benchmark, repeat the command: it skips finished runs.
 """

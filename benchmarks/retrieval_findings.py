@@ -33,6 +33,8 @@ def in_text(loss: str) -> str:
     """The name of a method inside a sentence."""
     if loss.startswith("Classifier, "):
         return f"the classifier's {loss.removeprefix('Classifier, ')}"
+    if loss.startswith("MACL, joined "):
+        return f"MACL joined with features, w = {loss.removeprefix('MACL, joined ')}"
     names = {
         "MACL, weighted": "weighted MACL",
         "MACL, frequency Jaccard": "MACL with frequency Jaccard",

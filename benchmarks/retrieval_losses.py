@@ -29,6 +29,7 @@ class Entry:
         mined: "pairs" or "triplets" if a miner limits how many of them the loss gets.
         embed: the module that embeds an image, made from a trained classifier and the label statistics. None: the head
             gives the embeddings.
+        feature_weight: how much the features of the backbone count in the joined embeddings, in [0, 1]; 0: not joined.
     """
 
     make: Callable[[float, LabelStatistics], nn.Module] | None
@@ -36,6 +37,7 @@ class Entry:
     parameter: str = "temperature"
     mined: str | None = None
     embed: Callable[[nn.Sequential, LabelStatistics], nn.Module] | None = None
+    feature_weight: float = 0.0
 
 
 def from_package(name: str) -> Callable[[float, LabelStatistics], nn.Module]:
@@ -55,6 +57,7 @@ LOSSES = {
     "MACL": Entry(from_package("macl")),
     "MACL, weighted": Entry(from_package("macl-weighted")),
     "MACL, frequency Jaccard": Entry(from_package("macl-frequency-jaccard")),
+    "MACL, joined 0.2": Entry(from_package("macl"), feature_weight=0.2),
     "SupCon any": Entry(from_package("supcon-any")),
     "SupCon exact": Entry(from_package("supcon-exact")),
     "MultiSupCon": Entry(from_package("multi-supcon")),
@@ -87,7 +90,7 @@ def make_method(name: str, value: float, statistics: LabelStatistics) -> Method:
     if entry.embed is not None:
         return Method(loss, embed=lambda head: entry.embed(head, statistics), num_outputs=statistics.num_classes)
     if entry.mined is None:
-        return Method(loss)
+        return Method(loss, feature_weight=entry.feature_weight)
     # All triplets of a multi-label batch would not fit into memory.
     miner = LabelOverlapMiner(
         pos_strategy="random",

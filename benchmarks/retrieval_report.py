@@ -27,6 +27,7 @@ from retrieval_findings import (
     overall_ranks,
 )
 from retrieval_losses import LOSSES, UNTRAINED
+from settings import DEFAULTS
 from training import read_runs
 from words import bounds, counted, data_name, listed, signed
 
@@ -68,6 +69,11 @@ COMPETITORS = (
     "*features* are the hidden layer. Its *weighted probabilities* are divided by the square roots of the label "
     "counts. *Features, no training* are the features of the backbone. All are normalised to length 1, as the "
     "embeddings are."
+)
+JOINED = (
+    "*MACL, joined 0.2* is `JoinedEmbedder.fit(head, features, weight=0.2)`: the embeddings of MACL joined with 64 "
+    "principal components of the features of the searched images. Any trained head can be joined; [this "
+    "table](generalisation.md#joined-with-the-features-of-the-backbone) shows what others gain."
 )
 RUN = "python benchmarks/retrieval.py run --data DIR [DIR ...] --output FOLDER"
 
@@ -157,6 +163,8 @@ def method(lines: list[dict[str, Any]], runs: Runs, page: Path, folder: str) -> 
         )
         options = f" --protocol finetune --backbone {chosen['backbone']} --tuned HEAD_FOLDER"
         options += "" if chosen["pretrained"] else " --no-pretrained"
+    if chosen["epochs"] != DEFAULTS[chosen["protocol"]]["epochs"]:
+        options += f" --epochs {chosen['epochs']}"
     tuning = (
         "each method takes a setting that was chosen [on frozen features](#settings-of-the-losses). It was not tuned "
         "again for this network"
@@ -167,7 +175,9 @@ def method(lines: list[dict[str, Any]], runs: Runs, page: Path, folder: str) -> 
             f"{len(LOSSES['MACL'].grid)} values, with "
             "one seed that is not used again"
         )
-    competitors = f"{COMPETITORS}\n\n" if UNTRAINED in next(iter(runs.values())) else ""
+    shown = next(iter(runs.values()))
+    explained = EXPLAINED + f"\n\n{COMPETITORS}" * (UNTRAINED in shown)
+    explained += f"\n\n{JOINED}" * ("MACL, joined 0.2" in shown)
     return (
         f"- **Network:** {network}.\n"
         f"- **Training:** {counted(chosen['epochs'], 'epoch')} without early stopping, batches of "
@@ -177,7 +187,7 @@ def method(lines: list[dict[str, Any]], runs: Runs, page: Path, folder: str) -> 
         f"- **Limits:** {counted(len(runs), 'data set')}. Intervals, where given, cover queries and seeds, but not "
         "the choice of data sets or of references.\n"
         f"- **Machine:** two CPU cores, one thread per run; {versions}.\n\n"
-        f"{EXPLAINED}\n\n{competitors}"
+        f"{explained}\n\n"
         "The commands, where the last one writes this page from the stored runs with "
         f"`--output benchmarks/results/{folder}`:\n\n"
         "```\n"

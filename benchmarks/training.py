@@ -18,11 +18,12 @@ from pytorch_metric_learning.trainers import MetricLossOnly
 from pytorch_metric_learning.utils.logging_presets import HookContainer, get_record_keeper
 from settings import Settings
 from torch import Tensor, nn
-from torch.utils.data import Sampler
+from torch.utils.data import Dataset, Sampler
 
 import pml_macl
 from pml_macl import LabelStatistics
 from pml_macl.evaluation import MultiLabelAccuracyCalculator
+from pml_macl.inference import JoinedEmbedder
 from pml_macl.testers import MultiLabelEmbeddingSpaceTester
 
 CURVE = "label_mean_average_precision"
@@ -71,6 +72,7 @@ class Method:
         sampler: composes the batches; None shuffles the images.
         embed: makes the module that gives the embeddings from the head.
         num_outputs: size of the head's output.
+        feature_weight: how much the features of the backbone count in the joined embeddings, in [0, 1]; 0: not joined.
     """
 
     loss: nn.Module | None
@@ -78,6 +80,7 @@ class Method:
     sampler: Sampler | None = None
     embed: Callable[[nn.Sequential], nn.Module] = nn.Sequential
     num_outputs: int = 128
+    feature_weight: float = 0.0
 
 
 def make_tester() -> MultiLabelEmbeddingSpaceTester:
@@ -139,8 +142,10 @@ def train_and_measure(
     """
     started = time.perf_counter()
     statistics = LabelStatistics.from_labels(splits["train"].labels)
-    parts, curve = train(settings, splits, method, seed, records)
-    embeddings, labels = make_tester().get_all_embeddings(splits[measured].dataset, *parts)
+    (trunk, embedder), curve = train(settings, splits, method, seed, records)
+    archive = splits[measured].dataset
+    embedder = joined(trunk, embedder, archive, method.feature_weight)
+    embeddings, labels = make_tester().get_all_embeddings(archive, trunk, embedder)
     np.savez_compressed(records / "embeddings.npz", embeddings=embeddings.numpy(), labels=labels.numpy())
     return {
         **measure(embeddings, labels, statistics),
@@ -150,6 +155,16 @@ def train_and_measure(
         "seconds": round(time.perf_counter() - started, 1),
         "settings": settings.recorded(),
     }
+
+
+def joined(trunk: nn.Module, embedder: nn.Module, dataset: Dataset, weight: float) -> nn.Module:
+    """The embedder, joined with the features of the archive ``dataset`` unless the weight is 0."""
+    if weight == 0:
+        return embedder
+    tester = make_tester()
+    tester.normalize_embeddings = False
+    features, _ = tester.get_all_embeddings(dataset, trunk)
+    return JoinedEmbedder.fit(embedder, features, weight)
 
 
 def measure(

@@ -1,11 +1,13 @@
 """The archives of search.py: an index folder, opened to find images."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
-from models import load_run
+from models import load_run, read_run
 from result_page import Found
 from torch import Tensor, nn
 
@@ -36,9 +38,9 @@ class Archive:
     """An indexed folder of images: what ``index`` writes, and what ``query`` and ``serve`` read.
 
     Args:
-        folder: the index folder. It holds ``index`` (faiss's index, ids, label sets), ``best.pth`` (the networks) and
-            ``archive.json`` (where the images are, and the weight of the features), so that it needs no other file but
-            the images.
+        folder: the index folder. It holds ``index`` (faiss's index, ids, label sets), ``best.pth`` (the networks, and
+            the axes of joined embeddings) and ``archive.json`` (where the images are), so that it needs no other file
+            but the images.
         device: where to put the networks.
     """
 
@@ -48,7 +50,7 @@ class Archive:
         network, self.transform, self.classes = load_run(folder, device)
         settings = json.loads((folder / "archive.json").read_text(encoding="utf-8"))
         self.images = Path(settings["images"])
-        self.model = make_search_model(network, self.classes, settings["feature_weight"], device)
+        self.model = make_search_model(network, self.classes, read_run(folder).get("joined"), device)
         self.model.load(folder / "index")
 
     def search(self, image: Path, k: int, having: list[str], lacking: list[str]) -> Answer:
@@ -105,8 +107,15 @@ class Archive:
 
 
 def make_search_model(
-    network: nn.Sequential, classes: list[str], feature_weight: float, device: torch.device | str
+    network: nn.Sequential, classes: list[str], joined: Mapping[str, Any] | None, device: torch.device | str
 ) -> MultiLabelInferenceModel:
-    """The model that indexes and searches; with a weight, it joins the embeddings with the features of the trunk."""
-    embedder = JoinedEmbedder(network.embedder, feature_weight) if feature_weight else network.embedder
+    """The model that indexes and searches.
+
+    Args:
+        network: the network of a run, with the parts trunk and embedder.
+        classes: the label names.
+        joined: the arguments of :class:`JoinedEmbedder` after the embedder; None: the embeddings are not joined.
+        device: where the network is.
+    """
+    embedder = network.embedder if joined is None else JoinedEmbedder(network.embedder, **joined).to(device)
     return MultiLabelInferenceModel(network.trunk, embedder, classes, data_device=device)

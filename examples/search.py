@@ -24,14 +24,18 @@ from data import load_archive
 from models import load_run, read_run
 from pretrained_head import load_pretrained, pretrained_run
 from result_page import result_page
-from torch import Tensor
-from torch.utils.data import Dataset
+from torch import Tensor, nn
+from torch.utils.data import Dataset, Subset
+from tqdm import tqdm
 
 from pml_macl.datasets import SyntheticScenes
 from pml_macl.datasets.image_files import load_image
 from pml_macl.datasets.image_matching import EXTENSIONS
+from pml_macl.inference import JoinedEmbedder
+from pml_macl.inference.batches import batches_of
 
-PRETRAINED_FEATURE_WEIGHT = 0.7  # chosen on a validation split, see pretrained_head.md
+PRETRAINED_FEATURE_WEIGHT = 0.5  # chosen on a validation split, see pretrained_head.md
+SAMPLE = 1024  # number of images whose features give the axes of the joined embeddings
 
 
 class ImageFiles(Dataset[Tensor]):
@@ -62,15 +66,33 @@ def index(args: argparse.Namespace) -> None:
     weight = args.feature_weight
     if weight is None:
         weight = PRETRAINED_FEATURE_WEIGHT if args.pretrained else 0.0
-    model = make_search_model(network, classes, weight, args.device)
+    joined = fit_components(network, dataset, weight, args.device) if weight else None
+    model = make_search_model(network, classes, joined, args.device)
     model.index(dataset, ids=[path.resolve().relative_to(images).as_posix() for path in paths])
     args.index.mkdir(parents=True, exist_ok=True)
     model.save(args.index / "index")
     run = pretrained_run() if args.pretrained else read_run(args.run)
-    save_file(args.index / "best.pth", {**run, "classes": classes})
-    settings = {"images": str(images), "feature_weight": weight}
-    (args.index / "archive.json").write_text(json.dumps(settings), encoding="utf-8")
+    save_file(args.index / "best.pth", {**run, "classes": classes, "joined": joined})
+    (args.index / "archive.json").write_text(json.dumps({"images": str(images)}), encoding="utf-8")
     print(f"{len(model)} images of {images} are indexed in {args.index}")
+
+
+@torch.no_grad()
+def fit_components(
+    network: nn.Sequential, dataset: Dataset[Any], weight: float, device: torch.device | str
+) -> dict[str, Any]:
+    """What joins embeddings with features, computed from images that are spread evenly over the archive.
+
+    Returns:
+        The arguments of :class:`JoinedEmbedder` after the embedder.
+    """
+    rows = torch.linspace(0, len(dataset) - 1, min(SAMPLE, len(dataset))).long().tolist()
+    batches = tqdm(batches_of(Subset(dataset, rows), batch_size=64), "features", leave=False, disable=None)
+    features = torch.cat([network.trunk(images.to(device)).cpu() for images, _ in batches])
+    if len(features) < 2:
+        raise ValueError("--feature-weight needs at least two images; index more, or leave it out")
+    joined = JoinedEmbedder.fit(network.embedder, features, weight)
+    return {"mean": joined.mean, "axes": joined.axes, "weight": joined.weight}
 
 
 def query(args: argparse.Namespace) -> None:
@@ -156,7 +178,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
         "--feature-weight",
         type=float,
         metavar="W",
-        help="join the embeddings with the features of the backbone, which count W in [0, 1] (default: 0; 0.7 with "
+        help="join the embeddings with the features of the backbone, which count W in [0, 1] (default: 0; 0.5 with "
         "--pretrained)",
     )
     ask = commands.add_parser("query", parents=[shared], help="find the images that are nearest to an image")

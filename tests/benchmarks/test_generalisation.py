@@ -99,8 +99,8 @@ def test_runs_are_written_once_compared_and_reported(data, tmp_path, monkeypatch
     command += ["--epochs", "1", "--batch-size", "16", "--methods", *methods]
     generalisation.main(command)
     runs = read_runs(output)
-    # A third with two questions, and a tenth of the images; three weights of the features for what is trained.
-    assert len(runs) == (2 + 1) * (2 * 3 + 1)
+    # A third with two questions, and a tenth of the images; three weights of the features, two untrained.
+    assert len(runs) == (2 + 1) * (2 * 3 + 2)
     assert all(run["metrics"].keys() == METRICS.keys() for run in runs)
     generalisation.main(command)
     assert len(read_runs(output)) == len(runs)
@@ -141,7 +141,8 @@ def test_the_findings_count_what_joining_changes():
         for other, middle in (("MACL", gain), (UNTRAINED, lead)):
             known[group, PRIMARY, "MACL, joined 0.5", other] = {"low": middle - 0.05, "high": middle + 0.05}
     (line,) = joining(every, known)
-    assert "w = 0.5.** Of 3 pairs of a question and a data set, MACL's label mAP rises on 2 and falls on 1." in line
+    assert line.startswith("**MACL joined with features, w = 0.5.** Of 3 pairs of a question and a data set, ")
+    assert "MACL's label mAP rises on 2 and falls on 1." in line
     assert "ahead of features without training on 1 and behind on 2." in line
 
 

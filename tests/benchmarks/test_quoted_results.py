@@ -7,14 +7,14 @@ DOCS = Path(__file__).resolve().parents[2] / "docs"
 PAGE = (DOCS / "learn" / "which_loss.md").read_text(encoding="utf-8")
 
 
-def label_map(page):
-    """Label mAP by method, for each table of a results page that has it; as printed."""
+def label_map(page, metric="label mAP", spread=False):
+    """Label mAP or another metric by method, for each table of a results page that has it; as printed."""
     text = (DOCS / "results" / page).read_text(encoding="utf-8")
     tables = []
     for lines in re.findall(r"^\| method \|.*\| label mAP \|(?:.*\n\|.*)+", text, re.MULTILINE):
         rows = [row.replace("*", "").strip("| ").split(" | ") for row in lines.splitlines()]
-        column = rows[0].index("label mAP")
-        tables.append({row[0]: row[column].split(" ")[0] for row in rows[2:]})
+        column = rows[0].index(metric)
+        tables.append({row[0]: row[column] if spread else row[column].split(" ")[0] for row in rows[2:]})
     return tables
 
 
@@ -27,20 +27,30 @@ def test_figures_of_the_frozen_page():
 
 
 def test_figures_of_the_page_on_unseen_labels():
-    ucm, ml_aid = label_map("generalisation.md")[:2]
-    text = (DOCS / "results" / "generalisation.md").read_text(encoding="utf-8")
-    joined = {}
-    for group in (
-        "unseen labels, UC Merced (multi-label)",
-        "unseen labels, ML-AID",
-        "seen labels, UC Merced (multi-label)",
-        "seen labels, ML-AID",
-    ):
-        rows = re.search(rf"^\| {re.escape(group)} \|.*\n.*\n.*$", text, re.MULTILINE)[0].replace("*", "").splitlines()
-        joined[group] = [row.strip("| ").split(" | ")[-8] for row in rows]  # MACL comes first of eight methods
-    (before, _, after), (other_before, _, other_after), seen, other_seen = joined.values()
-    features = "Features, no training"
-    assert f"rises from {before} to {after} (features alone: {ucm[features]})" in PAGE
-    assert f"ML-AID from {other_before} to {other_after} ({ml_aid[features]})" in PAGE
-    lost = [float(values[0]) - float(values[2]) for values in (seen, other_seen)]
-    assert "seen labels lose {:.1f} and {:.1f} points".format(*lost) in PAGE
+    unseen_ucm, unseen_ml_aid, seen_ucm, seen_ml_aid = label_map("generalisation.md")[:4]
+    names = ("MACL", "MACL, joined 0.2", "MACL, joined 0.5", "Features, no training")
+    (before, little, much, alone), (other_before, other_little, other_much, other_alone) = (
+        [table[name] for name in names] for table in (unseen_ucm, unseen_ml_aid)
+    )
+    assert f"rises from {before} to {little} on UC Merced and from {other_before} to {other_little} on ML-AID" in PAGE
+    assert f"with unseen labels {much} and {other_much} (features alone: {alone} and {other_alone})" in PAGE
+    changes = [float(table[name]) - float(table["MACL"]) for name in names[1:3] for table in (seen_ucm, seen_ml_aid)]
+    assert "changes by {:+.1f} and {:+.1f} points".format(*changes[:2]) in PAGE
+    assert "seen labels lose {:.1f} and {:.1f} points".format(*(-change for change in changes[2:])) in PAGE
+
+
+def test_readme_and_home_page_quote_the_results():
+    """README has three columns for each data set: two of the frozen page, and the label mAP of unseen labels."""
+    readme = (DOCS.parent / "README.md").read_text(encoding="utf-8")
+    frozen, unseen = label_map("frozen.md", spread=True), label_map("generalisation.md", spread=True)[:2]
+    exact = label_map("frozen.md", "mAP, same label set", spread=True)
+    rows = [row.replace("*", "").strip("| ").split(" | ") for row in readme.splitlines() if "±" in row]
+    assert len(rows) == 7
+    for name, *cells in rows:
+        tables = [table[number][name] for number in (0, 1) for table in (frozen, exact, unseen)]
+        assert cells == tables
+    index = (DOCS / "results" / "index.md").read_text(encoding="utf-8")
+    assert (index.count("The best mean ranks of 10 methods: MACL joined"), index.count("The best mean ranks")) == (7, 9)
+    home = (DOCS / "index.md").read_text(encoding="utf-8")
+    for text in (readme, home):
+        assert "the best mean rank of ten methods in seven of nine comparisons" in " ".join(text.split())

@@ -61,8 +61,8 @@ def test_an_index_without_a_run(archive, tmp_path, labelled, capsys):
 
     model, _, _ = load_pretrained()
     with torch.no_grad():
-        embedder = JoinedEmbedder(model.embedder, weight=0.7)
-        embeddings = embedder(model.trunk(torch.stack([image for image, _ in scenes])))
+        features = model.trunk(torch.stack([image for image, _ in scenes]))
+        embeddings = JoinedEmbedder.fit(model.embedder, features, weight=0.5)(features)
     expected = (embeddings - embeddings[3]).norm(dim=1).argsort().tolist()
     assert found == [f"{row}.png" for row in expected if row != 3]
 

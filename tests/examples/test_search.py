@@ -90,7 +90,7 @@ def test_an_index_moves_with_its_networks(data, index, tmp_path, capsys):
     moved = tmp_path / "moved"
     shutil.copytree(index, moved)
     assert sorted(path.name for path in moved.iterdir()) == ["archive.json", "best.pth", "index"]
-    settings = {"images": str((folder / "images").resolve()), "feature_weight": 0.0}
+    settings = {"images": str((folder / "images").resolve())}
     assert json.loads((moved / "archive.json").read_text()) == settings
     search.main(["query", "--index", str(moved), "--image", str(folder / "images" / "3.png")])
     assert lines(capsys)
