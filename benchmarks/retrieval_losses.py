@@ -6,7 +6,9 @@ from functools import partial
 
 from classifier import ClassifierLoss, features, probabilities, weighted_probabilities
 from from_examples import make_train_loss
+from hyp2 import HyP2Loss
 from pytorch_metric_learning.losses import ContrastiveLoss, MultiSimilarityLoss, NTXentLoss, TripletMarginLoss
+from rince import RINCELoss
 from torch import nn
 from training import Method
 
@@ -64,6 +66,10 @@ LOSSES = {
     "Jaccard SupCon": Entry(from_package("jaccard-supcon")),
     "MulSupCon": Entry(from_package("mul-supcon")),
     "Similarity-Dissimilarity": Entry(from_package("similarity-dissimilarity")),
+    "RINCE": Entry(lambda value, statistics: RINCELoss(value)),
+    "HyP2": Entry(
+        lambda value, statistics: HyP2Loss(value, statistics.num_classes), (-0.2, 0.0, 0.2, 0.4, 0.6), "margin"
+    ),
     "PML TripletMargin": Entry(
         wrapped(lambda value: TripletMarginLoss(margin=value)), (0.025, 0.05, 0.1, 0.2, 0.4), "margin", "triplets"
     ),

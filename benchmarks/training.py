@@ -106,6 +106,8 @@ def train(
     record_keeper, _, _ = get_record_keeper(str(records))
     if method.loss is None:
         return (models["trunk"], nn.Identity()), []
+    if proxies := list(method.loss.parameters()):  # they start at random, so they learn faster than the head
+        optimizers["metric_loss_optimizer"] = torch.optim.AdamW(proxies, lr=10 * settings.lr)
     parts = models["trunk"], method.embed(models["embedder"])
     tester, curve = make_tester(), []
 
