@@ -66,9 +66,9 @@ LOSSES = {
     "Jaccard SupCon": Entry(from_package("jaccard-supcon")),
     "MulSupCon": Entry(from_package("mul-supcon")),
     "Similarity-Dissimilarity": Entry(from_package("similarity-dissimilarity")),
-    "RINCE": Entry(lambda value, statistics: RINCELoss(value)),
+    "RINCE": Entry(lambda value, statistics: RINCELoss(value), (0.0125, 0.025, 0.05, 0.1, 0.2)),
     "HyP2": Entry(
-        lambda value, statistics: HyP2Loss(value, statistics.num_classes), (-0.2, 0.0, 0.2, 0.4, 0.6), "margin"
+        lambda value, statistics: HyP2Loss(value, statistics.num_classes), (-0.4, -0.2, 0.0, 0.2, 0.4), "margin"
     ),
     "PML TripletMargin": Entry(
         wrapped(lambda value: TripletMarginLoss(margin=value)), (0.025, 0.05, 0.1, 0.2, 0.4), "margin", "triplets"

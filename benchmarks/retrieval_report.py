@@ -75,6 +75,10 @@ JOINED = (
     "principal components of the features of the searched images. Any trained head can be joined; [this "
     "table](generalisation.md#joined-with-the-features-of-the-backbone) shows what others gain."
 )
+OTHERS = (
+    "*RINCE* ranks the positives by Jaccard similarity (`benchmarks/rince.py`), and *HyP2* learns a proxy of each "
+    "label (`benchmarks/hyp2.py`). Both are our readings of the papers that these files cite."
+)
 RUN = "python benchmarks/retrieval.py run --data DIR [DIR ...] --output FOLDER"
 
 
@@ -178,6 +182,7 @@ def method(lines: list[dict[str, Any]], runs: Runs, page: Path, folder: str) -> 
     shown = next(iter(runs.values()))
     explained = EXPLAINED + f"\n\n{COMPETITORS}" * (UNTRAINED in shown)
     explained += f"\n\n{JOINED}" * ("MACL, joined 0.2" in shown)
+    explained += f"\n\n{OTHERS}" * ("RINCE" in shown)
     return (
         f"- **Network:** {network}.\n"
         f"- **Training:** {counted(chosen['epochs'], 'epoch')} without early stopping, batches of "
