@@ -2,7 +2,9 @@
 
 import pytest
 import torch
-from other_device import OtherDevice
+from other_device import OtherDevice, needs_other_device
+
+pytestmark = needs_other_device
 
 
 def test_it_computes_and_differentiates_like_the_cpu(generator):
