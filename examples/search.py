@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from archive import Archive, make_search_model
 from checkpoint import save_file
 from data import load_archive
 from models import load_run, read_run
@@ -30,6 +29,14 @@ from torch.utils.data import Dataset
 from pml_macl.datasets import SyntheticScenes
 from pml_macl.datasets.image_files import load_image
 from pml_macl.datasets.image_matching import EXTENSIONS
+
+try:
+    from archive import Archive, make_search_model
+except RuntimeError as error:  # PML imports faiss, and faiss-gpu loads its CUDA libraries when it is imported
+    sys.exit(
+        f"error: {error}; install faiss-gpu again with its CUDA libraries: pip install --force-reinstall faiss-gpu, or "
+        "use the CPU: pip uninstall -y faiss-gpu && pip install faiss-cpu"
+    )
 
 PRETRAINED_FEATURE_WEIGHT = 0.7  # chosen on a validation split, see pretrained_head.md
 

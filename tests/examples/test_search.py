@@ -2,7 +2,9 @@
 
 import json
 import re
+import runpy
 import shutil
+import sys
 from html.parser import HTMLParser
 
 import pytest
@@ -135,6 +137,16 @@ class Tags(HTMLParser):
 
     def handle_starttag(self, tag, attributes):
         self.tags.append((tag, dict(attributes)))
+
+
+def test_faiss_without_its_cuda_libraries(monkeypatch):
+    class Archive:  # in the place of the module, whose import of PML imports faiss
+        def __getattr__(self, name):
+            raise RuntimeError("faiss-gpu installed but nvidia-cublas-cu12 is missing")
+
+    monkeypatch.setitem(sys.modules, "archive", Archive())
+    with pytest.raises(SystemExit, match=r"error: faiss-gpu .* is missing; .* pip install --force-reinstall faiss-gpu"):
+        runpy.run_path(search.__file__)
 
 
 def test_the_page_needs_no_network_and_shows_shared_labels(data, index, tmp_path):
