@@ -182,7 +182,7 @@ def run(
         "best": evaluate(tester, splits["test"], best_models),
         "classes": classes,
         "seconds": round(time.perf_counter() - started, 1),
-        "settings": settings.fixed_on_resume(),
+        "settings": settings.to_save(),
         "versions": {
             "python": platform.python_version(),
             **{package.__name__: package.__version__ for package in (torch, pytorch_metric_learning, pml_macl)},
