@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from models import load_run
+from channel_files import channel_loader
+from models import load_run, read_run
 from result_page import Found
 from torch import Tensor, nn
 
@@ -46,6 +47,7 @@ class Archive:
         if not (folder / "archive.json").is_file():
             raise ValueError(f"--index {folder} holds no index; make one with: search.py index --index {folder} ...")
         network, self.transform, self.classes = load_run(folder, device)
+        self.channels = read_run(folder)["settings"].get("channels")
         settings = json.loads((folder / "archive.json").read_text(encoding="utf-8"))
         self.images = Path(settings["images"])
         self.model = make_search_model(network, self.classes, settings["feature_weight"], device)
@@ -53,7 +55,8 @@ class Archive:
 
     def search(self, image: Path, k: int, having: list[str], lacking: list[str]) -> Answer:
         """Find the nearest images of an image file. An image of the archive leaves itself out."""
-        query = self.transform(load_image(image))[None]
+        load = channel_loader(self.channels) or load_image
+        query = self.transform(load(image))[None]
         own = self.id_of(image)
         query_ids = None if own is None else [own]
         (results,) = self.model.search(query, k, having, lacking, query_ids)

@@ -62,7 +62,7 @@ def evaluate_run(args: argparse.Namespace) -> dict[str, Any]:
     if args.images is None:
         title, split = "test split", load_test_split(settings, checkpoint)
     else:
-        title, split = "all images", load_archive(args, transform, classes)
+        title, split = "all images", load_archive(args, transform, classes, settings.channels)
     tester = MultiLabelEmbeddingSpaceTester(
         batch_size=settings.batch_size, dataloader_num_workers=settings.num_workers, data_device=args.device
     )
@@ -74,8 +74,8 @@ def evaluate_run(args: argparse.Namespace) -> dict[str, Any]:
     if args.figures is not None:
         average_precision = {f"epoch {epoch}": metrics["label_average_precision"]}
         draw_labels(args.figures, average_precision, statistics, classes, title)
-        images = split.dataset
-        draw_grid(args.figures, images, labels.cpu().bool(), embeddings.cpu(), statistics, classes, title)
+        found = (labels.cpu().bool(), embeddings.cpu(), statistics, classes)
+        draw_grid(args.figures, split.dataset, *found, title, settings.channels)
         print(f"figures: {args.figures}")
     return result
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from channel_files import channel_loader
 from checkpoint import save_file
 from data import load_archive
 from models import load_run, read_run
@@ -44,28 +45,31 @@ PRETRAINED_FEATURE_WEIGHT = 0.7  # chosen on a validation split, see pretrained_
 class ImageFiles(Dataset[Tensor]):
     """The images of files, without labels."""
 
-    def __init__(self, paths: list[Path], transform: Callable[[Any], Tensor]) -> None:
-        self.paths, self.transform = paths, transform
+    def __init__(self, paths: list[Path], transform: Callable[[Any], Tensor], channels: int | None) -> None:
+        self.paths, self.transform, self.load = paths, transform, channel_loader(channels) or load_image
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __getitem__(self, index: int) -> Tensor:
-        return self.transform(load_image(self.paths[index]))
+        return self.transform(self.load(self.paths[index]))
 
 
 def index(args: argparse.Namespace) -> None:
     """Embed all images of a folder and write the index folder."""
     network, transform, classes = load_pretrained(args.device) if args.pretrained else load_run(args.run, args.device)
+    run = pretrained_run() if args.pretrained else read_run(args.run)
+    channels = run["settings"].get("channels")
     images = args.images.resolve()
+    extensions = EXTENSIONS if channels is None else (*EXTENSIONS, ".npy")
     if args.labels is None:
-        paths = sorted(path for path in images.rglob("*") if path.suffix.lower() in EXTENSIONS)
-        dataset: Dataset[Any] = ImageFiles(paths, transform)
+        paths = sorted(path for path in images.rglob("*") if path.suffix.lower() in extensions)
+        dataset: Dataset[Any] = ImageFiles(paths, transform, channels)
     else:
-        archive = load_archive(args, transform, None if args.pretrained else classes)
+        archive = load_archive(args, transform, None if args.pretrained else classes, channels)
         paths, dataset, classes = list(archive.paths), archive.dataset, archive.dataset.classes
     if not paths:
-        raise ValueError(f"--images {images} holds no image ({', '.join(EXTENSIONS)})")
+        raise ValueError(f"--images {images} holds no image ({', '.join(extensions)})")
     weight = args.feature_weight
     if weight is None:
         weight = PRETRAINED_FEATURE_WEIGHT if args.pretrained else 0.0
@@ -73,7 +77,6 @@ def index(args: argparse.Namespace) -> None:
     model.index(dataset, ids=[path.resolve().relative_to(images).as_posix() for path in paths])
     args.index.mkdir(parents=True, exist_ok=True)
     model.save(args.index / "index")
-    run = pretrained_run() if args.pretrained else read_run(args.run)
     save_file(args.index / "best.pth", {**run, "classes": classes})
     settings = {"images": str(images), "feature_weight": weight}
     (args.index / "archive.json").write_text(json.dumps(settings), encoding="utf-8")
@@ -94,7 +97,8 @@ def query(args: argparse.Namespace) -> None:
     if args.page is not None:
         chosen = (("with", args.having), ("without", args.lacking))
         filters = [f"{what} {', '.join(names)}" for what, names in chosen if names]
-        page = result_page(args.image, answer.labels, answer.predicted, answer.results, "; ".join(filters))
+        shown = (args.image, answer.labels, answer.predicted, answer.results)
+        page = result_page(*shown, "; ".join(filters), archive.channels)
         args.page.write_text(page, encoding="utf-8")
         print(f"page: {args.page}")
 
