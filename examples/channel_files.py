@@ -55,7 +55,9 @@ def read_array(path: Path) -> np.ndarray:
     try:
         import tifffile
     except ImportError as error:
-        raise ImportError("TIFF files with --channels need tifffile; pip install tifffile") from error
+        raise ImportError(
+            'TIFF files with --channels need tifffile; install it with: pip install -e ".[tiff]"'
+        ) from error
     return tifffile.imread(path)
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -38,6 +39,22 @@ def run_processes(script, folder, num_processes):
             with contextlib.suppress(ProcessLookupError):  # all of them have ended
                 os.killpg(started.pid, signal.SIGKILL)
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(num_processes)]
+
+
+def call_in_place_of_a_script(main, argv, errors, largest_file=None):
+    """Call ``main(argv)`` in a new process, as its whole work.
+
+    Args:
+        main: the function.
+        argv: its argument.
+        errors: file for the error output.
+        largest_file: size in bytes that no file may exceed, as if the disk were full.
+    """
+    with errors.open("w") as file:
+        os.dup2(file.fileno(), 2)
+    if largest_file is not None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
+    main(argv)
 
 
 def fork_processes(run, folder):

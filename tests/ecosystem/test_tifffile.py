@@ -36,20 +36,9 @@ def test_train_py_with_twelve_bands_of_16_bits(tmp_path):
         tifffile.imwrite(tmp_path / "images" / f"{row}.tif", bands, photometric="minisblack", planarconfig="separate")
         lines.append(f"{row},{('train', 'train', 'val', 'test')[row % 4]},{row // 4 % 2},{row // 8}")
     (tmp_path / "labels.csv").write_text("\n".join(lines))
-    argv = ["--dataset", "csv", "--images", tmp_path / "images", "--labels", tmp_path / "labels.csv", "--channels", 12]
-    argv += [
-        "--split-column",
-        "part",
-        "--batch-size",
-        10,
-        "--epochs",
-        1,
-        "--device",
-        "cpu",
-        "--output",
-        tmp_path / "run",
-    ]
-    train.main([str(word) for word in argv])
+    paths = ["--images", tmp_path / "images", "--labels", tmp_path / "labels.csv", "--output", tmp_path / "run"]
+    options = "--dataset csv --channels 12 --split-column part --batch-size 8 --epochs 1 --device cpu"
+    train.main([*options.split(), *map(str, paths)])
     model, transform, _ = load_run(tmp_path / "run")
     image = read_channels(tmp_path / "images" / "3.tif", 12)
     assert np.array_equal(image.numpy(), values[3])
