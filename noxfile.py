@@ -49,7 +49,7 @@ def oldest(*extras: str) -> list[str]:
 def tests(session: nox.Session) -> None:
     """Run the tests with the newest release of each dependency."""
     session.install("-e", ".[dev]")
-    session.run("python", "-m", "pytest", *session.posargs)
+    session.run("python", "-m", "pytest", *session.posargs, env={"PML_MACL_STEPS": "10000"})
 
 
 @nox.session(python="3.10")

@@ -100,7 +100,7 @@ def normalized(network: nn.Module, mean: Sequence[float], std: Sequence[float]) 
     return nn.Sequential(Normalize(mean, std), network).to(memory_format=torch.channels_last)
 
 
-def small_cnn(channels: int) -> nn.Sequential:
+def small_cnn(channels: int = 3) -> nn.Sequential:
     """Four convolutions with 128 pooled features, for images of about 32 pixels."""
     layers: list[nn.Module] = [Normalize((0.5,) * channels, (0.25,) * channels)]
     for width, pool in ((32, True), (64, True), (128, False), (128, False)):

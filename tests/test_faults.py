@@ -18,10 +18,8 @@ import pytest
 import torch
 import train
 from archives import assert_same_state, write_archive
-from processes import call_in_place_of_a_script
+from processes import call_in_place_of_a_script, forkserver
 from records import copy_records, restore_records
-
-PRELOAD = ["train", "torchvision.transforms.v2", "torch.utils.tensorboard", "torch._dynamo", "PIL.PngImagePlugin"]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -84,16 +82,12 @@ def assert_same_run(first, second):
 
 
 @pytest.fixture
-def start(monkeypatch):
+def start():
     """A function that starts another one in a new process, which has already imported everything."""
-    examples = str(Path(train.__file__).parent)
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([examples, os.environ.get("PYTHONPATH", "")]))
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(PRELOAD)
     processes = []
 
     def start_one(target, *arguments):
-        process = context.Process(target=target, args=arguments)
+        process = forkserver().Process(target=target, args=arguments)
         process.start()
         processes.append(process)
         return process
