@@ -20,6 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 HEAD = Path(__file__).with_suffix(".safetensors")
+FEATURE_WEIGHT = 0.7  # chosen on a validation split, see pretrained_head.md
 # A new option of train.py is not in this list, so the file stays the same.
 NETWORK = ("backbone", "image_size", "hidden_size", "embedding_size", "dropout")
 TRAINING = ("loss", "temperature", "batch_size", "lr", "weight_decay", "seed")
@@ -41,6 +42,24 @@ def pretrained_run() -> dict[str, Any]:
         embedder = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118 (file is no mapping)
     trunk, _ = make_backbone(run["settings"]["backbone"], pretrained=True)
     return {**run, "models": {"trunk": trunk.state_dict(), "embedder": embedder}}
+
+
+def add_feature_weight(add: Callable[..., Any]) -> None:
+    """Add the option ``--feature-weight`` to a command line that has ``--pretrained``."""
+    add(
+        "--feature-weight",
+        type=float,
+        metavar="W",
+        help="join the embeddings with the features of the backbone, which count W in [0, 1] (default: 0; "
+        f"{FEATURE_WEIGHT} with --pretrained)",
+    )
+
+
+def choose_feature_weight(args: argparse.Namespace) -> float:
+    """The weight of the features that a command line gives, or its default."""
+    if args.feature_weight is None:
+        return FEATURE_WEIGHT if args.pretrained else 0.0
+    return args.feature_weight
 
 
 def save_head(run: dict[str, Any], path: Path) -> None:

@@ -22,7 +22,7 @@ from channel_files import channel_loader
 from checkpoint import save_file
 from data import load_archive
 from models import load_run, read_run
-from pretrained_head import load_pretrained, pretrained_run
+from pretrained_head import add_feature_weight, choose_feature_weight, load_pretrained, pretrained_run
 from result_page import result_page
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -38,8 +38,6 @@ except RuntimeError as error:  # PML imports faiss, and faiss-gpu loads its CUDA
         f"error: {error}; install faiss-gpu again with its CUDA libraries: pip install --force-reinstall faiss-gpu, or "
         "use the CPU: pip uninstall -y faiss-gpu && pip install faiss-cpu"
     )
-
-PRETRAINED_FEATURE_WEIGHT = 0.7  # chosen on a validation split, see pretrained_head.md
 
 
 class ImageFiles(Dataset[Tensor]):
@@ -70,9 +68,7 @@ def index(args: argparse.Namespace) -> None:
         paths, dataset, classes = list(archive.paths), archive.dataset, archive.dataset.classes
     if not paths:
         raise ValueError(f"--images {images} holds no image ({', '.join(extensions)})")
-    weight = args.feature_weight
-    if weight is None:
-        weight = PRETRAINED_FEATURE_WEIGHT if args.pretrained else 0.0
+    weight = choose_feature_weight(args)
     model = make_search_model(network, classes, weight, args.device)
     model.index(dataset, ids=[path.resolve().relative_to(images).as_posix() for path in paths])
     args.index.mkdir(parents=True, exist_ok=True)
@@ -163,13 +159,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add.add_argument("--labels", type=Path, metavar="FILE", help="label table, for filters and predicted labels")
     add.add_argument("--id-column", metavar="NAME", help="column of the image ids (default: the first column)")
     add.add_argument("--ignore-columns", nargs="*", default=[], metavar="NAME", help="columns that are not classes")
-    add.add_argument(
-        "--feature-weight",
-        type=float,
-        metavar="W",
-        help="join the embeddings with the features of the backbone, which count W in [0, 1] (default: 0; 0.7 with "
-        "--pretrained)",
-    )
+    add_feature_weight(add.add_argument)
     ask = commands.add_parser("query", parents=[shared], help="find the images that are nearest to an image")
     ask.set_defaults(command=query)
     ask.add_argument("--image", type=Path, required=True, metavar="FILE", help="the query image")

@@ -59,6 +59,8 @@ def test_options_on_the_page_exist(script):
     sources = [ROOT / "examples" / script]
     if script in ("train.py", "summarize.py"):  # the section of summarize.py shows commands of train.py
         sources += [ROOT / "examples" / "command_line.py"]
+    if script in ("evaluate.py", "search.py"):
+        sources += [ROOT / "examples" / "pretrained_head.py"]
     known = set(re.findall(r'add\w*\(\s*"(--[\w-]+)"', "".join(path.read_text("utf-8") for path in sources)))
     known |= {"--nproc-per-node"}  # torchrun's
     assert set(re.findall(r"--[a-z][\w-]+", SCRIPTS[script])) <= known
