@@ -23,12 +23,21 @@ LOOPS = sections("training_loops.md")
 SCRIPTS = {title: text for title, text in sections("examples.md").items() if title.endswith(".py")}
 
 
-@pytest.mark.parametrize("title", [title for title, text in RECIPES.items() if BLOCK.search(text)])
+PROGRAMS = {title: BLOCK.findall(text) for title, text in {**RECIPES, **LOOPS}.items() if BLOCK.search(text)}
+
+
+@pytest.mark.parametrize("title", PROGRAMS)
 def test_recipe_runs_by_itself(title):
     torch.manual_seed(0)
     names: dict = {}
-    for block in BLOCK.findall(RECIPES[title]):
+    for block in PROGRAMS[title]:
         exec(compile(block, title, "exec"), names)
+
+
+def test_each_program_has_a_section():
+    pages = [(ROOT / "docs" / "use" / name).read_text("utf-8") for name in ("recipes.md", "training_loops.md")]
+    assert len(PROGRAMS) > 20
+    assert sum(map(len, PROGRAMS.values())) == len(BLOCK.findall("\n".join(pages)))
 
 
 def test_two_forward_passes_give_the_gradient_of_the_large_batch():
