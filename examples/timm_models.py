@@ -38,8 +38,16 @@ def make_timm_model(
         # As it knows no address, it never downloads.
         changes = {"classifier": None, "custom_load": False, "url": None, "hf_hub_id": None}
         state = read_weights(weights, config.classifier)
-        if channels is not None and has_channels(state, config.first_conv, channels):
-            changes["first_conv"] = None  # otherwise older versions of timm replace these weights by random ones
+        if channels is not None:
+            found = first_channels(state, config.first_conv)
+            # Older versions of timm replace weights that they cannot repeat by random ones.
+            if found == {channels}:
+                changes["first_conv"] = None  # nothing to repeat
+            elif found != {3}:
+                raise ValueError(
+                    f"--weights {weights} does not fit --backbone timm/{name}: its first layer must take 3 channels or "
+                    f"those of --channels ({channels}), got {', '.join(map(str, sorted(found))) or 'no such layer'}"
+                )
         options["pretrained_cfg_overlay"] = {"state_dict": state, **changes}
     try:
         network = timm.create_model(name, **options)
@@ -92,10 +100,10 @@ def read_weights(file: Path, classifier: str | Sequence[str]) -> dict[str, Tenso
     return {key: value for key, value in weights.items() if not key.startswith(classifiers)}
 
 
-def has_channels(weights: dict[str, Tensor], layers: str | Sequence[str], channels: int) -> bool:
-    """Whether the weights of the first layers are already for images of this number of channels."""
+def first_channels(weights: dict[str, Tensor], layers: str | Sequence[str] | None) -> set[int]:
+    """The numbers of channels that the first layers of a network take."""
     names = [f"{layer}.weight" for layer in ([layers] if isinstance(layers, str) else layers or [])]
-    return bool(names) and all(name in weights and weights[name].shape[1] == channels for name in names)
+    return {weights[name].shape[1] for name in names if name in weights}
 
 
 def one_line(error: Exception) -> str:

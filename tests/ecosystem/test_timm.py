@@ -115,7 +115,7 @@ def test_other_channels_than_rgb(tmp_path, name):
 
 def test_weights_for_other_channels_do_not_fit(tmp_path):
     weights = save_weights(tmp_path / "weights.pth", timm.create_model("resnet18", in_chans=4).state_dict())
-    with pytest.raises(ValueError, match=r"--weights .*weights\.pth does not fit --backbone timm/resnet18: .*conv1"):
+    with pytest.raises(ValueError, match=r"--weights .*weights\.pth does not fit --backbone timm/resnet18: .* got 4"):
         make_backbone("timm/resnet18", weights=weights, channels=12)
 
 
