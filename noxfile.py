@@ -49,7 +49,7 @@ def oldest(*extras: str) -> list[str]:
 def tests(session: nox.Session) -> None:
     """Run the tests with the newest release of each dependency."""
     session.install("-e", ".[dev]")
-    session.run("python", "-m", "pytest", *session.posargs)
+    session.run("python", "-m", "pytest", *session.posargs, env={"PML_MACL_STEPS": "10000"})
 
 
 @nox.session(python="3.10")
@@ -62,7 +62,10 @@ def tests_oldest(session: nox.Session) -> None:
 
 @nox.session
 def ecosystem(session: nox.Session) -> None:
-    """Run the tests that need libraries of others. A library that cannot be installed is skipped."""
+    """Run the tests that need libraries of others, and the recipes, and print their times.
+
+    The tests of a library that cannot be installed are skipped.
+    """
     session.install("-e", ".[dev]")
     for library in ECOSYSTEM:
         try:
@@ -71,7 +74,8 @@ def ecosystem(session: nox.Session) -> None:
             session.warn(f"{library} cannot be installed; its tests are skipped")
     session.run("python", "-c", VERSIONS, *ECOSYSTEM)
     env = {"PML_MACL_ECOSYSTEM": "1"}  # also run the tests that compile
-    session.run("python", "-m", "pytest", "tests/ecosystem", "-rs", "--durations=0", *session.posargs, env=env)
+    tests = ["tests/ecosystem", "tests/test_use_pages.py"]
+    session.run("python", "-m", "pytest", *tests, "-rs", "--durations=0", *session.posargs, env=env)
 
 
 @nox.session

@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from channel_files import channel_loader
+from joined import make_embedder
 from models import load_run, read_run
 from result_page import Found
 from torch import Tensor, nn
 
 from pml_macl.datasets.image_files import load_image
-from pml_macl.inference import JoinedEmbedder, MultiLabelInferenceModel, SearchResults
+from pml_macl.inference import MultiLabelInferenceModel, SearchResults
 
 SURE = 0.5  # score from which a predicted label counts as a label of the query
 
@@ -48,6 +50,7 @@ class Archive:
         if not (folder / "archive.json").is_file():
             raise ValueError(f"--index {folder} holds no index; make one with: search.py index --index {folder} ...")
         network, self.transform, self.classes = load_run(folder, device)
+        self.channels = read_run(folder)["settings"].get("channels")
         settings = json.loads((folder / "archive.json").read_text(encoding="utf-8"))
         self.images = Path(settings["images"])
         self.model = make_search_model(network, self.classes, read_run(folder).get("joined"), device)
@@ -55,7 +58,8 @@ class Archive:
 
     def search(self, image: Path, k: int, having: list[str], lacking: list[str]) -> Answer:
         """Find the nearest images of an image file. An image of the archive leaves itself out."""
-        query = self.transform(load_image(image))[None]
+        load = channel_loader(self.channels) or load_image
+        query = self.transform(load(image))[None]
         own = self.id_of(image)
         query_ids = None if own is None else [own]
         (results,) = self.model.search(query, k, having, lacking, query_ids)
@@ -114,8 +118,8 @@ def make_search_model(
     Args:
         network: the network of a run, with the parts trunk and embedder.
         classes: the label names.
-        joined: the arguments of :class:`JoinedEmbedder` after the embedder; None: the embeddings are not joined.
+        joined: what :func:`joined.fit_components` returned.
         device: where the network is.
     """
-    embedder = network.embedder if joined is None else JoinedEmbedder(network.embedder, **joined).to(device)
+    embedder = make_embedder(network, joined, device)
     return MultiLabelInferenceModel(network.trunk, embedder, classes, data_device=device)

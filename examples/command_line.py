@@ -81,6 +81,14 @@ def parse_args(argv: Sequence[str] | None, description: str | None) -> dict[str,
     add("--group-column", metavar="NAME", help="column of the tile or scene; images of one tile stay in one split")
     add("--ignore-columns", nargs="*", metavar="NAME", help="columns that are not classes")
     add(
+        "--channels",
+        type=at_least_1,
+        metavar="N",
+        help="read images of N channels: .npy files, TIFF files with tifffile, grey or RGBA images; normalise each "
+        "channel with its mean and standard deviation in the training images (csv, with small-cnn or a timm model; "
+        "default: RGB images of 8 bits)",
+    )
+    add(
         "--image-size",
         type=at_least_1,
         metavar="PIXELS",
@@ -218,6 +226,13 @@ def find_conflict(chosen: Mapping[str, Any]) -> str | None:
         return "--dataset csv needs --images DIR and --labels FILE"
     if None not in (chosen["group_column"], chosen["split_column"]):
         return "--group-column and --split-column both decide the split; leave one of them out"
+    if chosen["channels"] is not None and chosen["dataset"] != "csv":
+        return "--channels needs --dataset csv; synthetic scenes are RGB images"
+    if chosen["channels"] is not None and chosen["backbone"] != "small-cnn" and not chosen["backbone"].startswith(TIMM):
+        return (
+            f"--channels needs --backbone small-cnn or {TIMM}NAME; {chosen['backbone']} takes RGB images of 8 bits, "
+            "without --channels"
+        )
     pretrained = chosen.get("pretrained")
     if pretrained and chosen["backbone"] == "small-cnn":
         return "--pretrained needs another --backbone; small-cnn has no pretrained weights"

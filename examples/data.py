@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from channel_files import channel_loader
 from models import make_transform
 from process_group import gather, share
 from run_settings import Settings
@@ -64,6 +65,7 @@ def load_csv(settings: Settings) -> tuple[dict[str, Split], list[str]]:
             ignore_columns={*settings.ignore_columns, settings.group_column} - {None},
             transform=transform,
             id_column=settings.id_column,
+            loader=channel_loader(settings.channels),
         )
 
     transforms = {"train": training_transform(settings, plain), "val": plain, "test": plain}
@@ -82,7 +84,9 @@ def load_csv(settings: Settings) -> tuple[dict[str, Split], list[str]]:
     return splits, everything.classes
 
 
-def load_archive(args: argparse.Namespace, transform: Callable[[Any], Tensor], classes: list[str] | None) -> Split:
+def load_archive(
+    args: argparse.Namespace, transform: Callable[[Any], Tensor], classes: list[str] | None, channels: int | None
+) -> Split:
     """All images that ``--images`` and ``--labels`` name; their classes must be ``classes``, unless it is None."""
     dataset = MultiLabelImageDataset(
         args.images,
@@ -90,6 +94,7 @@ def load_archive(args: argparse.Namespace, transform: Callable[[Any], Tensor], c
         ignore_columns=args.ignore_columns,
         transform=transform,
         id_column=args.id_column,
+        loader=channel_loader(channels),
     )
     if classes is not None and dataset.classes != classes:
         raise ValueError(

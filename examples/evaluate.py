@@ -1,9 +1,9 @@
-"""Measure the retrieval of a run of train.py, or of embeddings from any program, on multi-label images.
+"""Measure the retrieval of a run of train.py, of a pretrained head, or of embeddings from any program.
 
-The test split of a run, or another archive with the same classes, of which each image is a query:
+The test split of a run, or all images of an archive with the network of a run or the pretrained head of search.py:
 
     python examples/evaluate.py --run RUN [--json FILE] [--figures FOLDER]
-    python examples/evaluate.py --run RUN --images DIR --labels FILE
+    python examples/evaluate.py (--run RUN | --pretrained) --images DIR --labels FILE [--feature-weight W]
 
 Embeddings, each compared with the others, or with those of a reference set:
 
@@ -28,7 +28,9 @@ import torch
 from checkpoint import load_file
 from command_line import at_least_1, device
 from data import Split, load_archive, load_splits
+from joined import add_feature_weight, fit_components, make_embedder
 from models import load_run, read_run
+from pretrained_head import load_pretrained
 from progress import tidy_output
 from report import draw_grid, draw_labels, print_table, save_json
 from retrieval_metrics import make_calculator, measure
@@ -50,32 +52,41 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         check_device(args.device)
         check_outputs(args)
         with tidy_output():
-            return evaluate_embeddings(args) if args.run is None else evaluate_run(args)
+            return evaluate_embeddings(args) if args.embeddings is not None else evaluate_run(args)
     except (ImportError, OSError, ValueError) as error:
         sys.exit(f"error: {error}")
 
 
 def evaluate_run(args: argparse.Namespace) -> dict[str, Any]:
-    """Embed images with the network of a run, then print, save and draw its metrics."""
-    model, transform, classes = load_run(args.run, args.device)
-    settings, statistics, checkpoint = load_checkpoint(args.run, args.device)
-    if args.images is None:
-        title, split = "test split", load_test_split(settings, checkpoint)
+    """Embed images with the network of a run or the pretrained one, then print, save and draw its metrics."""
+    title, channels, loading = "all images", None, {"batch_size": 128, "dataloader_num_workers": 0}
+    if args.pretrained:
+        (model, transform, _), epoch, heading = load_pretrained(args.device), None, "pretrained"
+        split = load_archive(args, transform, None, None)
+        classes, statistics = split.dataset.classes, LabelStatistics.from_labels(split.labels)
     else:
-        title, split = "all images", load_archive(args, transform, classes)
-    tester = MultiLabelEmbeddingSpaceTester(
-        batch_size=settings.batch_size, dataloader_num_workers=settings.num_workers, data_device=args.device
-    )
-    embeddings, labels = tester.get_all_embeddings(split.dataset, model.trunk, model.embedder)
+        model, transform, classes = load_run(args.run, args.device)
+        settings, statistics, checkpoint = load_checkpoint(args.run, args.device)
+        channels = settings.channels
+        loading = {"batch_size": settings.batch_size, "dataloader_num_workers": settings.num_workers}
+        if args.images is None:
+            title, split = "test split", load_test_split(settings, checkpoint)
+        else:
+            split = load_archive(args, transform, classes, channels)
+        epoch = read_run(args.run)["epoch"]
+        heading = f"epoch {epoch}"
+    joined = fit_components(model, split.dataset, args)
+    embedder = make_embedder(model, joined, args.device)
+    tester = MultiLabelEmbeddingSpaceTester(data_device=args.device, **loading)
+    embeddings, labels = tester.get_all_embeddings(split.dataset, model.trunk, embedder)
     metrics = measure(make_calculator(statistics), embeddings, labels)
-    epoch = read_run(args.run)["epoch"]
-    source = {"run": str(args.run), "epoch": epoch, "images": None if args.images is None else str(args.images)}
-    result = print_and_save(args, source, len(labels), None, classes, metrics, title, f"epoch {epoch}")
+    paths = {name: None if getattr(args, name) is None else str(getattr(args, name)) for name in ("run", "images")}
+    source = {**paths, "epoch": epoch, "feature_weight": 0.0 if joined is None else joined["weight"]}
+    result = print_and_save(args, source, len(labels), None, classes, metrics, title, heading)
     if args.figures is not None:
-        average_precision = {f"epoch {epoch}": metrics["label_average_precision"]}
-        draw_labels(args.figures, average_precision, statistics, classes, title)
-        images = split.dataset
-        draw_grid(args.figures, images, labels.cpu().bool(), embeddings.cpu(), statistics, classes, title)
+        draw_labels(args.figures, {heading: metrics["label_average_precision"]}, statistics, classes, title)
+        found = (labels.cpu().bool(), embeddings.cpu(), statistics, classes)
+        draw_grid(args.figures, split.dataset, *found, title, channels)
         print(f"figures: {args.figures}")
     return result
 
@@ -278,6 +289,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--run", type=Path, metavar="RUN", help="output folder of train.py")
+    what.add_argument("--pretrained", action="store_true", help="the pretrained head of search.py; needs --images")
     what.add_argument("--embeddings", type=Path, metavar="FILE", help="embeddings: .npy, .npz or FILE.npz:NAME")
     add = parser.add_argument
     add("--labels", type=Path, metavar="FILE", help="labels of the embeddings, or label table of --images")
@@ -290,20 +302,24 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         default=torch.device("cuda" if torch.cuda.is_available() else "cpu"),
         help="default: cuda if there is a GPU, otherwise cpu",
     )
-    add = parser.add_argument_group("with --run").add_argument
+    add = parser.add_argument_group("with --run or --pretrained").add_argument
     add("--images", type=Path, metavar="DIR", help="evaluate all images of this archive; needs --labels")
+    add_feature_weight(add)
     add("--figures", type=Path, metavar="FOLDER", help="draw the average precision of each label, and example queries")
     add = parser.add_argument_group("with --embeddings").add_argument
     add("--reference-embeddings", type=Path, metavar="FILE", help="rank these; needs --reference-labels")
     add("--reference-labels", type=Path, metavar="FILE", help="labels of --reference-embeddings")
     add("--k", type=at_least_1, metavar="K", help="rank only the K nearest references (default: all)")
     args = parser.parse_args(argv)
-    other = "reference_embeddings reference_labels k" if args.run is not None else "images figures"
+    is_file = args.embeddings is not None
+    other = "images figures feature_weight" if is_file else "reference_embeddings reference_labels k"
     for name in other.split():
         if getattr(args, name) is not None:
-            parser.error(f"--{name.replace('_', '-')} needs --{'embeddings' if args.run is not None else 'run'}")
-    if args.run is None and args.labels is None:
+            parser.error(f"--{name.replace('_', '-')} needs --{'run or --pretrained' if is_file else 'embeddings'}")
+    if is_file and args.labels is None:
         parser.error("--embeddings needs --labels FILE")
+    if args.pretrained and None in (args.images, args.labels):
+        parser.error("--pretrained needs --images DIR and --labels FILE")
     if args.run is not None and (args.images is None) != (args.labels is None):
         parser.error("--images DIR and --labels FILE need each other; without both, the test split is evaluated")
     if (args.reference_embeddings is None) != (args.reference_labels is None):

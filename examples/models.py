@@ -1,6 +1,6 @@
 """Backbones and the embedding head of the examples, and the models of finished runs.
 
-All networks take float RGB images in [0, 1].
+All networks take float RGB images in [0, 1], or for a run with ``--channels`` images of other values and channels.
 """
 
 from collections import OrderedDict
@@ -29,7 +29,11 @@ class Normalize(nn.Module):
 
 
 def make_backbone(
-    name: str, pretrained: bool = False, weights: Path | None = None, image_size: int | None = None
+    name: str,
+    pretrained: bool = False,
+    weights: Path | None = None,
+    image_size: int | None = None,
+    channels: int | None = None,
 ) -> tuple[nn.Sequential, int]:
     """A backbone that starts with its :class:`Normalize` and ends in pooled features, and the number of features.
 
@@ -40,20 +44,26 @@ def make_backbone(
             small-cnn has none.
         weights: file of weights for a timm model.
         image_size: side of the images, for a timm model that takes one size only; None means the model's own size.
+        channels: number of channels of the images; None means RGB images. small-cnn and timm models take any number.
+            train.py then replaces the :class:`Normalize`.
 
     Raises:
         ImportError: a timm model is asked for, and timm is not installed.
-        ValueError: the name is unknown, small-cnn should be pretrained, or the weights do not fit.
+        ValueError: the name is unknown, small-cnn should be pretrained, the weights do not fit, or the backbone takes
+            RGB images only.
     """
+    if channels is not None and name != "small-cnn" and not name.startswith(TIMM):
+        raise ValueError(f"channels needs the backbone small-cnn or {TIMM}NAME, got {name!r}, which takes RGB images")
     if name.startswith(TIMM):
         from timm_models import make_timm_model
 
-        network, num_features, mean, std = make_timm_model(name.removeprefix(TIMM), pretrained, weights, image_size)
+        options = (pretrained, weights, image_size, channels)
+        network, num_features, mean, std = make_timm_model(name.removeprefix(TIMM), *options)
         return normalized(network, mean, std), num_features
     if name == "small-cnn":
         if pretrained:
             raise ValueError("small-cnn has no pretrained weights; choose --backbone resnet18 or efficientnet-lite0")
-        return small_cnn(), 128
+        return small_cnn(channels or 3), 128
     if name == "resnet18":
         import torchvision
 
@@ -90,10 +100,9 @@ def normalized(network: nn.Module, mean: Sequence[float], std: Sequence[float]) 
     return nn.Sequential(Normalize(mean, std), network).to(memory_format=torch.channels_last)
 
 
-def small_cnn() -> nn.Sequential:
+def small_cnn(channels: int = 3) -> nn.Sequential:
     """Four convolutions with 128 pooled features, for images of about 32 pixels."""
-    layers: list[nn.Module] = [Normalize((0.5,) * 3, (0.25,) * 3)]
-    channels = 3
+    layers: list[nn.Module] = [Normalize((0.5,) * channels, (0.25,) * channels)]
     for width, pool in ((32, True), (64, True), (128, False), (128, False)):
         layers += [nn.Conv2d(channels, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
         layers += [nn.MaxPool2d(2)] if pool else []
@@ -113,13 +122,18 @@ def make_head(num_features: int, hidden_size: int, embedding_size: int, dropout:
 
 def make_model(settings: Mapping[str, Any], pretrained: bool = False, weights: Path | None = None) -> nn.Sequential:
     """The backbone (``trunk``) and the head (``embedder``) for the settings of a run; see :func:`make_backbone`."""
-    trunk, num_features = make_backbone(settings["backbone"], pretrained, weights, settings["image_size"])
+    # The settings of older runs have no channels.
+    images = (settings["image_size"], settings.get("channels"))
+    trunk, num_features = make_backbone(settings["backbone"], pretrained, weights, *images)
     head = make_head(num_features, *(settings[name] for name in ("hidden_size", "embedding_size", "dropout")))
     return nn.Sequential(OrderedDict(trunk=trunk, embedder=head))
 
 
 def make_transform(image_size: int) -> Callable[[Any], Tensor]:
-    """Convert an image to a (3, ``image_size``, ``image_size``) float tensor in [0, 1]."""
+    """Resize an image and convert it to a float tensor: a picture to (3, S, S) values in [0, 1].
+
+    A tensor of :func:`channel_files.read_channels` keeps its channels and the range of its values.
+    """
     from torchvision.transforms import v2
 
     size = (image_size, image_size)
@@ -179,7 +193,7 @@ def load_run(
     Returns:
         The model, in evaluation mode, with the parts ``trunk`` and ``embedder``: (N, 3, S, S) images in [0, 1] to
         (N, D) embeddings, which are not normalised; the transform that turns an RGB image into an input of the model;
-        and the label names.
+        and the label names. A run with ``--channels`` takes tensors of :func:`channel_files.read_channels`.
 
     Raises:
         FileNotFoundError: the folder has no ``best.pth``.

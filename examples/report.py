@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from channel_files import preview
 from torch import Tensor
 
 from pml_macl import LabelStatistics
@@ -74,8 +75,14 @@ def draw_grid(
     statistics: LabelStatistics,
     classes: list[str],
     images: str,
+    channels: int | None = None,
 ) -> None:
     """Draw five queries with their five nearest images. Each query carries one of the rarest labels."""
+
+    def picture(row: int) -> Tensor:
+        image = dataset[row][0]
+        return image if channels is None else preview(image)
+
     queries: list[int] = []
     for label in statistics.counts.cpu().argsort().tolist():
         carriers = [row for row in labels[:, label].nonzero().flatten().tolist() if row not in queries]
@@ -85,9 +92,9 @@ def draw_grid(
     distances[range(len(queries)), queries] = torch.inf
     nearest = distances.argsort(dim=1)[:, :5]
     figure = plot_retrieval_grid(
-        [dataset[row][0] for row in queries],
+        [picture(row) for row in queries],
         labels[queries],
-        [[dataset[row][0] for row in found] for found in nearest.tolist()],
+        [[picture(row) for row in found] for found in nearest.tolist()],
         labels[nearest],
         classes,
         f"Queries with a rare label and their nearest images, {images}",

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from channel_files import preview, read_channels
 from PIL import Image
 
 from pml_macl.datasets.image_files import load_image
@@ -41,6 +42,7 @@ def result_page(
     predicted: Sequence[tuple[str, float]],
     results: Sequence[Found],
     filters: str,
+    channels: int | None = None,
 ) -> str:
     """The HTML of a page with a query and its results.
 
@@ -50,9 +52,12 @@ def result_page(
         predicted: names and scores of the labels that are predicted for the query, best first.
         results: the nearest images, nearest first.
         filters: the label filters in words, or an empty string.
+        channels: number of channels of the images; None means RGB images.
     """
     scores = "".join(f'<span class="label">{html.escape(name)} {score:.0%}</span>' for name, score in predicted)
-    items = "\n".join(f"<li>{figure(found, position, query_labels)}</li>" for position, found in enumerate(results, 1))
+    items = "\n".join(
+        f"<li>{figure(found, position, query_labels, channels)}</li>" for position, found in enumerate(results, 1)
+    )
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -63,7 +68,7 @@ def result_page(
 </head>
 <body>
 <h1>Search results</h1>
-<figure>{picture(query)}<figcaption>Query: {html.escape(query.name)}</figcaption></figure>
+<figure>{picture(query, channels)}<figcaption>Query: {html.escape(query.name)}</figcaption></figure>
 {f"<p>Predicted labels: {scores}</p>" if predicted else ""}
 {f"<p>{html.escape(filters)}</p>" if filters else ""}
 <ol>
@@ -75,26 +80,30 @@ def result_page(
 """
 
 
-def figure(found: Found, position: int, query_labels: Sequence[str]) -> str:
+def figure(found: Found, position: int, query_labels: Sequence[str], channels: int | None) -> str:
     """The HTML of one result."""
     labels = "".join(
         f'<span class="label{" shared" * (name in query_labels)}">{html.escape(name)}</span>' for name in found.labels
     )
     caption = f"{position}. {html.escape(found.path.name)}<br>distance {found.distance:.3f}<br>{labels}"
-    return f"<figure>{picture(found.path)}<figcaption>{caption}</figcaption></figure>"
+    return f"<figure>{picture(found.path, channels)}<figcaption>{caption}</figcaption></figure>"
 
 
-def picture(path: Path) -> str:
+def picture(path: Path, channels: int | None) -> str:
     """The HTML of a thumbnail, with the image's bytes inside."""
     content = io.BytesIO()
-    thumbnail(path).save(content, "PNG")
+    thumbnail(path, channels).save(content, "PNG")
     source = f"data:image/png;base64,{base64.b64encode(content.getvalue()).decode()}"
     return f'<img src="{source}" alt="{html.escape(path.name)}">'
 
 
-def thumbnail(path: Path) -> Image.Image:
+def thumbnail(path: Path, channels: int | None) -> Image.Image:
     """The image with its longest side at ``THUMBNAIL`` pixels or below; a tiny image is enlarged without blur."""
-    image = load_image(path)
+    if channels is None:
+        image = load_image(path)
+    else:
+        pixels = preview(read_channels(path, channels)).mul(255).round().byte()
+        image = Image.fromarray(pixels.expand(3, -1, -1).permute(1, 2, 0).numpy())
     if max(image.size) <= TINY:
         factor = THUMBNAIL // max(image.size)
         return image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)

@@ -26,6 +26,7 @@ DEFAULTS = {
     "split_column": None,
     "group_column": None,
     "ignore_columns": [],
+    "channels": None,
     "num_images": 2000,
     "data_seed": 0,
     "backbone": "small-cnn",
@@ -63,6 +64,7 @@ class Settings:
     split_column: str | None
     group_column: str | None
     ignore_columns: Sequence[str]
+    channels: int | None
     image_size: int
     augment: str
     num_images: int

@@ -18,81 +18,65 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from archive import Archive, make_search_model
+from channel_files import channel_loader
 from checkpoint import save_file
 from data import load_archive
+from joined import add_feature_weight, fit_components
 from models import load_run, read_run
 from pretrained_head import load_pretrained, pretrained_run
 from result_page import result_page
-from torch import Tensor, nn
-from torch.utils.data import Dataset, Subset
-from tqdm import tqdm
+from torch import Tensor
+from torch.utils.data import Dataset
 
 from pml_macl.datasets import SyntheticScenes
 from pml_macl.datasets.image_files import load_image
 from pml_macl.datasets.image_matching import EXTENSIONS
-from pml_macl.inference import JoinedEmbedder
-from pml_macl.inference.batches import batches_of
 
-PRETRAINED_FEATURE_WEIGHT = 0.5  # chosen on a validation split, see pretrained_head.md
-SAMPLE = 1024  # number of images whose features give the axes of the joined embeddings
+try:
+    from archive import Archive, make_search_model
+except RuntimeError as error:  # PML imports faiss, and faiss-gpu loads its CUDA libraries when it is imported
+    sys.exit(
+        f"error: {error}; install faiss-gpu again with its CUDA libraries: pip install --force-reinstall faiss-gpu, or "
+        "use the CPU: pip uninstall -y faiss-gpu && pip install faiss-cpu"
+    )
 
 
 class ImageFiles(Dataset[Tensor]):
     """The images of files, without labels."""
 
-    def __init__(self, paths: list[Path], transform: Callable[[Any], Tensor]) -> None:
-        self.paths, self.transform = paths, transform
+    def __init__(self, paths: list[Path], transform: Callable[[Any], Tensor], channels: int | None) -> None:
+        self.paths, self.transform, self.load = paths, transform, channel_loader(channels) or load_image
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __getitem__(self, index: int) -> Tensor:
-        return self.transform(load_image(self.paths[index]))
+        return self.transform(self.load(self.paths[index]))
 
 
 def index(args: argparse.Namespace) -> None:
     """Embed all images of a folder and write the index folder."""
     network, transform, classes = load_pretrained(args.device) if args.pretrained else load_run(args.run, args.device)
+    run = pretrained_run() if args.pretrained else read_run(args.run)
+    channels = run["settings"].get("channels")
     images = args.images.resolve()
+    extensions = EXTENSIONS if channels is None else (*EXTENSIONS, ".npy")
     if args.labels is None:
-        paths = sorted(path for path in images.rglob("*") if path.suffix.lower() in EXTENSIONS)
-        dataset: Dataset[Any] = ImageFiles(paths, transform)
+        paths = sorted(path for path in images.rglob("*") if path.suffix.lower() in extensions)
+        dataset: Dataset[Any] = ImageFiles(paths, transform, channels)
     else:
-        archive = load_archive(args, transform, None if args.pretrained else classes)
+        archive = load_archive(args, transform, None if args.pretrained else classes, channels)
         paths, dataset, classes = list(archive.paths), archive.dataset, archive.dataset.classes
     if not paths:
-        raise ValueError(f"--images {images} holds no image ({', '.join(EXTENSIONS)})")
-    weight = args.feature_weight
-    if weight is None:
-        weight = PRETRAINED_FEATURE_WEIGHT if args.pretrained else 0.0
-    joined = fit_components(network, dataset, weight, args.device) if weight else None
+        raise ValueError(f"--images {images} holds no image ({', '.join(extensions)})")
+    joined = fit_components(network, dataset, args)
     model = make_search_model(network, classes, joined, args.device)
     model.index(dataset, ids=[path.resolve().relative_to(images).as_posix() for path in paths])
     args.index.mkdir(parents=True, exist_ok=True)
     model.save(args.index / "index")
-    run = pretrained_run() if args.pretrained else read_run(args.run)
     save_file(args.index / "best.pth", {**run, "classes": classes, "joined": joined})
     (args.index / "archive.json").write_text(json.dumps({"images": str(images)}), encoding="utf-8")
     print(f"{len(model)} images of {images} are indexed in {args.index}")
-
-
-@torch.no_grad()
-def fit_components(
-    network: nn.Sequential, dataset: Dataset[Any], weight: float, device: torch.device | str
-) -> dict[str, Any]:
-    """What joins embeddings with features, computed from images that are spread evenly over the archive.
-
-    Returns:
-        The arguments of :class:`JoinedEmbedder` after the embedder.
-    """
-    rows = torch.linspace(0, len(dataset) - 1, min(SAMPLE, len(dataset))).long().tolist()
-    batches = tqdm(batches_of(Subset(dataset, rows), batch_size=64), "features", leave=False, disable=None)
-    features = torch.cat([network.trunk(images.to(device)).cpu() for images, _ in batches])
-    if len(features) < 2:
-        raise ValueError("--feature-weight needs at least two images; index more, or leave it out")
-    joined = JoinedEmbedder.fit(network.embedder, features, weight)
-    return {"mean": joined.mean, "axes": joined.axes, "weight": joined.weight}
 
 
 def query(args: argparse.Namespace) -> None:
@@ -109,7 +93,8 @@ def query(args: argparse.Namespace) -> None:
     if args.page is not None:
         chosen = (("with", args.having), ("without", args.lacking))
         filters = [f"{what} {', '.join(names)}" for what, names in chosen if names]
-        page = result_page(args.image, answer.labels, answer.predicted, answer.results, "; ".join(filters))
+        shown = (args.image, answer.labels, answer.predicted, answer.results)
+        page = result_page(*shown, "; ".join(filters), archive.channels)
         args.page.write_text(page, encoding="utf-8")
         print(f"page: {args.page}")
 
@@ -174,13 +159,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add.add_argument("--labels", type=Path, metavar="FILE", help="label table, for filters and predicted labels")
     add.add_argument("--id-column", metavar="NAME", help="column of the image ids (default: the first column)")
     add.add_argument("--ignore-columns", nargs="*", default=[], metavar="NAME", help="columns that are not classes")
-    add.add_argument(
-        "--feature-weight",
-        type=float,
-        metavar="W",
-        help="join the embeddings with the features of the backbone, which count W in [0, 1] (default: 0; 0.5 with "
-        "--pretrained)",
-    )
+    add_feature_weight(add.add_argument)
     ask = commands.add_parser("query", parents=[shared], help="find the images that are nearest to an image")
     ask.set_defaults(command=query)
     ask.add_argument("--image", type=Path, required=True, metavar="FILE", help="the query image")

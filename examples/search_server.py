@@ -98,7 +98,7 @@ def make_page(archive: Archive) -> gr.Blocks:
                 paths, scores = [found.path for found in answer.results], dict(answer.predicted)
                 status = f"Nearest images of {Path(query).name}, with distance."
                 status += " ✓ marks labels of the query." * has_labels
-            images = [(thumbnail(path), text) for path, text in zip(paths, captions, strict=True)]
+            images = [(thumbnail(path, archive.channels), text) for path, text in zip(paths, captions, strict=True)]
             status = status if images else "No image passes the filters."
         except (OSError, ValueError) as error:
             folder = "" if query is None else f"{Path(query).parent}{os.sep}"  # for a dropped image a temporary one
@@ -109,7 +109,7 @@ def make_page(archive: Archive) -> gr.Blocks:
     def search_with_clicked(event: gr.SelectData, paths: list[str], *filters: Any) -> list[Any]:
         path = paths[event.index]
         answer = show(path, *filters)
-        return [None if answer[0] is None else thumbnail(Path(path)), *answer]
+        return [None if answer[0] is None else thumbnail(Path(path), archive.channels), *answer]
 
     def dropped(file: Any) -> str | None:
         """The path of a dropped file. Gradio would decode it here and hide why that failed; load_image says why."""

@@ -1,5 +1,7 @@
 """Print the mean and standard deviation over the seeds of finished runs of train.py, one column per loss.
 
+If other settings differ between the runs, the columns are split by these settings, and name them.
+
 python examples/summarize.py RUN_FOLDER [RUN_FOLDER ...]
 """
 
@@ -11,15 +13,23 @@ from statistics import mean, stdev
 
 from report import NAMES
 
+# Runs that differ in these settings only are repetitions of one experiment. The loss has its own columns.
+NOT_COMPARED = {"loss", "seed", "device", "num_workers", "tensorboard", "feature_cache"}
+
 
 def main(argv: list[str] | None = None) -> str:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", type=Path, help="output folder of a finished run of train.py")
-    results = defaultdict(list)
-    for run in parser.parse_args(argv).runs:
-        result = json.loads((run / "metrics.json").read_text())
-        results["before training"].append(result["before"])
-        results[result["settings"]["loss"]].append(result["best"])
+    runs = [json.loads((run / "metrics.json").read_text()) for run in parser.parse_args(argv).runs]
+    names = sorted({name for run in runs for name in run["settings"]} - NOT_COMPARED)
+    names = [name for name in names if len({str(run["settings"].get(name)) for run in runs}) > 1]
+    before, trained = defaultdict(list), defaultdict(list)
+    for run in runs:
+        settings = run["settings"]
+        differing = "".join(f", {name} {settings.get(name)}" for name in names)
+        before[f"before training{differing}"].append(run["before"])
+        trained[f"{settings['loss']}{differing}"].append(run["best"])
+    results = {**before, **trained}
     table = "\n".join(
         [
             f"| test split, percent | {' | '.join(f'{name} (n = {len(runs)})' for name, runs in results.items())} |",

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 def make_timm_model(
-    name: str, pretrained: bool, weights: Path | None, image_size: int | None
+    name: str, pretrained: bool, weights: Path | None, image_size: int | None, channels: int | None = None
 ) -> tuple[nn.Module, int, Sequence[float], Sequence[float]]:
     """A timm model without its classifier, the number of its features, and mean and standard deviation of its input.
 
@@ -18,6 +18,7 @@ def make_timm_model(
         pretrained: let timm download its weights.
         weights: file of weights for this model, with or without a classifier.
         image_size: side of the images, for a model that takes one size only; None means the model's own size.
+        channels: number of channels of the images; None means 3. timm repeats weights of 3 channels for any number.
 
     Raises:
         ImportError: timm is not installed.
@@ -30,11 +31,24 @@ def make_timm_model(
     options: dict[str, Any] = {"num_classes": 0, "pretrained": pretrained or weights is not None}
     if config.fixed_input_size and image_size is not None:
         options["img_size"] = image_size
+    if channels is not None:
+        options["in_chans"] = channels
     if weights is not None:
         # timm adapts the weights to the image size. As it knows of no classifier, it accepts only weights that all fit.
         # As it knows no address, it never downloads.
         changes = {"classifier": None, "custom_load": False, "url": None, "hf_hub_id": None}
-        options["pretrained_cfg_overlay"] = {"state_dict": read_weights(weights, config.classifier), **changes}
+        state = read_weights(weights, config.classifier)
+        if channels is not None:
+            found = first_channels(state, config.first_conv)
+            # Older versions of timm replace weights that they cannot repeat by random ones.
+            if found == {channels}:
+                changes["first_conv"] = None  # nothing to repeat
+            elif found != {3}:
+                raise ValueError(
+                    f"--weights {weights} does not fit --backbone timm/{name}: its first layer must take 3 channels or "
+                    f"those of --channels ({channels}), got {', '.join(map(str, sorted(found))) or 'no such layer'}"
+                )
+        options["pretrained_cfg_overlay"] = {"state_dict": state, **changes}
     try:
         network = timm.create_model(name, **options)
     except RuntimeError as error:
@@ -84,6 +98,12 @@ def read_weights(file: Path, classifier: str | Sequence[str]) -> dict[str, Tenso
         ) from error
     classifiers = tuple(f"{part}." for part in ([classifier] if isinstance(classifier, str) else classifier))
     return {key: value for key, value in weights.items() if not key.startswith(classifiers)}
+
+
+def first_channels(weights: dict[str, Tensor], layers: str | Sequence[str] | None) -> set[int]:
+    """The numbers of channels that the first layers of a network take."""
+    names = [f"{layer}.weight" for layer in ([layers] if isinstance(layers, str) else layers or [])]
+    return {weights[name].shape[1] for name in names if name in weights}
 
 
 def one_line(error: Exception) -> str:

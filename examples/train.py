@@ -23,11 +23,12 @@ from typing import Any
 
 import pytorch_metric_learning
 import torch
+from channel_files import channel_statistics
 from checkpoint import save_file
 from command_line import parse_args
 from data import Split, extract_features, load_splits
 from feature_cache import cached_features
-from models import load_classifier, make_model, read_run, rebuild, save_run
+from models import Normalize, load_classifier, make_model, read_run, rebuild, save_run
 from process_group import (
     choose_gpu,
     ending_together,
@@ -93,6 +94,8 @@ def load_and_run(settings: Settings, checkpoint: dict[str, Any] | None, started:
             sizes = {name: len(split.labels) for name, split in image_splits.items()}
             check_sizes(settings, sizes, classes, checkpoint)
             model = make_initial_model(settings, checkpoint)
+            if settings.channels is not None:
+                model.trunk[0] = Normalize(*channel_statistics(image_splits["train"].paths, settings.channels))
             if is_first():
                 check_output(settings.output)
         except (ImportError, OSError, ValueError) as error:
@@ -183,7 +186,7 @@ def run(
         "best": evaluate(tester, splits["test"], best_models),
         "classes": classes,
         "seconds": round(time.perf_counter() - started, 1),
-        "settings": settings.fixed_on_resume(),
+        "settings": settings.to_save(),
         "versions": {
             "python": platform.python_version(),
             **{package.__name__: package.__version__ for package in (torch, pytorch_metric_learning, pml_macl)},
@@ -203,7 +206,8 @@ def run(
     average_precision = {name: result[name]["label_average_precision"] for name in ("before", "best")}
     draw_labels(settings.output, average_precision, statistics, classes, "test split")
     images = image_splits["test"].dataset
-    draw_grid(settings.output, images, labels.cpu().bool(), embeddings.cpu(), statistics, classes, "test split")
+    found = (labels.cpu().bool(), embeddings.cpu(), statistics, classes)
+    draw_grid(settings.output, images, *found, "test split", settings.channels)
     print_table("test split", {"before": before, f"epoch {best_epoch}": result["best"]})
     if "classifier" in result:
         print(f"classifier: mean average precision {result['classifier']['mean_average_precision']:.2%}")

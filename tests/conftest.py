@@ -20,20 +20,23 @@ DEVICES = ["cpu"] + (["cuda"] if torch.cuda.is_available() else [])
 MAX_PROCESSES = 8  # Each process collects the whole suite, and the slowest file bounds the time.
 # All tests of a file run in the same process, so each module fixture is made once. The slowest files start first.
 LONGEST_FILES = (
-    "test_faults.py",
     "test_train.py",
-    "test_distributed.py",
+    "test_faults.py",
     "test_process_group.py",
-    "test_long_runs.py",
-    "properties/test_losses.py",
+    "test_search_server.py",
+    "test_multi_label_distributed_loss_wrapper.py",
     "test_compile.py",
+    "properties/test_losses.py",
     "test_multi_label_accuracy_calculator.py",
+    "test_long_runs.py",
+    "test_search.py",
     "test_precision.py",
-    "upstream/test_losses.py",
-    "test_retrieval.py",
-    "test_visualization.py",
     "test_docs.py",
-    "test_macl_loss.py",
+    "test_visualization.py",
+    "test_site.py",
+    "test_query_share.py",
+    "test_feature_cache.py",
+    "test_host_synchronisation.py",
 )
 
 

@@ -5,12 +5,9 @@ import json
 import multiprocessing
 import os
 import random
-import resource
 import shutil
 import signal
 import sqlite3
-import subprocess
-import sys
 import time
 from contextlib import closing
 from pathlib import Path
@@ -21,9 +18,8 @@ import pytest
 import torch
 import train
 from archives import assert_same_state, write_archive
+from processes import call_in_place_of_a_script, forkserver
 from records import copy_records, restore_records
-
-PRELOAD = ["train", "torchvision.transforms.v2", "torch.utils.tensorboard", "torch._dynamo", "PIL.PngImagePlugin"]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -86,16 +82,12 @@ def assert_same_run(first, second):
 
 
 @pytest.fixture
-def start(monkeypatch):
-    """A function that starts train.main in a new process, which has already imported everything."""
-    examples = str(Path(train.__file__).parent)
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([examples, os.environ.get("PYTHONPATH", "")]))
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(PRELOAD)
+def start():
+    """A function that starts another one in a new process, which has already imported everything."""
     processes = []
 
-    def start_one(argv):
-        process = context.Process(target=train.main, args=(argv,))
+    def start_one(target, *arguments):
+        process = forkserver().Process(target=target, args=arguments)
         process.start()
         processes.append(process)
         return process
@@ -124,7 +116,8 @@ def test_ten_kills_at_random_moments_change_nothing(archive, tmp_path, start):
     killed_after = []
     for number in range(10):
         begun = read_epoch(killed)
-        process = start(arguments(archive, killed, *(["--resume"] if begun is not None else []), epochs=10**6))
+        resume = [] if begun is None else ["--resume"]
+        process = start(train.main, arguments(archive, killed, *resume, epochs=10**6))
         if number % 2:
             while process.is_alive() and read_epoch(killed) == begun:
                 time.sleep(0.01)
@@ -140,7 +133,7 @@ def test_ten_kills_at_random_moments_change_nothing(archive, tmp_path, start):
     assert len(set(killed_after)) >= 5  # some processes saved epochs, some did not
     last = killed_after[-1] + 1
     for argv in (arguments(archive, killed, "--resume", epochs=last), arguments(archive, whole, epochs=last)):
-        process = start(argv)
+        process = start(train.main, argv)
         process.join()
         assert process.exitcode == 0
     assert_same_run(whole, killed)
@@ -247,22 +240,25 @@ def assert_same_bytes(first, second):
         assert torch.equal(content, second[name]), name
 
 
-def run_script(argv, **options):
-    """The example as a user runs it: exit code and error output."""
-    command = [sys.executable, train.__file__, *argv]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, **options)
-    return done.returncode, done.stderr
+@pytest.fixture
+def run_script(start, tmp_path):
+    """A function that runs train.main in a new process and returns the exit code and the error output."""
+
+    def run(argv, largest_file=None):
+        errors = tmp_path / "errors.txt"
+        process = start(call_in_place_of_a_script, train.main, argv, errors, largest_file)
+        process.join()
+        return process.exitcode, errors.read_text()
+
+    return run
 
 
-def test_a_full_disk_stops_the_run_and_loses_nothing(archive, short_run, tmp_path):
+def test_a_full_disk_stops_the_run_and_loses_nothing(archive, short_run, tmp_path, run_script):
     """Limit the size of files to 100 kB, which a checkpoint exceeds; then resume without the limit."""
     run = shutil.copytree(short_run / "two", tmp_path / "run")
     limit = 100_000
     assert (run / "checkpoint.pth").stat().st_size > limit
-    code, error = run_script(
-        arguments(archive, run, "--resume", epochs=3),
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
-    )
+    code, error = run_script(arguments(archive, run, "--resume", epochs=3), limit)
     assert code == 1
     last_line = error.strip().splitlines()[-1]
     assert last_line.startswith("error: the run stopped: ")
@@ -359,7 +355,7 @@ def test_an_image_that_breaks_in_the_middle_of_a_run(
     assert_same_state(run / "checkpoint.pth", short_run / "three" / "checkpoint.pth", ignore=moved)
 
 
-def test_an_image_that_is_broken_before_the_run(copy_of_archive, tmp_path):
+def test_an_image_that_is_broken_before_the_run(copy_of_archive, tmp_path, run_script):
     """The script exits with 1, prints one line and makes no output folder."""
     truncate(copy_of_archive / "images" / "07.png")
     code, error = run_script(arguments(copy_of_archive, tmp_path / "run", epochs=1))

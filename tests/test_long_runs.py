@@ -1,6 +1,10 @@
-"""10,000 training steps: memory does not grow, and counts stay exact."""
+"""Thousands of training steps: memory does not grow, and counts stay exact.
+
+`PML_MACL_STEPS=10000`, as in `nox -s tests`, runs more steps.
+"""
 
 import gc
+import os
 import resource
 from pathlib import Path
 
@@ -12,7 +16,8 @@ from pml_macl.distances import CosineTemperature, TemperatureScheduledSimilarity
 from pml_macl.losses import MACLLoss, MultiLabelCrossBatchMemory
 from pml_macl.miners import LabelOverlapMiner
 
-STEPS, WARM_UP, ROWS, CLASSES, SIZE = 10_000, 1_000, 8, 6, 8
+STEPS, WARM_UP = int(os.environ.get("PML_MACL_STEPS", 2500)), 500
+ROWS, CLASSES, SIZE = 8, 6, 8
 
 
 def resident_bytes():
@@ -52,7 +57,7 @@ def make_step(engine):
 
 @pytest.mark.usefixtures("one_thread")
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads the resident memory from /proc")
-@pytest.mark.parametrize(("engine", "steps"), [("auto", STEPS), ("reference", STEPS // 5)])
+@pytest.mark.parametrize(("engine", "steps"), [("auto", STEPS), ("reference", 1500)])
 def test_memory_and_counts_after_many_steps(engine, steps, generator):
     step, memory, schedule = make_step(engine)
     labels = torch.rand(steps, ROWS, CLASSES, generator=generator) < 0.3
@@ -62,7 +67,7 @@ def test_memory_and_counts_after_many_steps(engine, steps, generator):
         if number == WARM_UP:
             before = resident_bytes()
         total = step(images[number % 16], labels[number])
-    assert resident_bytes() - before < 5 * 2**20
+    assert resident_bytes() - before < 500 * (steps - WARM_UP)  # a tensor has more than 500 bytes
     assert total.isfinite()
 
     everything = labels.view(-1, CLASSES)

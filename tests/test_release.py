@@ -57,8 +57,8 @@ def required_by(modules):
     [
         ("pml_macl", True, []),
         ("pml_macl", False, ["examples", "search", "torchmetrics"]),
-        ("examples", False, ["examples", "search", "serve", "timm"]),
-        ("benchmarks", False, ["examples", "search", "serve", "timm", "torchmetrics", "dev"]),
+        ("examples", False, ["examples", "search", "serve", "tiff", "timm"]),
+        ("benchmarks", False, ["examples", "search", "serve", "tiff", "timm", "torchmetrics", "dev"]),
     ],
 )
 def test_what_is_imported_is_required(folder, top_level_only, extras):
@@ -68,7 +68,8 @@ def test_what_is_imported_is_required(folder, top_level_only, extras):
     assert required_by(modules) <= required
 
 
-def test_all_modules_import_without_the_extras():
+def test_without_the_extras_all_modules_import_and_evaluation_works():
+    """The package itself also imports without PML, which takes seconds to import."""
     optional = names(EXTRAS["examples"] + EXTRAS["search"] + EXTRAS["torchmetrics"] + EXTRAS["docs"])
     extras = optional - names(PROJECT["dependencies"]) - {"tqdm"}  # PML needs tqdm
     blocked = {module for module, owners in OWNERS.items() if names(owners) & extras}
@@ -81,10 +82,27 @@ class Blocker:
             raise ModuleNotFoundError(name)
 sys.meta_path.insert(0, Blocker())
 import pml_macl
+assert not {{"pytorch_metric_learning", "pml_macl.losses"}} & set(sys.modules)
+assert "MACLLoss" in dir(pml_macl)
+from pml_macl import MACLLoss
+assert MACLLoss is sys.modules["pml_macl.losses"].MACLLoss
 modules = [info.name for info in pkgutil.walk_packages(pml_macl.__path__, "pml_macl.")]
 for name in modules:
     importlib.import_module(name)
 print(len(modules))
+
+import torch
+from pml_macl.evaluation import *  # without MultiLabelRetrieval
+from pml_macl.testers import MultiLabelEmbeddingSpaceTester
+MultiLabelEmbeddingSpaceTester()
+MultiLabelAccuracyCalculator().get_accuracy(torch.eye(3), torch.ones(3, 2))
+assert "MultiLabelRetrieval" in dir(pml_macl.evaluation)
+try:
+    MultiLabelRetrieval()
+except ImportError as error:
+    assert "pip install 'pml_macl[torchmetrics]'" in str(error), error
+else:
+    raise AssertionError("no error")
 """
     result = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr

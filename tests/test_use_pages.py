@@ -23,12 +23,21 @@ LOOPS = sections("training_loops.md")
 SCRIPTS = {title: text for title, text in sections("examples.md").items() if title.endswith(".py")}
 
 
-@pytest.mark.parametrize("title", [title for title, text in RECIPES.items() if BLOCK.search(text)])
+PROGRAMS = {title: BLOCK.findall(text) for title, text in {**RECIPES, **LOOPS}.items() if BLOCK.search(text)}
+
+
+@pytest.mark.parametrize("title", PROGRAMS)
 def test_recipe_runs_by_itself(title):
     torch.manual_seed(0)
     names: dict = {}
-    for block in BLOCK.findall(RECIPES[title]):
+    for block in PROGRAMS[title]:
         exec(compile(block, title, "exec"), names)
+
+
+def test_each_program_has_a_section():
+    pages = [(ROOT / "docs" / "use" / name).read_text("utf-8") for name in ("recipes.md", "training_loops.md")]
+    assert len(PROGRAMS) > 20
+    assert sum(map(len, PROGRAMS.values())) == len(BLOCK.findall("\n".join(pages)))
 
 
 def test_two_forward_passes_give_the_gradient_of_the_large_batch():
@@ -59,6 +68,8 @@ def test_options_on_the_page_exist(script):
     sources = [ROOT / "examples" / script]
     if script in ("train.py", "summarize.py"):  # the section of summarize.py shows commands of train.py
         sources += [ROOT / "examples" / "command_line.py"]
+    if script in ("evaluate.py", "search.py"):
+        sources += [ROOT / "examples" / "joined.py"]
     known = set(re.findall(r'add\w*\(\s*"(--[\w-]+)"', "".join(path.read_text("utf-8") for path in sources)))
-    known |= {"--nproc-per-node"}  # torchrun's
+    known |= {"--nproc-per-node", "--freeze-trunk"}  # torchrun's; train.py's, of which the section of search.py speaks
     assert set(re.findall(r"--[a-z][\w-]+", SCRIPTS[script])) <= known

@@ -95,6 +95,30 @@ def test_a_run_without_its_weights_resumes_bit_for_bit(archive, tmp_path):
         assert_same_state(tmp_path / "whole" / file, tmp_path / "parts" / file)
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_other_channels_than_rgb(tmp_path, name):
+    """timm repeats the weights of three channels. Weights for the channels of the run stay as they are."""
+    for source in (3, 12):
+        whole = timm.create_model(name, in_chans=source).eval()
+        weights = save_weights(tmp_path / f"{source}.pth", whole.state_dict())
+        size = whole.pretrained_cfg["input_size"][1]
+        trunk, num_features = make_backbone(f"timm/{name}", weights=weights, image_size=size, channels=12)
+        twelve = torch.rand(4, 12, size, size, generator=torch.Generator().manual_seed(0))
+        with torch.no_grad():
+            features = trunk[1].eval()(twelve)
+            # Twelve channels of repeated weights, scaled by 3 / 12, see the mean of every third channel.
+            seen = torch.stack([twelve[:, channel::3].mean(dim=1) for channel in range(3)], dim=1)
+            expected = whole.forward_head(whole.forward_features(seen if source == 3 else twelve), pre_logits=True)
+        assert features.shape == (4, num_features)
+        torch.testing.assert_close(features, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_weights_for_other_channels_do_not_fit(tmp_path):
+    weights = save_weights(tmp_path / "weights.pth", timm.create_model("resnet18", in_chans=4).state_dict())
+    with pytest.raises(ValueError, match=r"--weights .*weights\.pth does not fit --backbone timm/resnet18: .* got 4"):
+        make_backbone("timm/resnet18", weights=weights, channels=12)
+
+
 UNREADABLE = "must be a safetensors file or a state_dict that torch saved: "
 
 

@@ -1,6 +1,3 @@
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 import torch
@@ -248,19 +245,6 @@ def test_a_subclass_adds_a_metric_as_in_pml():
     embeddings = torch.tensor([[0.0], [1.0], [3.0], [3.5]])
     labels = torch.tensor([[1, 0], [0, 1], [0, 1], [1, 0]])
     assert WithSuccess(include=("success_at_2",)).get_accuracy(embeddings, labels) == {"success_at_2": 0.5}
-
-
-def test_faiss_is_not_needed():
-    script = """
-import sys
-sys.modules["faiss"] = None
-import torch
-from pml_macl.evaluation import MultiLabelAccuracyCalculator
-from pml_macl.testers import MultiLabelEmbeddingSpaceTester
-MultiLabelEmbeddingSpaceTester()
-MultiLabelAccuracyCalculator().get_accuracy(torch.eye(3), torch.ones(3, 2))
-"""
-    subprocess.run([sys.executable, "-c", script], check=True)
 
 
 class TestBadInput:

@@ -2,16 +2,13 @@
 
 import copy
 import importlib
-import os
 import pickle
-import subprocess
 import sys
-from datetime import timedelta
 from functools import partial
-from pathlib import Path
 
 import pytest
 import torch
+from processes import TIMEOUT, finish, fork_processes, run_processes
 from torch.nn.functional import normalize
 from torchmetrics import MetricCollection
 
@@ -200,25 +197,6 @@ def test_bad_settings():
         MultiLabelRetrieval(normalize_embeddings="yes")
 
 
-def test_without_torchmetrics_only_this_class_is_missing():
-    program = """
-import sys
-sys.modules["torchmetrics"] = None
-import pml_macl.evaluation
-assert "pml_macl.evaluation.multi_label_retrieval" not in sys.modules  # torchmetrics is imported when it is needed
-assert "MultiLabelRetrieval" in dir(pml_macl.evaluation)
-from pml_macl.evaluation import *
-MultiLabelAccuracyCalculator()
-try:
-    MultiLabelRetrieval()
-except ImportError as error:
-    assert "pip install 'pml_macl[torchmetrics]'" in str(error), error
-else:
-    raise AssertionError("no error")
-"""
-    subprocess.run([sys.executable, "-c", program], check=True)
-
-
 def test_an_unknown_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="has no attribute 'MultiLabelRetrival'"):
         importlib.import_module("pml_macl.evaluation").MultiLabelRetrival  # noqa: B018  # reading it is the test
@@ -231,11 +209,10 @@ SCENARIOS = {  # rows of the two processes; the last scenario is what Distribute
 }
 
 
-def run_process(rank, folder):
+def run_process(folder):
     """What one of the processes does."""
-    torch.set_num_threads(1)
-    store = (Path(folder) / "store").as_uri()
-    torch.distributed.init_process_group("gloo", store, timedelta(minutes=2), world_size=2, rank=rank)
+    torch.distributed.init_process_group("gloo", timeout=TIMEOUT)
+    rank = torch.distributed.get_rank()
     embeddings, labels = data()
     found = {}
     for name, parts in SCENARIOS.items():
@@ -248,23 +225,11 @@ def run_process(rank, folder):
         add(**parts[rank])
         found[name] = metric.compute()
         found[f"{name}, rows"] = sum(map(len, metric.embeddings))
-    torch.save(found, Path(folder) / f"{rank}.pt")
-    torch.distributed.barrier()  # a process that leaves while another still works may abort as its connections go
-    torch.distributed.destroy_process_group()
-    os._exit(0)  # without the end of the interpreter, at which a thread of torch's may abort the process
+    finish(found, folder)
 
 
 def test_two_processes_equal_one(tmp_path):
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    command = [sys.executable, __file__]
-    started = [subprocess.Popen([*command, str(rank), str(tmp_path)], env=environment) for rank in range(2)]
-    try:
-        assert [process.wait(timeout=240) for process in started] == [0, 0]
-    finally:
-        for process in started:
-            process.kill()
-            process.wait()
-    found = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]
+    found = run_processes(__file__, tmp_path, 2)
     expected = calculator().get_accuracy(normalize(EMBEDDINGS), LABELS)
     for name in SCENARIOS:
         for rank in range(2):
@@ -274,4 +239,4 @@ def test_two_processes_equal_one(tmp_path):
 
 
 if __name__ == "__main__":
-    run_process(int(sys.argv[1]), sys.argv[2])
+    fork_processes(run_process, sys.argv[1])

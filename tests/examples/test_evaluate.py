@@ -12,9 +12,11 @@ import train
 from archives import write_archive
 from report import NAMES
 from retrieval_metrics import METRICS
+from torch.nn.functional import normalize
 
 from pml_macl.datasets import MultiLabelImageDataset
 from pml_macl.evaluation import MultiLabelAccuracyCalculator
+from pml_macl.inference import JoinedEmbedder
 
 CPU = ("--device", "cpu")
 TITLES = set(NAMES.values())
@@ -109,6 +111,27 @@ def test_another_archive_needs_no_image_of_the_run(archive, run, tmp_path):
     assert {key: result["metrics"][key] for key in expected} == pytest.approx(expected, abs=1e-4)
     train_labels = evaluate.load_splits(settings)[0]["train"].labels
     assert torch.equal(statistics.counts, train_labels.sum(0))
+
+
+@pytest.mark.parametrize(("options", "weight"), [((), 0.5), (("--feature-weight", "0"), 0)])
+def test_the_pretrained_head(archive, tmp_path, options, weight):
+    """The embeddings are those that search.py indexes; any labels will do."""
+    data = ("--images", archive / "images", "--labels", archive / "labels.csv", "--ignore-columns", "part", "court")
+    result = call("--pretrained", *data, *options, "--json", tmp_path / "m.json")
+    network, transform, _ = evaluate.load_pretrained()
+    dataset = MultiLabelImageDataset(
+        archive / "images", archive / "labels.csv", ignore_columns=["part", "court"], transform=transform
+    )
+    embedder = network.embedder
+    if weight:
+        features = network.trunk(torch.stack([image for image, _ in dataset]))
+        embedder = JoinedEmbedder.fit(embedder, features, weight)
+    with torch.no_grad():
+        embeddings = normalize(embedder(network.trunk(torch.stack([image for image, _ in dataset]))))
+    expected = MultiLabelAccuracyCalculator(METRICS, at_k=(1, 5, 10)).get_accuracy(embeddings, dataset.labels)
+    assert {key: result["metrics"][key] for key in expected} == pytest.approx(expected, abs=1e-4)
+    assert result["classes"] == dataset.classes
+    assert json.loads((tmp_path / "m.json").read_text())["feature_weight"] == weight
 
 
 @pytest.fixture
@@ -279,12 +302,13 @@ def test_a_label_table_that_changed_since_the_run(tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ((), "one of the arguments --run --embeddings is required"),
+        ((), "one of the arguments --run --pretrained --embeddings is required"),
         (("--run", "r", "--k", "5"), "--k needs --embeddings"),
         (("--run", "r", "--reference-labels", "l"), "--reference-labels needs --embeddings"),
         (("--run", "r", "--images", "i"), "--images DIR and --labels FILE need each other"),
+        (("--pretrained", "--labels", "l"), "--pretrained needs --images DIR and --labels FILE"),
         (("--embeddings", "e"), "--embeddings needs --labels FILE"),
-        (("--embeddings", "e", "--labels", "l", "--figures", "f"), "--figures needs --run"),
+        (("--embeddings", "e", "--labels", "l", "--figures", "f"), "--figures needs --run or --pretrained"),
         (
             ("--embeddings", "e", "--labels", "l", "--reference-labels", "r"),
             "--reference-embeddings FILE and --reference-labels FILE need each other",

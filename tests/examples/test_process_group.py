@@ -37,7 +37,6 @@ from training_loop import MultiHotCrossEntropy
 from pml_macl import LabelStatistics
 from pml_macl.losses import MACLLoss, MultiLabelDistributedLossWrapper
 
-EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 TRAININGS = {"unequal shares": (7, False), "hard negatives": (6, True)}  # batch size, whether to mine
 
 
@@ -116,9 +115,7 @@ def run_process(folder):
 @pytest.fixture(scope="module")
 def processes(tmp_path_factory):
     """What each of the two processes found."""
-    with pytest.MonkeyPatch.context() as context:
-        context.setenv("PYTHONPATH", str(EXAMPLES), prepend=os.pathsep)
-        return run_processes(__file__, tmp_path_factory.mktemp("processes"), 2)
+    return run_processes(__file__, tmp_path_factory.mktemp("processes"), 2)
 
 
 @pytest.mark.parametrize("name", TRAININGS)

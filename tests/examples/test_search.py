@@ -2,7 +2,9 @@
 
 import json
 import re
+import runpy
 import shutil
+import sys
 from html.parser import HTMLParser
 
 import pytest
@@ -137,6 +139,16 @@ class Tags(HTMLParser):
         self.tags.append((tag, dict(attributes)))
 
 
+def test_faiss_without_its_cuda_libraries(monkeypatch):
+    class Archive:  # in the place of the module, whose import of PML imports faiss
+        def __getattr__(self, name):
+            raise RuntimeError("faiss-gpu installed but nvidia-cublas-cu12 is missing")
+
+    monkeypatch.setitem(sys.modules, "archive", Archive())
+    with pytest.raises(SystemExit, match=r"error: faiss-gpu .* is missing; .* pip install --force-reinstall faiss-gpu"):
+        runpy.run_path(search.__file__)
+
+
 def test_the_page_needs_no_network_and_shows_shared_labels(data, index, tmp_path):
     folder, scenes = data
     page = tmp_path / "result.html"
@@ -164,10 +176,11 @@ def test_names_are_escaped(data, tmp_path):
     assert '<span class="label shared">a&lt;b</span>' in text
 
 
-def test_the_demonstration(tmp_path, capsys):
-    """What README's reader starts without arguments."""
+def test_the_demonstration(tmp_path, capsys, monkeypatch):
+    """What README's reader starts without arguments, on a quarter of the images."""
+    monkeypatch.setattr(search, "SyntheticScenes", lambda size, seed: SyntheticScenes(min(size, 250), seed=seed))
     search.main(["--output", str(tmp_path / "demo")])
     printed = capsys.readouterr().out
-    assert "1000 images of" in printed
+    assert "250 images of" in printed
     assert "predicted labels: " in printed
     assert (tmp_path / "demo" / "result.html").stat().st_size > 10_000
