@@ -51,7 +51,8 @@ def joined_processes() -> Iterator[None]:
         yield
         return
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    dist.init_process_group(timeout=TIMEOUT)  # gloo for tensors on the CPU, NCCL for those on a GPU
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"  # torch 2.2 asks for a GPU by default
+    dist.init_process_group(backend, timeout=TIMEOUT)
     code: Any = 0
     try:
         with open(os.devnull, "w") as nowhere, nullcontext() if is_first() else redirect_stdout(nowhere):
