@@ -28,6 +28,8 @@ PROGRAMS = {title: BLOCK.findall(text) for title, text in {**RECIPES, **LOOPS}.i
 
 @pytest.mark.parametrize("title", PROGRAMS)
 def test_recipe_runs_by_itself(title):
+    if title == "Export the network" and torch.__version__.startswith("2.2."):
+        pytest.skip("torch 2.2 cannot load a network with a free batch size that it has exported")
     torch.manual_seed(0)
     names: dict = {}
     for block in PROGRAMS[title]:
