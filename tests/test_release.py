@@ -148,7 +148,7 @@ def test_each_lower_bound_has_one_number_to_test():
     extras = [name for extra in ("examples", "search", "torchmetrics", "docs") for name in EXTRAS[extra]]
     for requirement in PROJECT["dependencies"] + extras:
         # The form that the function oldest of noxfile.py can read.
-        assert re.fullmatch(r"[\w.\[\]-]+>=\d+(\.\d+)+(,<\d+)?", requirement), requirement
+        assert re.fullmatch(r"[\w.\[\]-]+>=\d+(\.\d+)+(,<\d+)?(; [\w <\'.]+)?", requirement), requirement
 
 
 def test_the_extra_docs_brings_what_formats_signatures():
