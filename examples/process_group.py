@@ -80,7 +80,7 @@ def leave() -> None:
 def wait_for_torchrun() -> None:
     """Call this before an error is reported: if another process ended first, torchrun interrupts this one instead."""
     if num_processes() > 1:
-        time.sleep(3)
+        time.sleep(8)  # torchrun of torch 2.2 looks at its processes every 5 seconds
 
 
 def choose_gpu(device: torch.device) -> None:

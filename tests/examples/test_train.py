@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 from contextlib import closing
+from functools import partial
 
 import pytest
 import torch
@@ -194,7 +195,9 @@ def test_ctrl_c_prints_how_to_continue_and_the_command_works(archive, tmp_path):
     argv = arguments(archive, tmp_path / "a run", "--epochs", "100000", "--hidden-size", "8", "--freeze-trunk")
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     at_once = os.environ | {"PYTHONUNBUFFERED": "1"}  # otherwise epoch 2 arrives with a hundred others
-    with subprocess.Popen([sys.executable, train.__file__, *argv], env=at_once, **pipes) as process:
+    # A shell that starts the tests in the background lets them ignore the signal; the process would inherit this.
+    heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    with subprocess.Popen([sys.executable, train.__file__, *argv], env=at_once, preexec_fn=heed, **pipes) as process:
         while not process.stdout.readline().startswith("epoch 2/"):
             assert process.poll() is None
         process.send_signal(signal.SIGINT)
