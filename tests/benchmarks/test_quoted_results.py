@@ -26,6 +26,14 @@ def test_figures_of_the_frozen_page():
     assert f"{ucm[jaccard]} against {ucm['MACL']} on UC Merced, {ml_aid[jaccard]} against {ml_aid['MACL']}" in PAGE
 
 
+def test_figures_of_the_fine_tuned_page():
+    ucm, ml_aid = label_map("fine_tuned.md")
+    classifier = "Classifier, weighted probabilities"
+    quoted = f"likewise ({ucm[classifier]} against {ucm['MACL']}, {ml_aid['MACL']} against {ml_aid[classifier]})"
+    assert quoted in PAGE
+    assert float(ucm[classifier]) > float(ucm["MACL"])  # as README says, too
+
+
 def test_figures_of_the_page_on_unseen_labels():
     unseen_ucm, unseen_ml_aid, seen_ucm, seen_ml_aid = label_map("generalisation.md")[:4]
     names = ("MACL", "MACL, joined 0.2", "MACL, joined 0.5", "Features, no training")
