@@ -27,8 +27,8 @@ from retrieval_report import EXPLAINED, test_runs
 from training import read_runs
 from words import bounds, data_name, listed, signed
 
-JOINED = "MACL, joined 0.2"
-METHODS = (*TRAINED, JOINED)
+PRESETS = ("MACL, joined 0.2", "MACL, joined 0.5")
+METHODS = (*TRAINED, *PRESETS)
 SEEN, UNSEEN = "all labels seen", "unseen labels"
 INTRODUCTION = """\
 # All results
@@ -55,10 +55,7 @@ EACH = (
     "On how many metrics, over both data sets, the 95 % interval of MACL's difference is above 0 and below 0: *ahead / "
     "behind*. The other metrics are undecided."
 )
-JOINED_EACH = (
-    "The same for MACL joined with features, w = 0.2 "
-    "([how](generalisation.md#joined-with-the-features-of-the-backbone)):"
-)
+PRESET_EACH = "The same for {} ([how](generalisation.md#joined-with-the-features-of-the-backbone)):"
 PAGES = """\
 | question | page |
 |---|---|
@@ -102,7 +99,8 @@ def main(argv: list[str] | None = None) -> None:
     parts += ["## Which method for which search", BEST, best_table(groups, known)]
     parts += ["## Mean rank", RANKS, rank_table(groups)]
     parts += ["## MACL against each other method", EACH, each_table(groups, known, "MACL")]
-    parts += [JOINED_EACH, each_table(groups, known, JOINED)]
+    for preset in PRESETS:
+        parts += [PRESET_EACH.format(in_text(preset)), each_table(groups, known, preset)]
     parts += ["## Pages", PAGES, "## Metrics", EXPLAINED, "## How the methods are compared", METHOD]
     args.page.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
 

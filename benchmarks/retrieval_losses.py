@@ -60,6 +60,7 @@ LOSSES = {
     "MACL, weighted": Entry(from_package("macl-weighted")),
     "MACL, frequency Jaccard": Entry(from_package("macl-frequency-jaccard")),
     "MACL, joined 0.2": Entry(from_package("macl"), feature_weight=0.2),
+    "MACL, joined 0.5": Entry(from_package("macl"), feature_weight=0.5),
     "SupCon any": Entry(from_package("supcon-any")),
     "SupCon exact": Entry(from_package("supcon-exact")),
     "MultiSupCon": Entry(from_package("multi-supcon")),

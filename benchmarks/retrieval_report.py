@@ -71,9 +71,9 @@ COMPETITORS = (
     "embeddings are."
 )
 JOINED = (
-    "*MACL, joined 0.2* is `JoinedEmbedder.fit(head, features, weight=0.2)`: the embeddings of MACL joined with 64 "
-    "principal components of the features of the searched images. Any trained head can be joined; [this "
-    "table](generalisation.md#joined-with-the-features-of-the-backbone) shows what others gain."
+    "*MACL, joined 0.2* is `JoinedEmbedder.fit(head, features, weight=0.2)`, and *joined 0.5* has weight 0.5: the "
+    "embeddings of MACL joined with 64 principal components of the features of the searched images. Any trained head "
+    "can be joined; [this table](generalisation.md#joined-with-the-features-of-the-backbone) shows what others gain."
 )
 OTHERS = (
     "*RINCE* ranks the positives by Jaccard similarity (`benchmarks/rince.py`), and *HyP2* learns a proxy of each "

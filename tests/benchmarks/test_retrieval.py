@@ -70,7 +70,7 @@ def test_every_loss_makes_a_run_of_one_epoch(data, tmp_path, monkeypatch):
     assert sizes.pop(UNTRAINED) == 32  # the fixture's features
     assert [sizes.pop(f"Classifier, {name}") for name in ("features", "probabilities")] == [512, 12]
     assert sizes.pop("Classifier, weighted probabilities") == 12
-    assert sizes.pop("MACL, joined 0.2") == 128 + 19  # components of 20 images
+    assert [sizes.pop(f"MACL, joined {weight}") for weight in (0.2, 0.5)] == [128 + 19] * 2  # components of 20 images
     assert set(sizes.values()) == {128}
 
 
