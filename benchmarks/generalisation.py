@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 from generalisation_cases import Archive, Case, cases, read_archive
-from generalisation_report import PRIMARY, is_joined, listed_runs, test_runs, write_page
+from generalisation_report import PRIMARY, is_joined, joined_macl, listed_runs, test_runs, write_page
 from retrieval import best_value
 from retrieval_bootstrap import interval, query_values, resample
 from retrieval_findings import METRICS
@@ -132,13 +132,19 @@ def file_name(question: str, weight: float) -> str:
 def write_comparisons(folder: Path) -> None:
     """Write ``comparisons.jsonl``: 95 % intervals of MACL's differences, and of what joining the features changes.
 
+    MACL joined with features is compared with the other methods, and with these joined at the same weight.
+
     Each resample draws runs and queries with replacement, and uses the same ones for both methods.
     """
     runs, lines = test_runs(read_runs(folder)), []
     for group, by_loss in runs.items():
         drawn = {loss: resampled_means(folder, found) for loss, found in by_loss.items()}
         ours = [loss for loss in listed_runs({group: by_loss})[group] if loss.startswith("MACL")]
-        pairs = list(product(ours, [loss for loss in METHODS if loss in drawn and loss not in ours], METRICS))
+        others = [loss for loss in METHODS if loss in drawn and loss not in ours]
+        pairs = list(product(ours, others, METRICS))
+        for macl in joined_macl({group: by_loss}):
+            equally = [f"{other}{macl.removeprefix('MACL')}" for other in others]
+            pairs += product([macl], [loss for loss in equally if loss in drawn], METRICS)
         pairs += [(name, by_loss[name][0]["loss"], PRIMARY) for name in drawn if is_joined(name)]
         for macl, other, metric in pairs:
             low, high = interval(drawn[macl][metric], drawn[other][metric])

@@ -7,9 +7,19 @@ from typing import Any
 
 from figures import TYPE_SIZE, Theme, new_figure, save_figure
 from generalisation_cases import QUESTIONS
-from retrieval_findings import METRICS, Bounds, DataRuns, Runs, in_text, interval_bounds, means, overall_ranks
+from retrieval_findings import (
+    METRICS,
+    Bounds,
+    DataRuns,
+    Runs,
+    ahead_and_behind,
+    in_text,
+    interval_bounds,
+    means,
+    overall_ranks,
+)
 from retrieval_losses import UNTRAINED
-from retrieval_report import EACH, EXPLAINED, against_each, table
+from retrieval_report import EACH, EXPLAINED, against_each, each_table, table
 from training import read_runs
 from words import counted, data_name, listed
 
@@ -33,6 +43,10 @@ JOINING = (
     "than 0.3 points; 0.5 is for archives unlike the training images. The table gives the label mAP in percent for w = "
     "0 (not joined), 0.2, 0.5, and 1 (the components alone, without training). **Bold**: a gain over w = 0 whose 95 % "
     "interval excludes 0."
+)
+ALL_JOINED = (
+    "The next table compares {} with other methods that are joined at the same weight: on how many metrics, over both "
+    "data sets, the 95 % interval of the difference is above 0 and below 0, *ahead / behind*."
 )
 METHOD = (
     "- **Network and training:** as on [Frozen backbone](frozen.md#how-it-was-measured). Each method keeps the setting "
@@ -66,23 +80,16 @@ def write_page(folder: Path, page: Path) -> None:
     runs = listed_runs(every)
     page.parent.mkdir(parents=True, exist_ok=True)
     parts = [INTRODUCTION, "## What the numbers say", findings(every, known), READING]
-    for question, explained in QUESTIONS.items():
-        groups = groups_of(runs, question)
-        if groups:
-            caption = f"Label mAP of each method: {question}"
-            name = f"{page.stem}-{question}".replace(" ", "_").replace("%", "percent")
-            parts += [f"## {title(question)}", explained]
-            parts += [
-                save_figure(
-                    lambda theme, groups=groups, question=question: draw(groups, known, question, theme),
-                    page,
-                    name,
-                    caption,
-                )
-            ]
-            parts += [part for data, by_loss in groups.items() for part in (f"{data}:", table(by_loss, METRICS))]
+    for question, groups in by_question(runs).items():
+        caption = f"Label mAP of each method: {question}"
+        name = f"{page.stem}-{question}".replace(" ", "_").replace("%", "percent")
+        parts += [f"## {title(question)}", QUESTIONS[question]]
+        parts += [save_figure(lambda theme, groups=groups: draw(groups, known, theme), page, name, caption)]
+        parts += [part for group, by_loss in groups.items() for part in (f"{data_of(group)}:", table(by_loss, METRICS))]
     parts += ["## MACL against each other method", EACH, against_each(runs, known)]
     parts += ["## Joined with the features of the backbone", JOINING, joined_table(every, known)]
+    for macl in joined_macl(every):
+        parts += [ALL_JOINED.format(in_text(macl)), all_joined(every, known, macl)]
     versions = ", ".join(f"{name} {version}" for name, version in lines[0]["versions"].items())
     parts += ["## How it was measured", f"{METHOD}\n- **Versions:** {versions}.", EXPLAINED, COMMANDS]
     page.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
@@ -130,9 +137,15 @@ def test_runs(lines: list[dict[str, Any]]) -> Runs:
     return runs
 
 
-def groups_of(runs: Runs, question: str) -> Runs:
-    """The runs of a question, by the name of the data set."""
-    return {key.removeprefix(f"{question}, "): runs[key] for key in runs if key.startswith(f"{question}, ")}
+def by_question(runs: Runs) -> dict[str, Runs]:
+    """The runs of each question; the keys inside still name the question and the data set."""
+    found = {question: {key: runs[key] for key in runs if key.startswith(f"{question}, ")} for question in QUESTIONS}
+    return {question: group for question, group in found.items() if group}
+
+
+def data_of(group: str) -> str:
+    """The name of the data set in the key of a group."""
+    return group.rsplit(", ", 1)[1]
 
 
 def title(text: str) -> str:
@@ -156,13 +169,18 @@ def findings(every: Runs, known: Bounds) -> str:
     best = [f"{in_text(loss)} ({rank:.1f})" for loss, rank in list(overall_ranks(runs).items())[:3]]
     number = counted(len(next(iter(runs.values()))), "method")
     lines.append(f"**Mean rank** over metrics, questions and data sets, of {number}. The best are {listed(best)}.")
-    lines += joining(every, known)
+    lines += [*joining(every, known), *lead_if_all_are_joined(every, known)]
     return "\n".join(f"- {line}" for line in lines)
+
+
+def joined_macl(every: Runs) -> list[str]:
+    """The names of MACL joined with features, one for each weight."""
+    return [loss for loss in next(iter(every.values()), ()) if loss.startswith("MACL, joined ")]
 
 
 def joining(every: Runs, known: Bounds) -> Iterator[str]:
     """Where joining the features raises MACL's label mAP, and how that compares with the features alone."""
-    for name in (loss for loss in next(iter(every.values()), ()) if loss.startswith("MACL, joined ")):
+    for name in joined_macl(every):
         lines = {other: [known[group, PRIMARY, name, other] for group in every] for other in ("MACL", UNTRAINED)}
         counts = {
             other: (sum(line["low"] > 0 for line in found), sum(line["high"] < 0 for line in found))
@@ -176,24 +194,25 @@ def joining(every: Runs, known: Bounds) -> Iterator[str]:
         )
 
 
-def draw(groups: Runs, known: Bounds, question: str, theme: Theme) -> Any:
+def draw(groups: Runs, known: Bounds, theme: Theme) -> Any:
     """Label mAP of each method, one panel per data set; the bars are intervals of the difference to MACL."""
-    figure, panels = new_figure(theme, 0.6 + 2.3 * len(groups), len(groups))
-    for axes, (data, by_loss) in zip(panels, groups.items(), strict=True):
+    rows = sum(len(by_loss) for by_loss in groups.values())
+    figure, panels = new_figure(theme, 0.6 + 0.21 * rows, len(groups))
+    for axes, (group, by_loss) in zip(panels, groups.items(), strict=True):
         values = {loss: 100 * value for loss, value in means(by_loss, PRIMARY).items()}
         order = sorted(values, key=values.__getitem__, reverse=True)
         axes.axvline(values["MACL"], color=theme.grey)
         for row, loss in enumerate(order):
             is_macl = loss.startswith("MACL")
             colour = theme.colours[0 if is_macl else 1]
-            line = known.get((f"{question}, {data}", PRIMARY, "MACL", loss))
+            line = known.get((group, PRIMARY, "MACL", loss))
             if line is not None:
                 axes.hlines(row, *(values["MACL"] - 100 * line[side] for side in ("low", "high")), color=colour)
             axes.plot(values[loss], row, "o" if is_macl else "s", color=colour, markersize=7)
         axes.set_yticks(range(len(order)), order)
         for label in axes.get_yticklabels():
             label.set_weight("bold" if label.get_text().startswith("MACL") else "normal")
-        axes.set_title(data, loc="left", color=theme.ink, size=TYPE_SIZE)
+        axes.set_title(data_of(group), loc="left", color=theme.ink, size=TYPE_SIZE)
         axes.set_xlabel("label mAP [%]")
         axes.grid(axis="x", color=theme.grid)
         axes.invert_yaxis()
@@ -215,3 +234,29 @@ def joined_table(every: Runs, known: Bounds) -> str:
                 cells.append(f"{mark}{100 * values[name]:.1f}{mark}" if name in values else "")
             rows.append(f"| {group if weight == 0 else ''} | {weight:g} | {' | '.join(cells)} |")
     return "\n".join(rows)
+
+
+def all_joined(every: Runs, known: Bounds, macl: str) -> str:
+    """How often joined MACL is ahead of the other methods and behind them if all are joined at the same weight."""
+    return each_table(by_question(every), known, joined_alike(every, macl))
+
+
+def joined_alike(every: Runs, macl: str) -> dict[str, tuple[str, str]]:
+    """Pairs of joined MACL and another method joined at the same weight, by the plain name of the other."""
+    suffix = macl.removeprefix("MACL")
+    names = [name for name in next(iter(every.values())) if name.endswith(suffix) and not name.startswith("MACL")]
+    return {name.removesuffix(suffix): (macl, name) for name in names}
+
+
+def lead_if_all_are_joined(every: Runs, known: Bounds) -> Iterator[str]:
+    """For each question, how many methods MACL is ahead of if all are joined at the same weight; a line per weight."""
+    for macl in joined_macl(every):
+        pairs = joined_alike(every, macl).values()
+        counts = []
+        for question, runs in by_question(every).items():
+            compared = [ahead_and_behind(runs, known, *pair) for pair in pairs]
+            counts.append(f"{question} {sum(ahead > behind for ahead, behind in compared)}")
+        yield (
+            f"**All methods joined at the weight of {in_text(macl)}.** Of {len(pairs)} other methods, MACL is ahead of "
+            f"this many on more metrics than it is behind: {listed(counts)}."
+        )

@@ -9,8 +9,7 @@ from pathlib import Path
 
 from figures import THEMES
 from generalisation import METHODS as TRAINED
-from generalisation_cases import QUESTIONS
-from generalisation_report import joining, listed_runs
+from generalisation_report import by_question, joining, lead_if_all_are_joined, listed_runs
 from generalisation_report import test_runs as runs_of_generalisation
 from retrieval_findings import (
     METRICS,
@@ -23,7 +22,7 @@ from retrieval_findings import (
     means,
     overall_ranks,
 )
-from retrieval_report import EXPLAINED, test_runs
+from retrieval_report import EXPLAINED, each_table, test_runs
 from training import read_runs
 from words import bounds, data_name, listed, signed
 
@@ -89,18 +88,16 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--page", type=Path, required=True, help="Markdown page")
     args = parser.parse_args(argv)
     known = {**read_intervals(args.results / "head"), **read_intervals(args.results / "generalisation")}
-    groups = {SEEN: test_runs(read_runs(args.results / "head"))}
     every = runs_of_generalisation(read_runs(args.results / "generalisation"))
-    found = listed_runs(every)
-    for question in QUESTIONS:
-        groups[question] = {name: by_loss for name, by_loss in found.items() if name.startswith(f"{question}, ")}
+    groups = {SEEN: test_runs(read_runs(args.results / "head")), **by_question(listed_runs(every))}
     answers = [*(answer(question, runs, known) for question, runs in groups.items()), *joining(every, known)]
+    answers += lead_if_all_are_joined(every, known)
     parts = [INTRODUCTION, "## In short", "\n".join(f"- {line}" for line in answers), PICTURES, *map(picture, PICTURED)]
     parts += ["## Which method for which search", BEST, best_table(groups, known)]
     parts += ["## Mean rank", RANKS, rank_table(groups)]
-    parts += ["## MACL against each other method", EACH, each_table(groups, known, "MACL")]
+    parts += ["## MACL against each other method", EACH, against_others(groups, known, "MACL")]
     for preset in PRESETS:
-        parts += [PRESET_EACH.format(in_text(preset)), each_table(groups, known, preset)]
+        parts += [PRESET_EACH.format(in_text(preset)), against_others(groups, known, preset)]
     parts += ["## Pages", PAGES, "## Metrics", EXPLAINED, "## How the methods are compared", METHOD]
     args.page.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
 
@@ -157,6 +154,11 @@ def best_cell(data: str, by_loss: DataRuns, metric: str, known: Bounds) -> str:
     return f"{text} ({mark}{bounds(100 * line['low'], 100 * line['high'])}{mark})"
 
 
+def against_others(groups: dict[str, Runs], known: Bounds, macl: str) -> str:
+    """How often a MACL variant is ahead of each other method and behind it, by question."""
+    return each_table(groups, known, {other: (macl, other) for other in METHODS if not other.startswith("MACL")})
+
+
 def rank_table(groups: dict[str, Runs]) -> str:
     ranks = {
         group: overall_ranks({data: {loss: by_loss[loss] for loss in METHODS} for data, by_loss in runs.items()})
@@ -167,17 +169,6 @@ def rank_table(groups: dict[str, Runs]) -> str:
     for loss in sorted(overall, key=overall.__getitem__):
         cells = [f"{part[loss]:.1f}" for part in (*ranks.values(), overall)]
         rows.append(f"| {loss} | {' | '.join(cells)} |")
-    return "\n".join(rows)
-
-
-def each_table(groups: dict[str, Runs], known: Bounds, macl: str) -> str:
-    """How often a MACL variant is ahead of each other method and behind it, by question."""
-    others = [loss for loss in METHODS if not loss.startswith("MACL")]
-    titles = [f"{group} (of {len(METRICS) * len(runs)})" for group, runs in groups.items()]
-    rows = [f"| other method | {' | '.join(titles)} |", "|---|" + "---:|" * len(groups)]
-    for other in others:
-        cells = ["{} / {}".format(*ahead_and_behind(runs, known, macl, other)) for runs in groups.values()]
-        rows.append(f"| {other} | {' | '.join(cells)} |")
     return "\n".join(rows)
 
 

@@ -255,6 +255,22 @@ def against_each(runs: Runs, known: Bounds) -> str:
     return "\n".join([*rows, "", f"All numbers are of {len(runs) * len(METRICS)} metrics."])
 
 
+def each_table(groups: dict[str, Runs], known: Bounds, pairs: dict[str, tuple[str, str]]) -> str:
+    """*ahead / behind*: on how many metrics the first method of each pair is ahead of and behind the second.
+
+    Args:
+        groups: the runs of each column; its numbers are sums over the data sets.
+        known: the intervals of the differences.
+        pairs: a MACL variant and another method, by the title of the row.
+    """
+    titles = [f"{group} (of {len(METRICS) * len(runs)})" for group, runs in groups.items()]
+    rows = [f"| other method | {' | '.join(titles)} |", "|---|" + "---:|" * len(groups)]
+    for title, pair in pairs.items():
+        cells = ["{} / {}".format(*ahead_and_behind(runs, known, *pair)) for runs in groups.values()]
+        rows.append(f"| {title} | {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
 def ranks(runs: Runs) -> str:
     """Mean rank of each method over metrics, by data set and over all data sets."""
     by_data = mean_ranks(runs)

@@ -6,7 +6,7 @@ import pytest
 import retrieval
 import torch
 from generalisation_cases import Archive, cases
-from generalisation_report import PRIMARY, findings, joining
+from generalisation_report import PRIMARY, all_joined, findings, joined_macl, joining, lead_if_all_are_joined
 from retrieval_findings import METRICS
 from retrieval_losses import UNTRAINED
 from training import read_runs
@@ -113,6 +113,34 @@ def test_runs_are_written_once_compared_and_reported(data, tmp_path, monkeypatch
     assert "**Unseen labels, scenes.** On label mAP, MACL (" in text
     assert (tmp_path / "page-10_percent_of_the_images-dark.svg").is_file()
     assert "| unseen labels, scenes | 0 | " in text
+    compared = read_comparisons(output)
+    equally = {
+        ("MACL, joined 0.2", "Classifier, features, joined 0.2"),
+        ("MACL, joined 0.5", "Classifier, features, joined 0.5"),
+    }
+    assert {(macl, other) for macl, other in compared if "joined" in macl and "joined" in other} == equally
+
+
+def read_comparisons(folder):
+    lines = map(json.loads, (folder / "comparisons.jsonl").read_text().splitlines())
+    return {(line["macl"], line["other"]) for line in lines}
+
+
+def test_methods_joined_at_the_same_weight_are_counted():
+    macl, other = "MACL, joined 0.2", "MulSupCon, joined 0.2"
+    groups = ("unseen labels, ML-AID", "seen labels, ML-AID")
+    every = {
+        group: {name: [] for name in ("MACL", "MulSupCon", macl, other, "MulSupCon, joined 0.5")} for group in groups
+    }
+    known = {(group, metric, macl, other): {"low": -1, "high": 1} for group in groups for metric in METRICS}
+    known |= {(groups[0], metric, macl, other): {"low": 1, "high": 2} for metric in ("ndcg", "map_any")}
+    known[groups[1], "ndcg", macl, other] = {"low": -2, "high": -1}
+    assert joined_macl(every) == [macl]
+    header, _, row = all_joined(every, known, macl).splitlines()
+    assert header == "| other method | unseen labels (of 7) | seen labels (of 7) |"
+    assert row == "| MulSupCon | 2 / 0 | 0 / 1 |"
+    (line,) = lead_if_all_are_joined(every, known)
+    assert line.endswith("on more metrics than it is behind: unseen labels 1 and seen labels 0.")
 
 
 def test_the_findings_name_who_is_ahead():
