@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import trade_off
 from figures import TYPE_SIZE, Theme, new_figure, save_figure
 from generalisation_cases import QUESTIONS
 from retrieval_findings import (
@@ -88,6 +89,8 @@ def write_page(folder: Path, page: Path) -> None:
         parts += [part for group, by_loss in groups.items() for part in (f"{data_of(group)}:", table(by_loss, METRICS))]
     parts += ["## MACL against each other method", EACH, against_each(runs, known)]
     parts += ["## Joined with the features of the backbone", JOINING, joined_table(every, known)]
+    if trade_off.data_sets(every):
+        parts += [trade_off.explained(every), trade_off.save(every, page)]
     for macl in joined_macl(every):
         parts += [ALL_JOINED.format(in_text(macl)), all_joined(every, known, macl)]
     versions = ", ".join(f"{name} {version}" for name, version in lines[0]["versions"].items())

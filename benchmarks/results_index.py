@@ -7,6 +7,7 @@ import argparse
 import json
 from pathlib import Path
 
+import trade_off
 from figures import THEMES
 from generalisation import METHODS as TRAINED
 from generalisation_report import by_question, joining, lead_if_all_are_joined, listed_runs
@@ -36,8 +37,8 @@ This page shows which method to choose for your kind of relevance, whether that 
 seen, and where MACL is ahead or behind. A script computes it from the stored runs."""
 PICTURED = ("seen labels", "unseen labels")
 PICTURES = (
-    "The figures show the label mAP of searches by seen and by unseen labels, in the same runs. The vertical line is "
-    "MACL; a bar is the 95 % interval of the difference to MACL."
+    "The same with intervals: the label mAP of searches by seen and by unseen labels. The vertical line is MACL; a bar "
+    "is the 95 % interval of the difference to MACL."
 )
 BEST = (
     "Each row is a measure of what a search should find; the [metrics](#metrics) are explained below. A cell names the "
@@ -92,7 +93,9 @@ def main(argv: list[str] | None = None) -> None:
     groups = {SEEN: test_runs(read_runs(args.results / "head")), **by_question(listed_runs(every))}
     answers = [*(answer(question, runs, known) for question, runs in groups.items()), *joining(every, known)]
     answers += lead_if_all_are_joined(every, known)
-    parts = [INTRODUCTION, "## In short", "\n".join(f"- {line}" for line in answers), PICTURES, *map(picture, PICTURED)]
+    parts = [INTRODUCTION, "## In short", "\n".join(f"- {line}" for line in answers), trade_off.explained(every)]
+    parts += [images(trade_off.CAPTION, "trade_off"), PICTURES]
+    parts += [images(f"Label mAP of each method: {question}", question) for question in PICTURED]
     parts += ["## Which method for which search", BEST, best_table(groups, known)]
     parts += ["## Mean rank", RANKS, rank_table(groups)]
     parts += ["## MACL against each other method", EACH, against_others(groups, known, "MACL")]
@@ -118,10 +121,10 @@ def answer(question: str, runs: Runs, known: Bounds) -> str:
     )
 
 
-def picture(question: str) -> str:
-    """The figure of a question on the page about generalisation."""
-    name = f"generalisation-{question.replace(' ', '_')}"
-    return "\n".join(f"![Label mAP of each method: {question}]({name}-{mode}.svg#only-{mode})" for mode in THEMES)
+def images(caption: str, name: str) -> str:
+    """A figure of the page about generalisation."""
+    start = f"generalisation-{name.replace(' ', '_')}"
+    return "\n".join(f"![{caption}]({start}-{mode}.svg#only-{mode})" for mode in THEMES)
 
 
 def read_intervals(folder: Path) -> Bounds:
