@@ -29,7 +29,7 @@ from words import bounds, data_name, listed, signed
 
 PRESETS = ("MACL, joined 0.2", "MACL, joined 0.5")
 METHODS = (*TRAINED, *PRESETS)
-SEEN, UNSEEN = "all labels seen", "unseen labels"
+SEEN, FINE_TUNED, UNSEEN = "all labels seen", "fine-tuned", "unseen labels"
 INTRODUCTION = """\
 # All results
 
@@ -48,7 +48,8 @@ BEST = (
     "(generalisation.md); training has left out the labels that are searched."
 )
 RANKS = (
-    "The rank of each method among these, averaged over metrics and data sets. 1 is best. The columns after the first "
+    "The rank of each method, averaged over metrics and data sets; 1 is best. *All labels seen* is a head on frozen "
+    "features. [*Fine-tuned*](fine_tuned.md) has fewer methods, so the last column leaves it out. The other columns "
     "are questions of [Unseen labels, scenes and archives](generalisation.md)."
 )
 EACH = (
@@ -89,8 +90,14 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--page", type=Path, required=True, help="Markdown page")
     args = parser.parse_args(argv)
     known = {**read_intervals(args.results / "head"), **read_intervals(args.results / "generalisation")}
+    tuned, tuned_intervals = read_runs(args.results / "finetune"), read_intervals(args.results / "finetune")
+    known |= {(f"{FINE_TUNED}, {data}", *names): line for (data, *names), line in tuned_intervals.items()}
     every = runs_of_generalisation(read_runs(args.results / "generalisation"))
-    groups = {SEEN: test_runs(read_runs(args.results / "head")), **by_question(listed_runs(every))}
+    groups = {
+        SEEN: test_runs(read_runs(args.results / "head")),
+        FINE_TUNED: {f"{FINE_TUNED}, {data}": by_loss for data, by_loss in test_runs(tuned).items()},
+        **by_question(listed_runs(every)),
+    }
     answers = [*(answer(question, runs, known) for question, runs in groups.items()), *joining(every, known)]
     answers += lead_if_all_are_joined(every, known)
     parts = [INTRODUCTION, "## In short", "\n".join(f"- {line}" for line in answers), trade_off.explained(every)]
@@ -105,18 +112,25 @@ def main(argv: list[str] | None = None) -> None:
     args.page.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
 
 
+def ranks_of(runs: Runs) -> dict[str, float]:
+    """The mean ranks of the methods of this page that all data sets have, best method first."""
+    methods = [loss for loss in METHODS if all(loss in by_loss for by_loss in runs.values())]
+    return overall_ranks({data: {loss: by_loss[loss] for loss in methods} for data, by_loss in runs.items()})
+
+
 def answer(question: str, runs: Runs, known: Bounds) -> str:
     """The methods with the best mean ranks on a question, and the methods that MACL is not ahead of."""
-    ranks = overall_ranks({data: {loss: by_loss[loss] for loss in METHODS} for data, by_loss in runs.items()})
+    ranks = ranks_of(runs)
     first, second = list(ranks)[:2]
-    counts = {other: ahead_and_behind(runs, known, "MACL", other) for other in METHODS if not other.startswith("MACL")}
+    others = [loss for loss in METHODS if loss in ranks and not loss.startswith("MACL")]
+    counts = {other: ahead_and_behind(runs, known, "MACL", other) for other in others}
     better = [f"{in_text(other)} ({behind} / {ahead})" for other, (ahead, behind) in counts.items() if behind > ahead]
     total = len(METRICS) * len(runs)
     said = "None of them is ahead of MACL on more metrics than it is behind."
     if better:
         said = f"Ahead of MACL on more of the {total} metrics than behind (ahead / behind): {listed(better)}."
     return (
-        f"**{question[0].upper()}{question[1:]}.** The best mean ranks of {len(METHODS)} methods: {in_text(first)} "
+        f"**{question[0].upper()}{question[1:]}.** The best mean ranks of {len(ranks)} methods: {in_text(first)} "
         f"({ranks[first]:.1f}) and {in_text(second)} ({ranks[second]:.1f}). {said}"
     )
 
@@ -163,14 +177,12 @@ def against_others(groups: dict[str, Runs], known: Bounds, macl: str) -> str:
 
 
 def rank_table(groups: dict[str, Runs]) -> str:
-    ranks = {
-        group: overall_ranks({data: {loss: by_loss[loss] for loss in METHODS} for data, by_loss in runs.items()})
-        for group, runs in groups.items()
-    }
-    overall = {loss: sum(part[loss] for part in ranks.values()) / len(ranks) for loss in METHODS}
+    ranks = {group: ranks_of(runs) for group, runs in groups.items()}
+    complete = [part for part in ranks.values() if len(part) == len(METHODS)]
+    overall = {loss: sum(part[loss] for part in complete) / len(complete) for loss in METHODS}
     rows = [f"| method | {' | '.join(ranks)} | mean |", "|---|" + "---:|" * (len(ranks) + 1)]
     for loss in sorted(overall, key=overall.__getitem__):
-        cells = [f"{part[loss]:.1f}" for part in (*ranks.values(), overall)]
+        cells = [f"{part[loss]:.1f}" if loss in part else "" for part in (*ranks.values(), overall)]
         rows.append(f"| {loss} | {' | '.join(cells)} |")
     return "\n".join(rows)
 

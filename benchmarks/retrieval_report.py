@@ -258,6 +258,8 @@ def against_each(runs: Runs, known: Bounds) -> str:
 def each_table(groups: dict[str, Runs], known: Bounds, pairs: dict[str, tuple[str, str]]) -> str:
     """*ahead / behind*: on how many metrics the first method of each pair is ahead of and behind the second.
 
+    A cell is empty if its runs lack one of the two.
+
     Args:
         groups: the runs of each column; its numbers are sums over the data sets.
         known: the intervals of the differences.
@@ -266,7 +268,12 @@ def each_table(groups: dict[str, Runs], known: Bounds, pairs: dict[str, tuple[st
     titles = [f"{group} (of {len(METRICS) * len(runs)})" for group, runs in groups.items()]
     rows = [f"| other method | {' | '.join(titles)} |", "|---|" + "---:|" * len(groups)]
     for title, pair in pairs.items():
-        cells = ["{} / {}".format(*ahead_and_behind(runs, known, *pair)) for runs in groups.values()]
+        cells = [
+            "{} / {}".format(*ahead_and_behind(runs, known, *pair))
+            if all(map(set(pair).issubset, runs.values()))
+            else ""
+            for runs in groups.values()
+        ]
         rows.append(f"| {title} | {' | '.join(cells)} |")
     return "\n".join(rows)
 

@@ -2,8 +2,9 @@ from pathlib import Path
 
 import pytest
 import results_index
-from results_index import METHODS, answer, best_cell
+from results_index import METHODS, answer, best_cell, rank_table
 from retrieval_findings import METRICS
+from retrieval_report import each_table
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -38,6 +39,19 @@ def test_an_answer_names_the_methods_that_macl_is_not_ahead_of():
     bounds["MulSupCon"] = {"low": -0.1, "high": 0.1}
     known |= {("ml_aid", metric, "MACL", "MulSupCon"): bounds["MulSupCon"] for metric in METRICS}
     assert "None of them is ahead of MACL on more metrics" in answer("unseen labels", runs, known)
+
+
+def test_a_group_may_have_fewer_methods():
+    run = [{"metrics": dict.fromkeys(METRICS, 0.5)}]
+    few = ["MACL", *METHODS[-1:], "MulSupCon"]
+    groups = {"all": {"a": dict.fromkeys(METHODS, run)}, "few": {"b": dict.fromkeys(few, run)}}
+    rows = [row.strip("| ").split(" | ") for row in rank_table(groups).splitlines()]
+    assert rows[0] == ["method", "all", "few", "mean"]
+    assert {row[0] for row in rows[2:] if row[2]} == set(few)
+    known = {(data, metric, "MACL", "MulSupCon"): {"low": 1, "high": 2} for data in "ab" for metric in METRICS}
+    known |= {("a", metric, "MACL", "HyP2"): {"low": -2, "high": -1} for metric in METRICS}
+    text = each_table(groups, known, {other: ("MACL", other) for other in ("MulSupCon", "HyP2")})
+    assert text.splitlines()[2:] == ["| MulSupCon | 7 / 0 | 7 / 0 |", "| HyP2 | 0 / 7 |  |"]
 
 
 def test_the_page_says_what_the_runs_say(tmp_path):
