@@ -260,6 +260,6 @@ def lead_if_all_are_joined(every: Runs, known: Bounds) -> Iterator[str]:
             compared = [ahead_and_behind(runs, known, *pair) for pair in pairs]
             counts.append(f"{question} {sum(ahead > behind for ahead, behind in compared)}")
         yield (
-            f"**All methods joined at the weight of {in_text(macl)}.** Of {len(pairs)} other methods, MACL is ahead of "
-            f"this many on more metrics than it is behind: {listed(counts)}."
+            f"**All methods joined, w = {macl.removeprefix('MACL, joined ')}.** Of {len(pairs)} other methods, MACL is "
+            f"ahead of this many on more metrics than it is behind: {listed(counts)}."
         )
