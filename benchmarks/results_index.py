@@ -38,8 +38,8 @@ seen, and where MACL is ahead or behind. A script computes it from the stored ru
 BEST_RANKS = (
     "For each question, the methods with the best [mean ranks](#mean-rank). The last two columns name the methods, "
     "without MACL's variants, that are ahead of the best and of plain MACL on more metrics than they are behind "
-    "(*ahead / behind*: the number of metrics, of 14, on which the 95 % interval of the difference excludes 0). *Joined "
-    "0.2* and *joined 0.5* are MACL joined with [features of the "
+    "(*ahead / behind*: the number of metrics, of 14, on which the 95 % interval of the difference excludes 0). "
+    "*Joined 0.2* and *joined 0.5* are MACL joined with [features of the "
     "backbone](generalisation.md#joined-with-the-features-of-the-backbone)."
 )
 JOINED = "What joining changes:"
