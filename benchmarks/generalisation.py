@@ -43,6 +43,7 @@ METHODS = (
     "MulSupCon",
     "RINCE",
     "HyP2",
+    "MSC",
     "PML TripletMargin",
     "Classifier, features",
     "Classifier, weighted probabilities",

@@ -7,6 +7,7 @@ from functools import partial
 from classifier import ClassifierLoss, features, probabilities, weighted_probabilities
 from from_examples import make_train_loss
 from hyp2 import HyP2Loss
+from msc import MSCLoss
 from pytorch_metric_learning.losses import ContrastiveLoss, MultiSimilarityLoss, NTXentLoss, TripletMarginLoss
 from rince import RINCELoss
 from torch import nn
@@ -71,6 +72,7 @@ LOSSES = {
     "HyP2": Entry(
         lambda value, statistics: HyP2Loss(value, statistics.num_classes), (-0.4, -0.2, 0.0, 0.2, 0.4), "margin"
     ),
+    "MSC": Entry(lambda value, statistics: MSCLoss(value, statistics.num_classes)),
     "PML TripletMargin": Entry(
         wrapped(lambda value: TripletMarginLoss(margin=value)), (0.025, 0.05, 0.1, 0.2, 0.4), "margin", "triplets"
     ),

@@ -76,8 +76,9 @@ JOINED = (
     "can be joined; [this table](generalisation.md#joined-with-the-features-of-the-backbone) shows what others gain."
 )
 OTHERS = (
-    "*RINCE* ranks the positives by Jaccard similarity (`benchmarks/rince.py`), and *HyP2* learns a proxy of each "
-    "label (`benchmarks/hyp2.py`). Both are our readings of the papers that these files cite."
+    "*RINCE* ranks the positives by Jaccard similarity (`benchmarks/rince.py`). *HyP2* and *MSC* learn a proxy of each "
+    "label, and MSC gives each label of an image the same weight (`benchmarks/hyp2.py`, `benchmarks/msc.py`). All "
+    "three are our readings of the papers that these files cite."
 )
 RUN = "python benchmarks/retrieval.py run --data DIR [DIR ...] --output FOLDER"
 

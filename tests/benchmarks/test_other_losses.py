@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from hyp2 import HyP2Loss
+from msc import MSCLoss
 from rince import RINCELoss
 from torch.nn.functional import cosine_similarity
 
@@ -46,6 +47,22 @@ def naive_hyp2(embeddings, labels, proxies, margin):
     return sum(sum(terms) / len(terms) for terms in (here, absent, apart) if terms)
 
 
+def naive_msc(embeddings, labels, prototypes, temperature, beta):
+    losses, size = [], len(embeddings)
+    for i in range(size):
+        others, own = [j for j in range(size) if j != i], labels[i].nonzero().flatten().tolist()
+        near = {j: (cosine_similarity(embeddings[i], embeddings[j], dim=0) / temperature).exp() for j in others}
+        to = [(cosine_similarity(embeddings[i], prototype, dim=0) / temperature).exp() for prototype in prototypes]
+        total, terms = sum(to) + beta * sum(near.values()), []
+        for label in own:
+            weights = {j: 1 / (labels[i] | labels[j]).sum().item() for j in others if labels[j, label]}
+            positives = sum(weight * (near[j] / total).log() for j, weight in weights.items())
+            terms.append(-((to[label] / total).log() + positives) / (1 + sum(weights.values())))
+        if own:
+            losses.append(sum(terms) / len(own))
+    return sum(losses) / len(losses)
+
+
 @pytest.fixture
 def batch():
     generator = torch.Generator().manual_seed(0)
@@ -76,10 +93,22 @@ def test_hyp2_equals_its_loop(batch, margin):
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize("loss_fn", [RINCELoss(0.1), HyP2Loss(0.1, 4, 5)])
+@pytest.mark.parametrize("loss_fn", [RINCELoss(0.1), HyP2Loss(0.1, 4, 5), MSCLoss(0.1, 4, 5)])
 def test_a_batch_without_positives_has_a_finite_gradient(loss_fn):
     embeddings = torch.randn(3, 5, generator=torch.Generator().manual_seed(0), requires_grad=True)
     loss = loss_fn(embeddings, torch.zeros(3, 4, dtype=torch.bool))
     loss.backward()
     assert math.isfinite(loss.item())
     assert embeddings.grad.isfinite().all()
+
+
+@pytest.mark.parametrize(("temperature", "beta"), [(0.1, 0.1), (0.7, 1.0)])
+def test_msc_equals_its_loop(batch, temperature, beta):
+    embeddings, labels = batch
+    loss = MSCLoss(temperature, num_classes=4, size=5, beta=beta).double()
+    found = loss(embeddings, labels)
+    expected = naive_msc(embeddings, labels, loss.prototypes, temperature, beta)
+    assert found.item() == pytest.approx(expected.item(), rel=1e-9)
+    inputs = (embeddings, loss.prototypes)
+    for one, other in zip(*(torch.autograd.grad(value, inputs) for value in (found, expected)), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12)
