@@ -8,7 +8,7 @@ from typing import Any
 # Defaults of each protocol. Seeds, epochs and image size are small, because everything runs on a CPU.
 DEFAULTS = {
     "head": {"seeds": 5, "epochs": 20, "batch_size": 128, "lr": 1e-3, "dropout": 0.5, "image_size": 128},
-    "finetune": {"seeds": 3, "epochs": 10, "batch_size": 64, "lr": 1e-3, "dropout": 0.0, "image_size": 96},
+    "finetune": {"seeds": 5, "epochs": 10, "batch_size": 64, "lr": 1e-3, "dropout": 0.0, "image_size": 96},
 }
 RECORDED = {"head": ("protocol", "epochs", "batch_size", "lr", "dropout")}
 RECORDED["finetune"] = (*RECORDED["head"], "image_size", "backbone", "pretrained")
