@@ -207,10 +207,7 @@ def edges(runs: Runs, tuned: list[dict[str, Any]]) -> str:
         tuned: the runs on the validation split; without them the result only points to the page that has them.
     """
     if not tuned:
-        return (
-            "Validation chose these settings on frozen features from four values, for the temperature 0.05 to 0.4. "
-            "[Frozen backbone](frozen.md#settings-of-the-losses) shows what it chooses from today's values."
-        )
+        return "Validation chose these settings [on frozen features](frozen.md#settings-of-the-losses)."
     chosen = [(data, loss, group[0]["value"]) for data, by_loss in runs.items() for loss, group in by_loss.items()]
     found = [(data, loss, value) for data, loss, value in chosen if at_an_edge(loss, value)]
     if not found:

@@ -34,6 +34,13 @@ def test_figures_of_the_fine_tuned_page():
     assert float(ucm[classifier]) > float(ucm["MACL"])  # as README says, too
 
 
+def test_figures_of_the_page_on_random_weights():
+    (found,) = label_map("random_weights.md")
+    order = ("Classifier, weighted probabilities", "MACL, weighted", "MACL")
+    quoted = "{} for the classifier's weighted probabilities, {} for weighted MACL, {} for `MACLLoss`"
+    assert quoted.format(*(found[name] for name in order)) in PAGE
+
+
 def test_figures_of_the_page_on_unseen_labels():
     unseen_ucm, unseen_ml_aid, seen_ucm, seen_ml_aid = label_map("generalisation.md")[:4]
     names = ("MACL", "MACL, joined 0.2", "MACL, joined 0.5", "Features, no training")
