@@ -1,6 +1,7 @@
 """Write the finished runs of the retrieval benchmark as a Markdown page with computed conclusions and figures."""
 
 import json
+import shlex
 from collections import defaultdict
 from pathlib import Path
 from statistics import mean, stdev
@@ -170,6 +171,12 @@ def method(lines: list[dict[str, Any]], runs: Runs, page: Path, folder: str) -> 
         options += "" if chosen["pretrained"] else " --no-pretrained"
     if chosen["epochs"] != DEFAULTS[chosen["protocol"]]["epochs"]:
         options += f" --epochs {chosen['epochs']}"
+    shown = next(iter(runs.values()))
+    num_seeds = len(next(iter(shown.values())))
+    if num_seeds != DEFAULTS[chosen["protocol"]]["seeds"]:
+        options += f" --seeds {num_seeds}"
+    if shown.keys() != LOSSES.keys():
+        options += f" --losses {shlex.join(shown)}"
     tuning = (
         "each method takes a setting that was chosen [on frozen features](#settings-of-the-losses). It was not tuned "
         "again for this network"
@@ -180,7 +187,6 @@ def method(lines: list[dict[str, Any]], runs: Runs, page: Path, folder: str) -> 
             f"{len(LOSSES['MACL'].grid)} values, with "
             "one seed that is not used again"
         )
-    shown = next(iter(runs.values()))
     explained = EXPLAINED + f"\n\n{COMPETITORS}" * (UNTRAINED in shown)
     explained += f"\n\n{JOINED}" * ("MACL, joined 0.2" in shown)
     explained += f"\n\n{OTHERS}" * ("RINCE" in shown)

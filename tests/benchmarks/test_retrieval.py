@@ -1,4 +1,6 @@
 import json
+import re
+import shlex
 from pathlib import Path
 
 import ablation
@@ -264,3 +266,13 @@ def test_the_page_counts_metrics_ahead_and_behind():
     assert "| MulSupCon | 0 | 1 |" in text
     del known["ml_aid", "ndcg", "MACL", "MulSupCon"]
     assert against_each(runs, known) == against_each_method(runs, known) == ""
+
+
+@pytest.mark.parametrize(("page", "num_losses", "seeds"), [("fine_tuned", 10, None), ("random_weights", 5, 1)])
+def test_the_command_of_a_page_trains_the_methods_of_the_page(page, num_losses, seeds):
+    text = (ROOT / "docs" / "results" / f"{page}.md").read_text(encoding="utf-8")
+    command = re.search(r"^python benchmarks/retrieval.py (run .*)$", text, re.MULTILINE)[1]
+    args = retrieval.parse_args(shlex.split(command.replace("DIR [DIR ...]", "DIR")))
+    assert len(args.losses) == num_losses
+    assert all(f"\n| {loss} | " in text for loss in args.losses)
+    assert args.seeds == seeds  # None: the default of the protocol
