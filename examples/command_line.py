@@ -145,8 +145,9 @@ def parse_args(argv: Sequence[str] | None, description: str | None) -> dict[str,
     add(
         "--loss",
         choices=LOSSES,
-        help="MACL, MACL with pairs also weighted by their Jaccard similarity, MACL in which rare labels also count "
-        "more in the Jaccard similarity, or a baseline (default: macl)",
+        help="MACL, MACL with a learnt proxy of each label (recommended without --freeze-trunk), MACL with pairs also "
+        "weighted by their Jaccard similarity, MACL in which rare labels also count more in the Jaccard similarity, or "
+        "a baseline (default: macl)",
     )
     add("--temperature", type=above_0, metavar="T", help="default: 0.1")
     add(

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
+from pytorch_metric_learning.losses import MultipleLosses
 from pytorch_metric_learning.utils.distributed import DistributedLossWrapper, DistributedMinerWrapper
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -180,12 +181,21 @@ def split_batches(trainer: Any, mine: bool, sync_batch_norm: bool) -> None:
         trainer.maybe_get_metric_loss = joint_loss
     else:
         trainer.mining_funcs = {}
-        trainer.maybe_get_metric_loss = MultiLabelDistributedLossWrapper(loss_fn)
+        trainer.maybe_get_metric_loss = over_processes(loss_fn)
     trainer.sampler = ShareOfBatches(trainer.dataset, trainer.batch_size)
     for name, model in trainer.models.items():
         if any(parameter.requires_grad for parameter in model.parameters()):
             model = torch.nn.SyncBatchNorm.convert_sync_batchnorm(model) if sync_batch_norm else model
             trainer.models = {**trainer.models, name: DistributedDataParallel(model)}
+
+
+def over_processes(loss_fn: nn.Module) -> nn.Module:
+    """The loss of the joint batch, or the sum of several; its parameters get the gradients of the joint batch, too."""
+    if isinstance(loss_fn, MultipleLosses):
+        parts = {name: over_processes(part) for name, part in loss_fn.losses.items()}
+        return MultipleLosses(parts, weights=loss_fn.weights)
+    joint = MultiLabelDistributedLossWrapper(loss_fn)
+    return DistributedDataParallel(joint) if any(part.requires_grad for part in loss_fn.parameters()) else joint
 
 
 def joint_mean(mean: Tensor, size: int) -> Tensor:

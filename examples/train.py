@@ -236,6 +236,10 @@ def check_processes(settings: Settings) -> None:
             f"with --hard-negatives, --batch-size must be a multiple of the number of processes ({num_processes()}), "
             f"got {settings.batch_size}"
         )
+    if settings.hard_negatives is not None and settings.loss == "macl-proxies" and num_processes() > 1:
+        raise ValueError(
+            "--loss macl-proxies with --hard-negatives runs in one process only; leave out one of them, or torchrun"
+        )
     if settings.sync_batch_norm and num_processes() > 1 and settings.device.type == "cpu":
         raise ValueError("--sync-batch-norm needs GPUs, because torch synchronises batch normalisation only there")
 

@@ -19,6 +19,7 @@ from pml_macl import LabelStatistics
 from pml_macl.testers import MultiLabelEmbeddingSpaceTester
 
 State = Mapping[str, Mapping[str, Any]]
+PROXY_LR_FACTOR = 10  # proxies start at random, so they learn faster than the head
 
 
 class MultiHotCrossEntropy(nn.BCEWithLogitsLoss):
@@ -38,7 +39,8 @@ def make_trained_models(settings: Settings, model: nn.Sequential, num_classes: i
 
 def make_state(settings: Settings, models: dict[str, nn.Module], statistics: LabelStatistics) -> State:
     """Everything that training changes, under the names of PML's trainers."""
-    losses = {"metric_loss": make_loss(settings.loss, settings.temperature, statistics).to(settings.device)}
+    loss = make_loss(settings.loss, settings.temperature, statistics, settings.embedding_size).to(settings.device)
+    losses: dict[str, nn.Module] = {"metric_loss": loss}
     if "classifier" in models:
         losses["classifier_loss"] = MultiHotCrossEntropy()
     optimizers = {
@@ -46,6 +48,9 @@ def make_state(settings: Settings, models: dict[str, nn.Module], statistics: Lab
         for name, model in models.items()
         if not isinstance(model, nn.Identity)
     }
+    if proxies := list(loss.parameters()):
+        lr = PROXY_LR_FACTOR * settings.lr
+        optimizers["metric_loss_optimizer"] = torch.optim.AdamW(proxies, lr=lr, weight_decay=settings.weight_decay)
     batches = int(statistics.num_samples) // settings.batch_size  # per epoch; PML drops the last, smaller batch
     factor = partial(
         learning_rate_factor,

@@ -17,7 +17,7 @@ class PMLPart(NamedTuple):
     remark: str = ""
 
 
-_CLASS_WEIGHTS = "learns one weight vector or proxy per class and needs one class per row"
+_CLASS_WEIGHTS = "learns a vector per class and needs one class per row; `ProxyMACLLoss` learns one per label"
 _UNIQUE = "picks rows by their unique labels and needs one class per row"
 _NO_LABELS = "takes no labels"
 _OWN_REFERENCES = "PML's loss takes no `ref_emb`"

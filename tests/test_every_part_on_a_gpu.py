@@ -232,6 +232,15 @@ def searched(device: str, rows: int) -> Any:
     return [*(found.distances for found in results), model.predict_labels(images[:3], k=2), augmented]
 
 
+def proxy_step(device: str, rows: int) -> Any:
+    torch.manual_seed(0)
+    loss_fn = losses.ProxyMACLLoss(NUM_CLASSES, 4, label_statistics=statistics(device)).to(device)
+    embeddings, labels = batch(device, rows)
+    loss = loss_fn(embeddings, labels)
+    loss.backward()
+    return [loss.detach(), embeddings.grad, loss_fn.proxies.grad]
+
+
 def sampled(device: str, rows: int) -> Any:
     generator = torch.Generator().manual_seed(0)
     return torch.tensor(list(samplers.LabelBalancedSampler(batch(device, rows)[1], 4, 2, generator=generator)))
@@ -268,6 +277,7 @@ PARTS = {
     "macl, frequency Jaccard": Part(
         (FrequencyWeightedJaccard,), step_of(lambda device: losses.MACLLoss(relation=jaccard_of(device)))
     ),
+    "proxies": Part((losses.ProxyMACLLoss,), proxy_step),
     "macl, learnt counts and statistics": Part((), step_of(lambda device: losses.MACLLoss(NUM_CLASSES))),
     "macl, weights of labels": Part(
         (reducers.FrequencyWeightedReducer, reducers.PairWeightedReducer),

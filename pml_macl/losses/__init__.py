@@ -8,6 +8,7 @@ from pml_macl.losses.multi_label_cross_batch_memory import MultiLabelCrossBatchM
 from pml_macl.losses.multi_label_distributed_loss_wrapper import MultiLabelDistributedLossWrapper
 from pml_macl.losses.multi_label_loss_wrapper import MultiLabelLossWrapper
 from pml_macl.losses.multi_sup_con_loss import MultiSupConLoss
+from pml_macl.losses.proxy_macl_loss import ProxyMACLLoss
 from pml_macl.losses.similarity_dissimilarity_loss import SimilarityDissimilarityLoss
 from pml_macl.losses.sup_con_any_loss import SupConAnyLoss
 from pml_macl.losses.sup_con_exact_loss import SupConExactLoss
@@ -21,6 +22,7 @@ __all__ = [
     "MultiLabelDistributedLossWrapper",
     "MultiLabelLossWrapper",
     "MultiSupConLoss",
+    "ProxyMACLLoss",
     "SimilarityDissimilarityLoss",
     "SupConAnyLoss",
     "SupConExactLoss",

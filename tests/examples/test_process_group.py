@@ -25,6 +25,7 @@ from process_group import (
     from_first,
     gather,
     num_processes,
+    over_processes,
     rank,
     share,
     split_batches,
@@ -37,10 +38,14 @@ from training_loop import MultiHotCrossEntropy
 from pml_macl import LabelStatistics
 from pml_macl.losses import MACLLoss, MultiLabelDistributedLossWrapper
 
-TRAININGS = {"unequal shares": (7, False), "hard negatives": (6, True)}  # batch size, whether to mine
+TRAININGS = {  # name of the loss, batch size, whether to mine
+    "unequal shares": ("macl", 7, False),
+    "hard negatives": ("macl", 6, True),
+    "proxies": ("macl-proxies", 7, False),
+}
 
 
-def train_three_batches(batch_size, mine):
+def train_three_batches(loss, batch_size, mine):
     """The losses of each batch and the weights after it."""
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(3 * batch_size + 1, 5, dtype=torch.float64, generator=generator)
@@ -48,12 +53,18 @@ def train_three_batches(batch_size, mine):
     torch.manual_seed(0)
     models = {"trunk": torch.nn.Linear(5, 8), "embedder": torch.nn.Linear(8, 3), "classifier": torch.nn.Linear(3, 4)}
     models = {name: model.double() for name, model in models.items()}
+    loss_fn = make_loss(loss, 0.1, LabelStatistics.from_labels(labels), embedding_size=3).double()
+    trained = {**models, "metric_loss": loss_fn}
     found = []
     trainer = TrainWithClassifier(
         dict(models),
-        {f"{name}_optimizer": torch.optim.SGD(model.parameters(), lr=0.5) for name, model in models.items()},
+        {
+            f"{name}_optimizer": torch.optim.SGD(model.parameters(), lr=0.5)
+            for name, model in trained.items()
+            if list(model.parameters())
+        },
         batch_size,
-        {"metric_loss": MACLLoss(), "classifier_loss": MultiHotCrossEntropy()},
+        {"metric_loss": loss_fn, "classifier_loss": MultiHotCrossEntropy()},
         TensorDataset(images, labels),
         mining_funcs={"tuple_miner": make_miner(2 if mine else None)},
         loss_weights={"metric_loss": 1, "classifier_loss": 0.5},
@@ -66,7 +77,7 @@ def train_three_batches(batch_size, mine):
         split_batches(trainer, mine, sync_batch_norm=False)
     torch.manual_seed(rank())  # the first process draws the batches
     trainer.train()
-    weights = [parameter.detach().flatten() for model in models.values() for parameter in model.parameters()]
+    weights = [parameter.detach().flatten() for model in trained.values() for parameter in model.parameters()]
     return torch.cat([torch.stack(found), *weights])
 
 
@@ -127,7 +138,10 @@ def test_losses_and_weights_equal_those_of_one_process(name, processes):
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_processes_can_split_the_anchors_of_every_loss(name):
-    MultiLabelDistributedLossWrapper(make_loss(name, 0.1, LabelStatistics(3)))
+    with patch("process_group.DistributedDataParallel", lambda loss_fn: loss_fn):  # it needs a process group
+        joint = over_processes(make_loss(name, 0.1, LabelStatistics(3)))
+    parts = joint.losses.values() if name == "macl-proxies" else [joint]
+    assert {type(part) for part in parts} == {MultiLabelDistributedLossWrapper}
 
 
 def test_what_the_processes_exchange(processes):

@@ -14,6 +14,7 @@ import torch
 import train
 from archives import assert_same_state, write_archive
 from package_losses import LOSSES, make_loss, make_miner
+from pytorch_metric_learning.losses import MultipleLosses
 
 from pml_macl import LabelStatistics, losses
 
@@ -56,6 +57,7 @@ def test_an_interrupted_run_with_every_option_of_the_training_ends_like_an_undis
         monkeypatch.setattr(train, name, lambda *args: None)
     options = ["--schedule", "cosine", "--warmup-epochs", "1", "--augment", "crops", "--amp", "--patience", "3"]
     options += ["--epochs", "3", "--classifier-weight", "0.5", "--hidden-size", "8", "--image-size", "16"]
+    options += ["--loss", "macl-proxies"]
     whole = train.main(arguments(archive, tmp_path / "whole", *options))
     save_file = train.save_file
 
@@ -326,18 +328,24 @@ def test_the_id_column_need_not_be_the_first(archive, tmp_path, capsys):
     assert "36 train, 12 val, 12 test images, 12 labels" in capsys.readouterr().out
 
 
+def losses_of(loss_fn):
+    """The terms of a loss."""
+    return loss_fn.losses.values() if isinstance(loss_fn, MultipleLosses) else [loss_fn]
+
+
 @pytest.mark.parametrize("name", LOSSES)
 def test_the_losses_collect_stats_in_the_fused_engine(name):
     labels = torch.rand(12, 5, generator=torch.Generator().manual_seed(0)) < 0.4
-    loss_fn, miner = make_loss(name, 0.1, LabelStatistics.from_labels(labels)), make_miner()
+    loss_fn, miner = make_loss(name, 0.1, LabelStatistics.from_labels(labels), embedding_size=4), make_miner()
     embeddings = torch.randn(12, 4)
     loss_fn(embeddings, labels, miner(embeddings, labels))
-    assert loss_fn.fallback is None
-    assert loss_fn.num_pos_pairs > 0
+    for part in losses_of(loss_fn):
+        assert part.fallback is None
+        assert part.num_pos_pairs > 0
 
 
 def test_every_loss_of_the_package_has_a_name():
-    made = {type(make_loss(name, 0.1, LabelStatistics(3))) for name in LOSSES}
+    made = {type(part) for name in LOSSES for part in losses_of(make_loss(name, 0.1, LabelStatistics(3)))}
     exported = {getattr(losses, name) for name in losses.__all__}
     base = losses.MultiLabelContrastiveLoss
     assert made == {loss for loss in exported if issubclass(loss, base)} - {base}

@@ -11,6 +11,7 @@ LABELS = torch.rand(16, 5, generator=torch.Generator().manual_seed(1)) < 0.4
 IN_ONE_GRAPH = {
     "macl, given frequencies": lambda: losses.MACLLoss(label_statistics=LabelStatistics.from_labels(LABELS)),
     "macl, learnt frequencies": lambda: losses.MACLLoss(5),
+    "proxies": lambda: losses.ProxyMACLLoss(5, 4, LabelStatistics.from_labels(LABELS)),
     "supcon any": lambda: losses.SupConAnyLoss(label_statistics=LabelStatistics.from_labels(LABELS)),
     "mulsupcon": lambda: losses.MulSupConLoss(label_statistics=LabelStatistics.from_labels(LABELS)),
 }

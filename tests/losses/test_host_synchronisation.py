@@ -112,6 +112,18 @@ def test_a_step_copies_nothing_to_another_device(name, in_memory, monkeypatch):
 
 
 @needs_fake_cuda
+def test_a_step_against_proxies_reads_and_copies_nothing(monkeypatch):
+    monkeypatch.setattr(deferred_check, "SYNCHRONOUS_CHECKS", 0)
+    monkeypatch.setattr(deferred_check.DeferredCheck, "_is_set", lambda self, on_host: False)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        with torch.device("cuda"):  # a fake parameter cannot move
+            loss_fn = losses.ProxyMACLLoss(17, 4)
+        with Crossings() as crossings:
+            assert loss_fn(*batch(8, torch.bool)).device.type == "cuda"
+        assert crossings.copies == 0
+
+
+@needs_fake_cuda
 def test_reading_back_would_be_seen():
     with FakeTensorMode(), pytest.raises((DataDependentOutputException, DynamicOutputShapeException)):
         bool(torch.empty(3, device="cuda").any())

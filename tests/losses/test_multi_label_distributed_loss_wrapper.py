@@ -18,7 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from pml_macl import FrequencyWeightedJaccard, losses
 from pml_macl.distances import LearnableTemperature, TemperatureScheduledSimilarity
-from pml_macl.losses import MACLLoss, MultiLabelCrossBatchMemory, MultiLabelDistributedLossWrapper
+from pml_macl.losses import MACLLoss, MultiLabelCrossBatchMemory, MultiLabelDistributedLossWrapper, ProxyMACLLoss
 from pml_macl.miners import LabelOverlapMiner
 from pml_macl.reducers import FrequencyWeightedReducer
 
@@ -55,6 +55,11 @@ def related():
     return loss_fn
 
 
+def proxies():
+    torch.manual_seed(1)
+    return ProxyMACLLoss(CLASSES, 3, embedding_regularizer=LpRegularizer()).double()
+
+
 def memory():
     return MultiLabelCrossBatchMemory(learnt(), 3, CLASSES, memory_size=40)
 
@@ -70,6 +75,8 @@ CASES = {
     "no statistics": (MACLLoss, UNEQUAL, None),
     "no positives in a process": (MACLLoss, UNEQUAL, "lonely"),
     "all settings": (everything, UNEQUAL, None),
+    "proxies": (proxies, UNEQUAL, None),
+    "proxies, empty shares": (proxies, EMPTY, None),
     "NaN in a process": (learnt, UNEQUAL, "nan"),
     "memory": (memory, UNEQUAL, None),
     "memory, empty shares": (memory, EMPTY, None),
