@@ -29,7 +29,7 @@ from retrieval_losses import UNTRAINED, make_method
 from settings import Settings
 from torch import Tensor
 from torch.utils.data import TensorDataset
-from training import append_run, is_finished, joined, make_tester, read_runs, records_folder, train, versions
+from training import append_run, is_finished, joined, make_tester, measure, read_runs, records_folder, train, versions
 
 from pml_macl import LabelStatistics
 
@@ -37,6 +37,7 @@ METHODS = (
     "MACL",
     "MACL, weighted",
     "MACL, frequency Jaccard",
+    "MACL, proxies",
     "SupCon any",
     "Jaccard SupCon",
     "MultiSupCon",
@@ -111,8 +112,9 @@ def run_once(settings: Settings, case: Case, key: dict[str, Any]) -> list[dict[s
         settings, epochs=round(settings.epochs * case.epochs), batch_size=min(settings.batch_size, len(labels))
     )
     records = records_folder(settings.output, key)
+    torch.manual_seed(key["seed"])  # proxies start at random
     method = make_method(key["loss"], key["value"], LabelStatistics.from_labels(labels))
-    lines = []
+    lines: list[dict[str, Any]] = []
     parts, _ = train(settings, {"train": case.train}, method, key["seed"], records)
     for question, (features, wanted) in case.tests.items():
         dataset = TensorDataset(features, wanted)
@@ -121,8 +123,11 @@ def run_once(settings: Settings, case: Case, key: dict[str, Any]) -> list[dict[s
             embeddings, _ = make_tester().get_all_embeddings(dataset, parts[0], embedder)
             values = query_values(embeddings, wanted, wanted.sum(dim=0))
             np.savez_compressed(records / file_name(question, weight), **{k: v.float() for k, v in values.items()})
-            metrics = {name: round(value.nanmean(dim=0).nanmean().item(), 6) for name, value in values.items()}
-            lines.append({"question": question, "feature_weight": weight, "metrics": metrics})
+            found = measure(embeddings, wanted, LabelStatistics.from_labels(wanted))
+            line = {"question": question, "feature_weight": weight}
+            for group in ("metrics", "recall"):
+                line[group] = {name: round(value, 6) for name, value in found[group].items()}
+            lines.append(line)
     return lines
 
 

@@ -10,6 +10,7 @@ from figures import TYPE_SIZE, Theme, new_figure, save_figure
 from generalisation_cases import QUESTIONS
 from retrieval_findings import (
     METRICS,
+    RECALLS,
     Bounds,
     DataRuns,
     Runs,
@@ -25,6 +26,7 @@ from training import read_runs
 from words import counted, data_name, listed
 
 PRIMARY = "label_map"
+PRESETS = ("MACL, joined 0.2", "MACL, joined 0.5", "MACL, proxies, joined 0.2")
 INTRODUCTION = (
     "# Unseen labels, scenes and archives\n\nThis page shows which method retrieves best when the search asks for what "
     "training has not seen, or has seen only in part. A classifier has no output for a label that it was not trained "
@@ -33,8 +35,8 @@ INTRODUCTION = (
 READING = (
     "The figures show the label mAP. The vertical line is MACL. A bar is the 95 % interval of the difference to MACL; "
     "the difference is clear if the bar does not touch the line. The tables give percent, mean ± standard deviation "
-    "over runs. **Bold** is best, *italic* second best. [How it was measured](#how-it-was-measured) explains the "
-    "metrics."
+    "over runs; R@K is Recall@K. **Bold** is best, *italic* second best. [How it was measured](#how-it-was-measured) "
+    "explains the metrics."
 )
 JOINING = (
     "`pml_macl.inference.JoinedEmbedder` joins the embeddings of a head with 64 principal components of the backbone's "
@@ -86,7 +88,8 @@ def write_page(folder: Path, page: Path) -> None:
         name = f"{page.stem}-{question}".replace(" ", "_").replace("%", "percent")
         parts += [f"## {title(question)}", QUESTIONS[question]]
         parts += [save_figure(lambda theme, groups=groups: draw(groups, known, theme), page, name, caption)]
-        parts += [part for group, by_loss in groups.items() for part in (f"{data_of(group)}:", table(by_loss, METRICS))]
+        for group, by_loss in groups.items():
+            parts += [f"{data_of(group)}:", table(by_loss, METRICS), table(by_loss, RECALLS, "recall")]
     parts += ["## MACL against each other method", EACH, against_each(runs, known)]
     parts += ["## Joined with the features of the backbone", JOINING, joined_table(every, known)]
     if trade_off.data_sets(every):
@@ -104,11 +107,9 @@ def is_joined(name: str) -> bool:
 
 
 def listed_runs(every: Runs) -> Runs:
-    """The methods that the figures, ranks and tables list. Of those that are joined with features, these are MACL's."""
+    """The methods that the figures, ranks and tables list: all that are not joined with features, and the presets."""
     return {
-        group: {
-            loss: found for loss, found in by_loss.items() if loss.startswith("MACL, joined ") or not is_joined(loss)
-        }
+        group: {loss: found for loss, found in by_loss.items() if loss in PRESETS or not is_joined(loss)}
         for group, by_loss in every.items()
     }
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from retrieval import best_value
-from retrieval_findings import METRICS, in_text, mean_of_all
+from retrieval_findings import METRICS, RECALLS, in_text, mean_of_all
 from torch import Tensor
 from torch.nn.functional import normalize
 from training import append_run, is_finished, measure, read_runs, records_folder, versions
@@ -27,8 +27,10 @@ from pml_macl.inference import augment_embeddings
 
 NEIGHBOURS = (1, 2, 3, 5, 10)
 POWER = 3.0
+RECALL = "Recall@5 (R@5) is the share of queries with a relevant image among the first five results:"
 VARIANTS = {"none": "as they are", "archive": "augmented archive", "query": "expanded queries", "both": "both"}
 SHOWN = {"mean": "mean of the metrics", "label_map": METRICS["label_map"]}
+SHOWN_RECALLS = {name: RECALLS[name] for name in ("jaccard_50_5", "exact_5")}
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -57,18 +59,17 @@ def run(folder: Path, output: Path) -> None:
     tuned, tested = ([r for r in read_runs(folder) if r["stage"] == stage] for stage in ("tune", "test"))
     for data in dict.fromkeys(run["data"] for run in tested):
         chosen = [r for r in tuned if r["data"] == data and r["value"] == best_value(folder, data, r["loss"])]
-        k = max(NEIGHBOURS, key=lambda k: mean(mean_of_all(metrics_of(folder, run, "both", k)) for run in chosen))
+        scores = {k: mean(mean_of_all(measured(folder, r, "both", k)["metrics"]) for r in chosen) for k in NEIGHBOURS}
+        k = max(scores, key=scores.__getitem__)
         for finished in (run for run in tested if run["data"] == data):
             for variant in VARIANTS:
                 key = {name: finished[name] for name in ("data", "loss", "seed")} | {"variant": variant, "k": k}
                 if not is_finished(output, key):
-                    append_run(
-                        output, {**key, "metrics": metrics_of(folder, finished, variant, k), "versions": versions()}
-                    )
+                    append_run(output, {**key, **measured(folder, finished, variant, k), "versions": versions()})
 
 
-def metrics_of(folder: Path, finished: dict[str, Any], variant: str, k: int) -> dict[str, float]:
-    """The metrics of a run of retrieval.py, averaged over the two halves of its split."""
+def measured(folder: Path, finished: dict[str, Any], variant: str, k: int) -> dict[str, dict[str, float]]:
+    """The "metrics" and the "recall" of a run of retrieval.py, averaged over the two halves of its split."""
     path = records_folder(folder, finished) / "embeddings.npz"
     if not path.is_file():
         raise SystemExit(f"error: {path} does not exist; run retrieval.py on this machine, which writes it")
@@ -83,8 +84,11 @@ def metrics_of(folder: Path, finished: dict[str, Any], variant: str, k: int) -> 
             archive = augment_embeddings(archive, k, POWER)
         if variant in ("query", "both"):
             query = expand(query, archive, k)
-        found.append(measure(query, labels[half::2], statistics, archive, labels[1 - half :: 2])["metrics"])
-    return {metric: mean(metrics[metric] for metrics in found) for metric in METRICS}
+        found.append(measure(query, labels[half::2], statistics, archive, labels[1 - half :: 2]))
+    return {
+        group: {name: mean(of_half[group][name] for of_half in found) for name in found[0][group]}
+        for group in ("metrics", "recall")
+    }
 
 
 def expand(queries: Tensor, archive: Tensor, k: int) -> Tensor:
@@ -113,7 +117,7 @@ def write_page(folder: Path, page: Path) -> None:
         "The tables give percent on the test split, mean over seeds. **Bold** is the best of a column.",
     ]
     for data in data_sets:
-        parts += [f"## {data_name(data)}", table(lines, data)]
+        parts += [f"## {data_name(data)}", table(lines, data, SHOWN), RECALL, table(lines, data, SHOWN_RECALLS)]
     parts += [
         "## How it was measured",
         f"- **Embeddings:** those of the test runs of [Frozen backbone](frozen.md), with its metrics.\n"
@@ -129,10 +133,10 @@ def write_page(folder: Path, page: Path) -> None:
 
 
 def means_of(lines: list[dict[str, Any]], data: str, shown: str) -> dict[str, dict[str, float]]:
-    """The mean over seeds of a metric, or of all, in percent: by method, then by variant."""
+    """The mean over seeds of a metric, of all metrics or of a recall, in percent: by method, then by variant."""
     found: dict[str, dict[str, list[float]]] = {}
     for line in (line for line in lines if line["data"] == data):
-        value = mean_of_all(line["metrics"]) if shown == "mean" else 100 * line["metrics"][shown]
+        value = mean_of_all(line["metrics"]) if shown == "mean" else 100 * {**line["metrics"], **line["recall"]}[shown]
         found.setdefault(line["loss"], {}).setdefault(line["variant"], []).append(value)
     return {loss: {variant: mean(values) for variant, values in cells.items()} for loss, cells in found.items()}
 
@@ -154,10 +158,10 @@ def findings(lines: list[dict[str, Any]], data: str) -> Iterator[str]:
     )
 
 
-def table(lines: list[dict[str, Any]], data: str) -> str:
-    """One row per method, and the variants of each metric side by side."""
-    columns = {(shown, variant): means_of(lines, data, shown) for shown in SHOWN for variant in VARIANTS}
-    titles = " | ".join(f"{SHOWN[shown]}: {VARIANTS[variant]}" for shown, variant in columns)
+def table(lines: list[dict[str, Any]], data: str, titles_of: dict[str, str]) -> str:
+    """One row per method, and the variants of each metric, or kind of recall, side by side."""
+    columns = {(shown, variant): means_of(lines, data, shown) for shown in titles_of for variant in VARIANTS}
+    titles = " | ".join(f"{titles_of[shown]}: {VARIANTS[variant]}" for shown, variant in columns)
     rows = [f"| method | {titles} |", "|---|" + "---:|" * len(columns)]
     for loss in next(iter(columns.values())):
         cells = []

@@ -10,7 +10,7 @@ from pathlib import Path
 import trade_off
 from figures import THEMES
 from generalisation import METHODS as TRAINED
-from generalisation_report import by_question, joining, lead_if_all_are_joined, listed_runs
+from generalisation_report import PRESETS, by_question, joining, lead_if_all_are_joined, listed_runs
 from generalisation_report import test_runs as runs_of_generalisation
 from retrieval_findings import (
     METRICS,
@@ -27,7 +27,6 @@ from retrieval_report import EXPLAINED, each_table, test_runs
 from training import read_runs
 from words import bounds, data_name, signed
 
-PRESETS = ("MACL, joined 0.2", "MACL, joined 0.5")
 METHODS = (*TRAINED, *PRESETS)
 SEEN, FINE_TUNED, UNSEEN = "all labels seen", "fine-tuned", "unseen labels"
 INTRODUCTION = """\
@@ -39,8 +38,9 @@ BEST_RANKS = (
     "For each question, the methods with the best [mean ranks](#mean-rank). The last two columns name the methods, "
     "without MACL's variants, that are ahead of the best and of plain MACL on more metrics than they are behind "
     "(*ahead / behind*: the number of metrics, of 14, on which the 95 % interval of the difference excludes 0). "
-    "*Joined 0.2* and *joined 0.5* are MACL joined with [features of the "
-    "backbone](generalisation.md#joined-with-the-features-of-the-backbone)."
+    "*Joined*: the embeddings are joined with [features of the backbone]"
+    "(generalisation.md#joined-with-the-features-of-the-backbone) at this weight. *Proxies*: MACL with a [learnt proxy "
+    "of each label](../parts/proxy_macl_loss.md)."
 )
 JOINED = "What joining changes:"
 PICTURED = ("seen labels", "unseen labels")

@@ -18,6 +18,7 @@ import argparse
 import sys
 from pathlib import Path
 
+import torch
 from from_examples import BACKBONES, Split
 from protocols import load
 from retrieval_bootstrap import write_comparisons
@@ -105,6 +106,7 @@ def run_once(
     if is_finished(settings.output, key):
         return
     statistics = LabelStatistics.from_labels(splits["train"].labels)
+    torch.manual_seed(seed)  # proxies start at random
     method = make_method(loss, value, statistics)
     records = records_folder(settings.output, key)
     result = train_and_measure(settings, splits, "val" if stage == "tune" else "test", method, seed, records)

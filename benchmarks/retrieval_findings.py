@@ -33,10 +33,12 @@ def in_text(loss: str) -> str:
     """The name of a method inside a sentence."""
     if loss.startswith("Classifier, "):
         return f"the classifier's {loss.removeprefix('Classifier, ')}"
-    if loss.startswith("MACL, joined "):
-        return f"MACL joined with features, w = {loss.removeprefix('MACL, joined ')}"
+    if ", joined " in loss:
+        method, _, weight = loss.partition(", joined ")
+        return f"{in_text(method)} joined with features, w = {weight}"
     names = {
         "MACL, weighted": "weighted MACL",
+        "MACL, proxies": "MACL with proxies",
         "MACL, frequency Jaccard": "MACL with frequency Jaccard",
         UNTRAINED: "features without training",
     }

@@ -71,10 +71,15 @@ COMPETITORS = (
     "counts. *Features, no training* are the features of the backbone. All are normalised to length 1, as the "
     "embeddings are."
 )
+PROXIES = (
+    "*MACL, proxies* is the sum of `MACLLoss` and [`ProxyMACLLoss`](../parts/proxy_macl_loss.md), which learns a proxy "
+    "of each label."
+)
 JOINED = (
     "*MACL, joined 0.2* is `JoinedEmbedder.fit(head, features, weight=0.2)`, and *joined 0.5* has weight 0.5: the "
-    "embeddings of MACL joined with 64 principal components of the features of the searched images. Any trained head "
-    "can be joined; [this table](generalisation.md#joined-with-the-features-of-the-backbone) shows what others gain."
+    "embeddings of MACL, or of MACL with proxies, joined with 64 principal components of the features of the searched "
+    "images. Any trained head can be joined; [this table]"
+    "(generalisation.md#joined-with-the-features-of-the-backbone) shows what others gain."
 )
 OTHERS = (
     "*RINCE* ranks the positives by Jaccard similarity (`benchmarks/rince.py`). *HyP2* and *MSC* learn a proxy of each "
@@ -188,6 +193,7 @@ def method(lines: list[dict[str, Any]], runs: Runs, page: Path, folder: str) -> 
             "one seed that is not used again"
         )
     explained = EXPLAINED + f"\n\n{COMPETITORS}" * (UNTRAINED in shown)
+    explained += f"\n\n{PROXIES}" * ("MACL, proxies" in shown)
     explained += f"\n\n{JOINED}" * ("MACL, joined 0.2" in shown)
     explained += f"\n\n{OTHERS}" * ("RINCE" in shown)
     return (

@@ -7,7 +7,7 @@ import retrieval
 import torch
 from generalisation_cases import Archive, cases
 from generalisation_report import PRIMARY, all_joined, findings, joined_macl, joining, lead_if_all_are_joined
-from retrieval_findings import METRICS
+from retrieval_findings import METRICS, RECALLS
 from retrieval_losses import UNTRAINED
 from training import read_runs
 
@@ -102,6 +102,7 @@ def test_runs_are_written_once_compared_and_reported(data, tmp_path, monkeypatch
     # A third with two questions, and a tenth of the images; three weights of the features, two untrained.
     assert len(runs) == (2 + 1) * (2 * 3 + 2)
     assert all(run["metrics"].keys() == METRICS.keys() for run in runs)
+    assert all(run["recall"].keys() >= RECALLS.keys() for run in runs)
     generalisation.main(command)
     assert len(read_runs(output)) == len(runs)
     page = tmp_path / "page.md"

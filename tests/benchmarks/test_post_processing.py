@@ -5,7 +5,7 @@ import pytest
 import retrieval
 import torch
 from post_processing import VARIANTS, expand
-from retrieval_findings import METRICS
+from retrieval_findings import METRICS, RECALLS
 from training import read_runs
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -33,6 +33,7 @@ def test_stored_embeddings_are_measured_once_and_reported(data, tmp_path, monkey
     assert [run["variant"] for run in runs] == 2 * list(VARIANTS)
     assert len({run["k"] for run in runs}) == 1
     assert all(run["metrics"].keys() == METRICS.keys() for run in runs)
+    assert all(run["recall"].keys() >= RECALLS.keys() for run in runs)
     page = tmp_path / "page.md"
     post_processing.main(["report", "--output", str(output), "--page", str(page)])
     text = page.read_text(encoding="utf-8")
