@@ -45,11 +45,11 @@ class ProxyMACLLoss(WeightRegularizerMixin, MACLLoss):
     Example:
         >>> import torch
         >>> from pytorch_metric_learning.losses import MultipleLosses
-        >>> statistics = LabelStatistics.from_labels(torch.tensor([[1, 1, 0], [1, 0, 0], [0, 0, 1]]))
-        >>> proxy_loss = ProxyMACLLoss(3, 2, statistics)
-        >>> loss_fn = MultipleLosses([MACLLoss(label_statistics=statistics), proxy_loss])
+        >>> labels = torch.tensor([[1, 0, 0], [1, 1, 0], [0, 0, 1], [0, 0, 1]])
+        >>> proxy_loss = ProxyMACLLoss(num_classes=3, embedding_size=2)
+        >>> loss_fn = MultipleLosses({"batch": MACLLoss(num_classes=3), "proxies": proxy_loss})
         >>> optimizer = torch.optim.AdamW(loss_fn.parameters(), lr=0.01)
-        >>> loss_fn(torch.randn(4, 2), torch.tensor([[1, 0, 0], [1, 1, 0], [0, 0, 1], [0, 0, 1]])).backward()
+        >>> loss_fn(torch.randn(4, 2), labels).backward()
         >>> proxy_loss.proxies.grad.shape
         torch.Size([3, 2])
     """
