@@ -145,7 +145,7 @@ def parse_args(argv: Sequence[str] | None, description: str | None) -> dict[str,
     add(
         "--loss",
         choices=LOSSES,
-        help="MACL, MACL with a learnt proxy of each label (recommended without --freeze-trunk), MACL with pairs also "
+        help="MACL, MACL with a learnt proxy of each label (for fine-tuning a whole network), MACL with pairs also "
         "weighted by their Jaccard similarity, MACL in which rare labels also count more in the Jaccard similarity, or "
         "a baseline (default: macl)",
     )

@@ -78,7 +78,7 @@ def make_loss(
         embedding_size: size of the embeddings and of the proxies, if the loss has any.
         collect_stats: count pairs in each call, for PML's records.
     """
-    options: dict[str, Any] = {} if name != "macl-proxies" else {"embedding_size": embedding_size}
+    options: dict[str, Any] = {"embedding_size": embedding_size} if name == "macl-proxies" else {}
     return LOSSES[name](temperature=temperature, label_statistics=statistics, collect_stats=collect_stats, **options)
 
 

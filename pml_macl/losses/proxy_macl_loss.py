@@ -37,7 +37,7 @@ class ProxyMACLLoss(WeightRegularizerMixin, MACLLoss):
             distribution.
 
     Attributes:
-        proxies: (C, D) parameter, a proxy per label. The loss takes its dtype and device from the embeddings.
+        proxies: (C, D) parameter, a proxy per label. The loss converts them to the dtype and device of the embeddings.
 
     Raises:
         TypeError, ValueError: an argument is invalid, as for :class:`MACLLoss`.

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from contextlib import closing
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -342,6 +343,15 @@ def test_the_losses_collect_stats_in_the_fused_engine(name):
     for part in losses_of(loss_fn):
         assert part.fallback is None
         assert part.num_pos_pairs > 0
+
+
+def test_proxies_with_hard_negatives_need_one_process(monkeypatch):
+    chosen = {"batch_size": 4, "hard_negatives": 2, "loss": "macl-proxies", "sync_batch_norm": False}
+    settings = SimpleNamespace(device=torch.device("cpu"), **chosen)
+    train.check_processes(settings)
+    monkeypatch.setattr(train, "num_processes", lambda: 2)
+    with pytest.raises(ValueError, match="--loss macl-proxies with --hard-negatives runs in one process only"):
+        train.check_processes(settings)
 
 
 def test_every_loss_of_the_package_has_a_name():
