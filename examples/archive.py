@@ -121,5 +121,5 @@ def make_search_model(
         joined: what :func:`joined.fit_components` returned.
         device: where the network is.
     """
-    embedder = make_embedder(network, joined, device)
+    embedder = make_embedder(network.embedder, joined, device)
     return MultiLabelInferenceModel(network.trunk, embedder, classes, data_device=device)

@@ -28,9 +28,9 @@ import torch
 from checkpoint import load_file
 from command_line import at_least_1, device
 from data import Split, load_archive, load_splits
-from joined import add_feature_weight, fit_components, make_embedder
+from joined import add_feature_weight, chosen_weight, fit_components, make_embedder
 from models import load_run, read_run
-from pretrained_head import load_pretrained
+from pretrained_head import load_pretrained, pretrained_run
 from progress import tidy_output
 from report import draw_grid, draw_labels, print_table, save_json
 from retrieval_metrics import make_calculator, measure
@@ -60,6 +60,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
 def evaluate_run(args: argparse.Namespace) -> dict[str, Any]:
     """Embed images with the network of a run or the pretrained one, then print, save and draw its metrics."""
     title, channels, loading = "all images", None, {"batch_size": 128, "dataloader_num_workers": 0}
+    run = pretrained_run() if args.pretrained else read_run(args.run)
     if args.pretrained:
         (model, transform, _), epoch, heading = load_pretrained(args.device), None, "pretrained"
         split = load_archive(args, transform, None, None)
@@ -73,15 +74,17 @@ def evaluate_run(args: argparse.Namespace) -> dict[str, Any]:
             title, split = "test split", load_test_split(settings, checkpoint)
         else:
             split = load_archive(args, transform, classes, channels)
-        epoch = read_run(args.run)["epoch"]
+        epoch = run["epoch"]
         heading = f"epoch {epoch}"
-    joined = fit_components(model, split.dataset, args)
-    embedder = make_embedder(model, joined, args.device)
+    weight = chosen_weight(args, run["settings"])
+    heading += f", joined {weight}" * (weight > 0)
+    joined = fit_components(model.trunk, model.embedder, split.dataset, weight, args.device)
+    embedder = make_embedder(model.embedder, joined, args.device)
     tester = MultiLabelEmbeddingSpaceTester(data_device=args.device, **loading)
     embeddings, labels = tester.get_all_embeddings(split.dataset, model.trunk, embedder)
     metrics = measure(make_calculator(statistics), embeddings, labels)
     paths = {name: None if getattr(args, name) is None else str(getattr(args, name)) for name in ("run", "images")}
-    source = {**paths, "epoch": epoch, "feature_weight": 0.0 if joined is None else joined["weight"]}
+    source = {**paths, "epoch": epoch, "feature_weight": weight}
     result = print_and_save(args, source, len(labels), None, classes, metrics, title, heading)
     if args.figures is not None:
         draw_labels(args.figures, {heading: metrics["label_average_precision"]}, statistics, classes, title)

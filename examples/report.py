@@ -36,10 +36,12 @@ def save_json(path: Path, result: dict[str, Any]) -> None:
 
 def print_table(images: str, columns: dict[str, dict[str, Any]]) -> None:
     """Print one column of metrics per entry of ``columns``, in percent; ``images`` says on which images."""
-    print(f"\n{images + ', percent':<30}" + "".join(f"{heading:>12}" for heading in columns))
+    widths = {heading: max(12, len(heading) + 2) for heading in columns}
+    print(f"\n{images + ', percent':<30}" + "".join(f"{heading:>{width}}" for heading, width in widths.items()))
     for name, title in NAMES.items():
         if all(name in metrics for metrics in columns.values()):  # an older checkpoint may lack a metric
-            print(f"{title:<30}" + "".join(f"{100 * metrics[name]:>12.1f}" for metrics in columns.values()))
+            cells = (f"{100 * columns[heading][name]:>{width}.1f}" for heading, width in widths.items())
+            print(f"{title:<30}" + "".join(cells))
 
 
 def draw_curves(folder: Path, losses: dict[str, list], metrics: dict[str, list], best_epoch: int) -> None:

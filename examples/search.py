@@ -21,7 +21,7 @@ import torch
 from channel_files import channel_loader
 from checkpoint import save_file
 from data import load_archive
-from joined import add_feature_weight, fit_components
+from joined import add_feature_weight, chosen_weight, fit_components
 from models import load_run, read_run
 from pretrained_head import load_pretrained, pretrained_run
 from result_page import result_page
@@ -69,7 +69,8 @@ def index(args: argparse.Namespace) -> None:
         paths, dataset, classes = list(archive.paths), archive.dataset, archive.dataset.classes
     if not paths:
         raise ValueError(f"--images {images} holds no image ({', '.join(extensions)})")
-    joined = fit_components(network, dataset, args)
+    weight = chosen_weight(args, run["settings"])
+    joined = fit_components(network.trunk, network.embedder, dataset, weight, args.device)
     model = make_search_model(network, classes, joined, args.device)
     model.index(dataset, ids=[path.resolve().relative_to(images).as_posix() for path in paths])
     args.index.mkdir(parents=True, exist_ok=True)

@@ -28,6 +28,7 @@ from checkpoint import save_file
 from command_line import parse_args
 from data import Split, extract_features, load_splits
 from feature_cache import cached_features
+from joined import default_weight, fit_components, make_embedder
 from models import Normalize, load_classifier, make_model, read_run, rebuild, save_run
 from process_group import (
     choose_gpu,
@@ -192,6 +193,9 @@ def run(
             **{package.__name__: package.__version__ for package in (torch, pytorch_metric_learning, pml_macl)},
         },
     }
+    if (weight := default_weight(settings.to_save())) > 0:
+        result["joined"] = {"feature_weight": weight}
+        result["joined"] |= evaluate(tester, splits["test"], join(best_models, splits["test"], weight, settings.device))
     if settings.classifier_weight > 0:
         result["classifier"] = evaluate_classifier(settings, splits["test"], best_models)
     embeddings, labels = tester.get_all_embeddings(
@@ -208,7 +212,10 @@ def run(
     images = image_splits["test"].dataset
     found = (labels.cpu().bool(), embeddings.cpu(), statistics, classes)
     draw_grid(settings.output, images, *found, "test split", settings.channels)
-    print_table("test split", {"before": before, f"epoch {best_epoch}": result["best"]})
+    columns = {"before": before, f"epoch {best_epoch}": result["best"]}
+    if "joined" in result:
+        columns[f"joined {weight}"] = result["joined"]
+    print_table("test split", columns)
     if "classifier" in result:
         print(f"classifier: mean average precision {result['classifier']['mean_average_precision']:.2%}")
     print(f"\n{result['seconds']:.0f} s. Records, checkpoints, metrics.json and figures are in {settings.output}")
@@ -263,6 +270,13 @@ def evaluate(tester: MultiLabelEmbeddingSpaceTester, split: Split, models: dict[
     """Every metric on a split; each image is a query against the other images."""
     embeddings, labels = tester.get_all_embeddings(split.dataset, models["trunk"], models["embedder"])
     return measure(tester.accuracy_calculator, embeddings, labels)
+
+
+def join(models: dict[str, nn.Module], archive: Split, weight: float, device: torch.device) -> dict[str, nn.Module]:
+    """The models, whose embedder joins its embeddings with the features of an archive, as search.py does by default."""
+    parts = (models["trunk"], models["embedder"], archive.dataset, weight, device)
+    joined = from_first(fit_components(*parts) if is_first() else None)  # the processes agree on the signs of the axes
+    return {**models, "embedder": make_embedder(models["embedder"], joined, device)}
 
 
 def evaluate_classifier(settings: Settings, split: Split, models: dict[str, nn.Module]) -> dict[str, Any]:

@@ -20,11 +20,11 @@ def write_archive(folder, num_images, image_size, seed):
     return folder
 
 
-def write_untrained_run(folder, classes):
-    """Write the output folder of a run whose small network has random weights."""
+def write_untrained_run(folder, classes, pretrained=False):
+    """Write the output folder of a run whose small network has random weights, whatever its settings say."""
     from models import make_model, save_run
 
-    settings = {"backbone": "small-cnn", "pretrained": False, "image_size": 32}
+    settings = {"backbone": "small-cnn", "pretrained": pretrained, "image_size": 32}
     settings |= {"hidden_size": 16, "embedding_size": 8, "dropout": 0.0}
     torch.manual_seed(0)
     folder.mkdir()

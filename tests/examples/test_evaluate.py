@@ -43,6 +43,12 @@ def run(archive, tmp_path_factory):
     return train_run(archive, tmp_path_factory.mktemp("runs") / "run", "--split-column", "part")
 
 
+def last_column(capsys):
+    """The number at the end of each row of the printed table, by its title."""
+    rows = [line for line in capsys.readouterr().out.splitlines() if line[:30].rstrip() in TITLES]
+    return {line[:30].rstrip(): line.split()[-1] for line in rows}
+
+
 def call(*words):
     return evaluate.main([*map(str, words), *CPU])
 
@@ -57,22 +63,33 @@ def assert_equal_metrics(found, expected):
 
 @pytest.mark.parametrize(
     "options",
-    [("--split-column", "part"), ("--ignore-columns", "part", "--freeze-trunk", "--data-seed", "3")],
-    ids=["split column", "stratified split, frozen trunk"],
+    [
+        ("--split-column", "part"),
+        ("--ignore-columns", "part", "--freeze-trunk", "--data-seed", "3"),
+        ("--split-column", "part", "--backbone", "efficientnet-lite0", "--freeze-trunk"),
+    ],
+    ids=["split column", "stratified split, frozen trunk", "joined with pretrained features"],
 )
 def test_a_run_gets_the_metrics_of_its_training(archive, tmp_path, options, capsys):
+    """The last column of both tables is the same: joined with the features if these started from pretrained weights."""
     folder = shutil.move(train_run(archive, tmp_path / "run", *options), tmp_path / "moved")
     for file in folder.iterdir():  # these two are enough
         if file.is_file() and file.name not in ("best.pth", "checkpoint.pth", "metrics.json"):
             file.unlink()
     expected = json.loads((folder / "metrics.json").read_text())
     (folder / "metrics.json").unlink()
-    trained = [line[:30] + line[42:] for line in capsys.readouterr().out.splitlines() if line[:30].rstrip() in TITLES]
+    trained = last_column(capsys)
+    assert ("joined" in expected) == ("efficientnet-lite0" in options)
+    joined = {"feature_weight": 0.0, **expected["best"]} | expected.get("joined", {})
     result = call("--run", folder)
-    assert_equal_metrics(result["metrics"], expected["best"])
-    printed = [line for line in capsys.readouterr().out.splitlines() if line[:30].rstrip() in TITLES]
+    assert result["feature_weight"] == joined.pop("feature_weight")
+    assert_equal_metrics(result["metrics"], joined)
+    printed = last_column(capsys)
     assert printed == trained
     assert len(printed) == len(NAMES)
+    if "joined" in expected:
+        assert expected["joined"]["ndcg"] != expected["best"]["ndcg"]
+        assert_equal_metrics(call("--run", folder, "--feature-weight", "0")["metrics"], expected["best"])
 
 
 def test_json_and_figures_of_a_run(run, tmp_path):

@@ -209,7 +209,7 @@ def test_one_process_continues_what_two_have_begun(tmp_path, monkeypatch, capsys
     one = train.main(start(archive, tmp_path / "one", "--epochs", epochs))
     continued = train.main([*shlex.split(found[2])[-3:], "--epochs", epochs])
     assert f"resuming after epoch {found[1]}" in capsys.readouterr().out
-    for key in ("before", "best", "classifier"):
+    for key in ("before", "best", "joined", "classifier"):
         for name, value in one[key].items():
             assert continued[key][name] == pytest.approx(value, abs=1e-4, nan_ok=True)
     losses = []

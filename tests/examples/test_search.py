@@ -10,12 +10,14 @@ from html.parser import HTMLParser
 import pytest
 import search
 import torch
+from archive import Archive
 from archives import write_untrained_run
-from models import load_run
+from models import load_run, read_run
 from result_page import Found, result_page
 
 from pml_macl.datasets import SyntheticScenes
 from pml_macl.datasets.image_files import load_image
+from pml_macl.inference import JoinedEmbedder
 
 
 @pytest.fixture(scope="module")
@@ -96,6 +98,37 @@ def test_an_index_moves_with_its_networks(data, index, tmp_path, capsys):
     assert json.loads((moved / "archive.json").read_text()) == settings
     search.main(["query", "--index", str(moved), "--image", str(folder / "images" / "3.png")])
     assert lines(capsys)
+
+
+@pytest.mark.parametrize(
+    ("pretrained", "options", "weight"),
+    [
+        (False, (), None),
+        (True, (), 0.2),
+        (True, ("--feature-weight", "0"), None),
+        (False, ("--feature-weight", "1"), 1),
+    ],
+)
+def test_joined_embeddings(data, tmp_path, pretrained, options, weight):
+    """By default, features that started from pretrained weights are joined."""
+    folder, scenes = data
+    write_untrained_run(tmp_path / "run", scenes.classes, pretrained)
+    arguments = ["--run", str(tmp_path / "run"), "--images", str(folder / "images"), *options]
+    search.main(["index", *arguments, "--index", str(tmp_path / "index")])
+    joined = read_run(tmp_path / "index")["joined"]
+    assert weight == (None if joined is None else joined["weight"])
+    found = Archive(tmp_path / "index").search(folder / "images" / "3.png", 29, [], []).results
+    network, transform, _ = load_run(tmp_path / "run")
+    names = sorted((folder / "images").rglob("*.png"))
+    with torch.no_grad():
+        features = network.trunk(torch.stack([transform(load_image(path)) for path in names]))
+        embedder = network.embedder if weight is None else JoinedEmbedder.fit(network.embedder, features, weight)
+        embeddings = torch.nn.functional.normalize(embedder(features))
+    query = embeddings[names.index(folder / "images" / "3.png")]
+    distances = {name: float(d) for name, d in zip(names, (embeddings - query).square().sum(dim=1), strict=True)}
+    assert [result.distance for result in found] == pytest.approx(sorted(distances.values())[1:], abs=1e-5)
+    for result in found:
+        assert result.distance == pytest.approx(distances[result.path], abs=1e-5)
 
 
 def test_images_without_labels(data, index, capsys):

@@ -14,10 +14,15 @@ import pytest
 import torch
 import train
 from archives import assert_same_state, write_archive
+from joined import default_weight
+from models import load_run
 from package_losses import LOSSES, make_loss, make_miner
 from pytorch_metric_learning.losses import MultipleLosses
 
 from pml_macl import LabelStatistics, losses
+from pml_macl.datasets import MultiLabelImageDataset
+from pml_macl.evaluation import MultiLabelAccuracyCalculator
+from pml_macl.inference import JoinedEmbedder
 
 FIGURES = ["training_curves.png", "label_average_precision.png", "retrieval_grid.png"]
 
@@ -101,6 +106,37 @@ def run(archive, tmp_path_factory):
     output = tmp_path_factory.mktemp("runs") / "frozen"
     options = ("--backbone", "efficientnet-lite0", "--freeze-trunk", "--epochs", "3", "--tensorboard")
     return output, train.main(arguments(archive, output, *options)), options
+
+
+@pytest.mark.parametrize(
+    ("settings", "weight"),
+    [
+        ({"pretrained": True, "weights": None}, 0.2),
+        ({"pretrained": False, "weights": "resnet.safetensors"}, 0.2),
+        ({"pretrained": False, "weights": None}, 0.0),
+        ({"pretrained": False}, 0.0),  # an older run
+    ],
+)
+def test_only_pretrained_features_are_joined(settings, weight):
+    assert default_weight(settings) == weight
+
+
+def test_joined_metrics_of_the_test_split(archive, run):
+    output, result, _ = run
+    joined = dict(result["joined"])
+    weight = joined.pop("feature_weight")
+    network, transform, _ = load_run(output)
+    dataset = MultiLabelImageDataset(
+        archive / "images", archive / "labels.csv", split="test", split_column="part", transform=transform
+    )
+    with torch.no_grad():
+        features = network.trunk(torch.stack([image for image, _ in dataset]))
+        embeddings = JoinedEmbedder.fit(network.embedder, features, weight)(features)
+    expected = MultiLabelAccuracyCalculator(("ndcg", "label_mean_average_precision")).get_accuracy(
+        embeddings, dataset.labels
+    )
+    assert {name: joined[name] for name in expected} == pytest.approx(expected, abs=1e-4)
+    assert joined["ndcg"] != result["best"]["ndcg"]
 
 
 def test_everything_is_written(run):
