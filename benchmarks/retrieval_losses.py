@@ -52,8 +52,12 @@ def wrapped(make: Callable[[float], nn.Module]) -> Callable[[float, LabelStatist
     return lambda value, statistics: MultiLabelLossWrapper(make(value))
 
 
-def classifier(embed: Callable[[nn.Sequential, LabelStatistics], nn.Module]) -> Entry:
-    return Entry(ClassifierLoss, (0.0, 0.25, 0.5, 1.0, 2.0), "power", embed=embed)
+def make_msc(temperature: float, statistics: LabelStatistics) -> MSCLoss:
+    return MSCLoss(temperature, statistics.num_classes)
+
+
+def classifier(embed: Callable[[nn.Sequential, LabelStatistics], nn.Module], feature_weight: float = 0.0) -> Entry:
+    return Entry(ClassifierLoss, (0.0, 0.25, 0.5, 1.0, 2.0), "power", embed=embed, feature_weight=feature_weight)
 
 
 LOSSES = {
@@ -74,7 +78,7 @@ LOSSES = {
     "HyP2": Entry(
         lambda value, statistics: HyP2Loss(value, statistics.num_classes), (-0.4, -0.2, 0.0, 0.2, 0.4), "margin"
     ),
-    "MSC": Entry(lambda value, statistics: MSCLoss(value, statistics.num_classes)),
+    "MSC": Entry(make_msc),
     "PML TripletMargin": Entry(
         wrapped(lambda value: TripletMarginLoss(margin=value)), (0.025, 0.05, 0.1, 0.2, 0.4), "margin", "triplets"
     ),
@@ -89,6 +93,10 @@ LOSSES = {
     "Classifier, probabilities": classifier(probabilities),
     "Classifier, weighted probabilities": classifier(weighted_probabilities),
     UNTRAINED: Entry(None, (0.0,), ""),
+    "MulSupCon, joined 0.2": Entry(from_package("mul-supcon"), feature_weight=0.2),
+    "MSC, joined 0.2": Entry(make_msc, feature_weight=0.2),
+    "Classifier, features, joined 0.2": classifier(features, 0.2),
+    "Classifier, weighted probabilities, joined 0.2": classifier(weighted_probabilities, 0.2),
 }
 
 
@@ -97,17 +105,16 @@ def make_method(name: str, value: float, statistics: LabelStatistics) -> Method:
     entry = LOSSES[name]
     if entry.make is None:
         return Method(None)
-    loss = entry.make(value, statistics)
+    method = Method(entry.make(value, statistics), feature_weight=entry.feature_weight)
     if entry.embed is not None:
-        return Method(loss, embed=lambda head: entry.embed(head, statistics), num_outputs=statistics.num_classes)
-    if entry.mined is None:
-        return Method(loss, feature_weight=entry.feature_weight)
-    # All triplets of a multi-label batch would not fit into memory.
-    miner = LabelOverlapMiner(
-        pos_strategy="random",
-        neg_strategy="random",
-        max_positives_per_anchor=8,
-        max_negatives_per_anchor=16,
-        output=entry.mined,
-    )
-    return Method(loss, miner)
+        method.embed, method.num_outputs = lambda head: entry.embed(head, statistics), statistics.num_classes
+    if entry.mined is not None:
+        # All triplets of a multi-label batch would not fit into memory.
+        method.miner = LabelOverlapMiner(
+            pos_strategy="random",
+            neg_strategy="random",
+            max_positives_per_anchor=8,
+            max_negatives_per_anchor=16,
+            output=entry.mined,
+        )
+    return method
