@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ablation_report import write_page
+from commands import add_data, make_parser
 from protocols import load
 from pytorch_metric_learning.miners import BaseMiner
 from settings import DEFAULTS, Settings
@@ -87,20 +88,13 @@ QUESTIONS: dict[str, dict[str, Variant]] = {
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    commands = parser.add_subparsers(dest="command", required=True)
-    run = commands.add_parser("run", help="train the variants that runs.jsonl does not have yet")
-    run.add_argument("--data", type=Path, nargs="+", required=True, metavar="DIR")
-    run.add_argument("--split-column", default="aitlas_split")
+    parser, run = make_parser(__doc__, "train the variants that runs.jsonl does not have yet")
+    add_data(run)
     run.add_argument("--ignore-columns", nargs="*", default=["scene"], metavar="NAME")
     run.add_argument("--questions", nargs="+", choices=QUESTIONS, default=list(QUESTIONS), metavar="QUESTION")
     run.add_argument("--seeds", type=int, default=3)
     run.add_argument("--epochs", type=int, default=DEFAULTS["head"]["epochs"])
     run.add_argument("--batch-size", type=int, default=DEFAULTS["head"]["batch_size"])
-    report = commands.add_parser("report", help="write the page of the finished runs")
-    report.add_argument("--page", type=Path, required=True, help="Markdown page; its figures go beside it")
-    for command in (run, report):
-        command.add_argument("--output", type=Path, required=True, help="folder of runs.jsonl")
     return parser.parse_args(argv)
 
 

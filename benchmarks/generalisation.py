@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from commands import add_data, make_parser
 from generalisation_cases import Archive, Case, cases, read_archive
 from generalisation_report import PRIMARY, is_joined, joined_macl, listed_runs, test_runs, write_page
 from retrieval import best_value
@@ -56,23 +57,19 @@ KEYS = ("data", "loss", "value", "answer", "seed")
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    commands = parser.add_subparsers(dest="command", required=True)
-    run = commands.add_parser("run", help="train the methods that runs.jsonl does not have yet")
-    run.add_argument("--data", type=Path, nargs="+", required=True, metavar="DIR")
+    parser, run = make_parser(
+        __doc__,
+        "train the methods that runs.jsonl does not have yet",
+        "compute confidence intervals of differences, for the report",
+    )
+    add_data(run)
     run.add_argument("--tested", nargs="+", metavar="NAME", help="only these data sets (folder names) are searched")
-    run.add_argument("--split-column", default="aitlas_split")
     run.add_argument("--scene-column", default="scene")
     run.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS), metavar="METHOD")
     run.add_argument("--tuned", type=Path, required=True, metavar="FOLDER", help="output folder of retrieval.py")
     run.add_argument("--seeds", type=int, default=3)
     run.add_argument("--epochs", type=int)
     run.add_argument("--batch-size", type=int)
-    report = commands.add_parser("report", help="write the page of the finished runs")
-    report.add_argument("--page", type=Path, required=True, help="Markdown page; its figures go beside it")
-    compare = commands.add_parser("compare", help="compute confidence intervals of differences, for the report")
-    for command in (run, compare, report):
-        command.add_argument("--output", type=Path, required=True, help="folder of runs.jsonl")
     return parser.parse_args(argv)
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from commands import make_parser
 from retrieval import best_value
 from retrieval_findings import METRICS, RECALLS, in_text, mean_of_all
 from torch import Tensor
@@ -34,14 +35,8 @@ SHOWN_RECALLS = {name: RECALLS[name] for name in ("jaccard_50_5", "exact_5")}
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    commands = parser.add_subparsers(dest="command", required=True)
-    run = commands.add_parser("run", help="measure the runs that runs.jsonl does not have yet")
+    parser, run = make_parser(__doc__, "measure the runs that runs.jsonl does not have yet")
     run.add_argument("--runs", type=Path, required=True, metavar="FOLDER", help="output folder of retrieval.py")
-    report = commands.add_parser("report", help="write the page of the finished runs")
-    report.add_argument("--page", type=Path, required=True, help="Markdown page")
-    for command in (run, report):
-        command.add_argument("--output", type=Path, required=True, help="folder of runs.jsonl")
     return parser.parse_args(argv)
 
 

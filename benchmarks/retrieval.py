@@ -19,6 +19,7 @@ import sys
 from pathlib import Path
 
 import torch
+from commands import add_data, make_parser
 from from_examples import BACKBONES, Split
 from protocols import load
 from retrieval_bootstrap import write_comparisons
@@ -32,11 +33,12 @@ from pml_macl import LabelStatistics
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    commands = parser.add_subparsers(dest="command", required=True)
-    run = commands.add_parser("run", help="tune and train the losses that runs.jsonl does not have yet")
-    run.add_argument("--data", type=Path, nargs="+", required=True, metavar="DIR")
-    run.add_argument("--split-column", default="aitlas_split")
+    parser, run = make_parser(
+        __doc__,
+        "tune and train the losses that runs.jsonl does not have yet",
+        "compute confidence intervals of MACL's differences, for the report",
+    )
+    add_data(run)
     run.add_argument("--ignore-columns", nargs="*", default=["scene"], metavar="NAME")
     run.add_argument("--losses", nargs="+", choices=LOSSES, default=list(LOSSES), metavar="LOSS")
     run.add_argument("--protocol", choices=DEFAULTS, default="head")
@@ -45,11 +47,6 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     run.add_argument("--pretrained", action=argparse.BooleanOptionalAction, default=True)
     for name, value in DEFAULTS["head"].items():
         run.add_argument(f"--{name.replace('_', '-')}", type=type(value), help="default: the value of the protocol")
-    report = commands.add_parser("report", help="write the page of the finished runs")
-    report.add_argument("--page", type=Path, required=True, help="Markdown page; its figures go beside it")
-    compare = commands.add_parser("compare", help="compute confidence intervals of MACL's differences, for the report")
-    for command in (run, compare, report):
-        command.add_argument("--output", type=Path, required=True, help="folder of runs.jsonl")
     return parser.parse_args(argv)
 
 

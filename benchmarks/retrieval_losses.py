@@ -92,11 +92,11 @@ LOSSES = {
     "Classifier, features": classifier(features),
     "Classifier, probabilities": classifier(probabilities),
     "Classifier, weighted probabilities": classifier(weighted_probabilities),
-    UNTRAINED: Entry(None, (0.0,), ""),
     "MulSupCon, joined 0.2": Entry(from_package("mul-supcon"), feature_weight=0.2),
     "MSC, joined 0.2": Entry(make_msc, feature_weight=0.2),
     "Classifier, features, joined 0.2": classifier(features, 0.2),
     "Classifier, weighted probabilities, joined 0.2": classifier(weighted_probabilities, 0.2),
+    UNTRAINED: Entry(None, (0.0,), ""),
 }
 
 
