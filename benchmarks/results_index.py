@@ -28,6 +28,7 @@ from training import read_runs
 from words import bounds, data_name, signed
 
 METHODS = (*TRAINED, *PRESETS)
+JOINED_WEIGHT = ", joined 0.2"
 SEEN, FINE_TUNED, UNSEEN = "all labels seen", "fine-tuned", "unseen labels"
 INTRODUCTION = """\
 # All results
@@ -41,6 +42,10 @@ BEST_RANKS = (
     "*Joined*: the embeddings are joined with [features of the backbone]"
     "(generalisation.md#joined-with-the-features-of-the-backbone) at this weight. *Proxies*: MACL with a [learnt proxy "
     "of each label](../parts/proxy_macl_loss.md)."
+)
+BEST_JOINED = (
+    "Joining helps other methods as well. The next table ranks only methods that are joined at 0.2: the best of MACL's "
+    "variants and the best other method."
 )
 JOINED = "What joining changes:"
 PICTURED = ("seen labels", "unseen labels")
@@ -107,6 +112,8 @@ def main(argv: list[str] | None = None) -> None:
         **by_question(listed_runs(every)),
     }
     parts = [INTRODUCTION, "## In short", BEST_RANKS, best_ranks_table(groups, known)]
+    joined = {**groups, **by_question(every)}  # the listed methods lack most of the joined ones
+    parts += [BEST_JOINED, best_joined_table(joined)]
     parts += [trade_off.explained(every), images(trade_off.CAPTION, "trade_off"), JOINED]
     parts += ["\n".join(f"- {line}" for line in (*joining(every, known), *lead_if_all_are_joined(every, known)))]
     parts += ["## Seen and unseen labels", PICTURES]
@@ -135,6 +142,22 @@ def best_ranks_table(groups: dict[str, Runs], known: Bounds) -> str:
         cells = [question, str(len(ranks)), *(f"{loss} ({ranks[loss]:.1f})" for loss in (first, second))]
         cells += [ahead_of(macl, runs, known) if macl.startswith("MACL") else "" for macl in (first, "MACL")]
         rows.append(f"| {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
+def best_joined_table(groups: dict[str, Runs]) -> str:
+    """For each question, MACL's best variant and the best other method, if all are joined at the same weight."""
+    rows = ["| question | methods | best variant of MACL | best other method |", "|---|---:|---|---|"]
+    for question, runs in groups.items():
+        shared = set.intersection(*(set(by_loss) for by_loss in runs.values()))
+        names = [loss for loss in next(iter(runs.values())) if loss in shared and loss.endswith(JOINED_WEIGHT)]
+        ranks = overall_ranks({data: {loss: by_loss[loss] for loss in names} for data, by_loss in runs.items()})
+        cells = []
+        for is_macl in (True, False):
+            best = next(loss for loss in ranks if loss.startswith("MACL") == is_macl)
+            mark = "**" * (ranks[best] == min(ranks.values()))
+            cells.append(f"{mark}{best.removesuffix(JOINED_WEIGHT)} ({ranks[best]:.1f}){mark}")
+        rows.append(f"| {question} | {len(names)} | {' | '.join(cells)} |")
     return "\n".join(rows)
 
 

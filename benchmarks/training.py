@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytorch_metric_learning
 import torch
-from from_examples import Split
+from from_examples import PROXY_LR_FACTOR, Split
 from protocols import make_models
 from pytorch_metric_learning.miners import BaseMiner
 from pytorch_metric_learning.trainers import MetricLossOnly
@@ -106,8 +106,8 @@ def train(
     record_keeper, _, _ = get_record_keeper(str(records))
     if method.loss is None:
         return (models["trunk"], nn.Identity()), []
-    if proxies := list(method.loss.parameters()):  # they start at random, so they learn faster than the head
-        optimizers["metric_loss_optimizer"] = torch.optim.AdamW(proxies, lr=10 * settings.lr)
+    if proxies := list(method.loss.parameters()):
+        optimizers["metric_loss_optimizer"] = torch.optim.AdamW(proxies, lr=PROXY_LR_FACTOR * settings.lr)
     parts = models["trunk"], method.embed(models["embedder"])
     tester, curve = make_tester(), []
 

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 import results_index
-from results_index import METHODS, best_cell, best_ranks_table, rank_table
+from results_index import METHODS, best_cell, best_joined_table, best_ranks_table, rank_table
 from retrieval_findings import METRICS
 from retrieval_report import each_table
 
@@ -42,6 +42,23 @@ def test_the_first_table_names_the_methods_that_macl_is_not_ahead_of():
     assert row().endswith("| none |")
     runs["ml_aid"]["MACL"][0]["metrics"] = dict.fromkeys(METRICS, 0.8)
     assert row() == f"| unseen labels | {len(METHODS)} | MACL (1.0) | MulSupCon (2.0) | none | none |"
+
+
+def test_methods_joined_alike_are_ranked_without_the_others():
+    values = {
+        "MACL": 0.9,
+        "MACL, joined 0.2": 0.6,
+        "MSC, joined 0.2": 0.7,
+        "HyP2, joined 0.2": 0.5,
+        "MACL, joined 0.5": 1,
+    }
+    runs = {
+        data: {loss: [{"metrics": dict.fromkeys(METRICS, value)}] for loss, value in values.items()} for data in "ab"
+    }
+    del runs["a"]["HyP2, joined 0.2"]
+    header, _, row = best_joined_table({"seen labels": runs}).splitlines()
+    assert header == "| question | methods | best variant of MACL | best other method |"
+    assert row == "| seen labels | 2 | MACL (2.0) | **MSC (1.0)** |"
 
 
 def test_a_group_may_have_fewer_methods():
