@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from figures import Theme, add_legend, new_figure, save_figure
+from from_examples import PROXY_LR_FACTOR
 from retrieval_findings import (
     METRICS,
     RECALLS,
@@ -30,18 +31,18 @@ from retrieval_findings import (
 from retrieval_losses import LOSSES, UNTRAINED
 from settings import DEFAULTS
 from training import read_runs
-from words import bounds, counted, data_name, listed, signed
+from words import bounds, counted, data_name, listed, signed, split_sizes
 
 from pml_macl.evaluation import label_mean_average_precision_by_frequency
 
 THIRDS = ("rarest third", "middle", "most frequent")
 READING = (
-    "The next tables give percent on the test split, mean ± standard deviation over seeds. **Bold** is best, *italic* "
-    "second best. [How it was measured](#how-it-was-measured) explains the metrics."
+    "The next tables give percent on the test split, {}. **Bold** is best, *italic* second best. [How it was measured]"
+    "(#how-it-was-measured) explains the metrics."
 )
 DIFFERENCES = (
-    "For each metric, the table compares the best of MACL's variants with the best of the other methods, in points. "
-    "Both are chosen on the test split. This favours the other methods, because there are more of them."
+    "For each metric, the table compares the best of {} variants of MACL with the best of {} other methods, in points. "
+    "Both are chosen on the test split{}."
 )
 EACH = (
     "On how many metrics, over all data sets, the 95 % interval of the difference is above 0 (ahead) and below 0 "
@@ -49,7 +50,7 @@ EACH = (
 )
 RECALL = (
     "Recall@K (R@K) is the share of queries with at least one relevant reference among the first K. By one shared "
-    "label, R@1 is {:.1f} to {:.1f} % for all methods, so it barely separates them."
+    "label, R@1 is {:.1f} to {:.1f} % for all methods."
 )
 INTERVALS = (
     "The 95 % interval comes from a paired bootstrap over test queries and seeds. **Bold**: the interval excludes 0."
@@ -64,13 +65,18 @@ EXPLAINED = """\
 | nDCG@20, Jaccard gains | ranking of the first 20 references; the gain is the Jaccard similarity |
 | label mAP | average precision per label, averaged over labels: each label counts the same |
 | label mAP, rarest third | the same, over the rarest third of the labels |"""
-COMPETITORS = (
+VARIANTS = (
+    "*MACL, weighted* is MACL with `FrequencyWeightedReducer(overlap_power=1)`. *MACL, frequency Jaccard* is MACL with "
+    'the relation `FrequencyWeightedJaccard` and `FrequencyWeightedReducer(level="label")`. [The losses]'
+    "(../parts/index.md) have a page each."
+)
+CLASSIFIER = (
     "The classifier has the same backbone, hidden layer, optimizer, epochs and batches. Its head gives one score per "
     "label and is trained with binary cross-entropy; with `power` above 0, positives of rare labels weigh more. Its "
     "*features* are the hidden layer. Its *weighted probabilities* are divided by the square roots of the label "
-    "counts. *Features, no training* are the features of the backbone. All are normalised to length 1, as the "
-    "embeddings are."
+    "counts. Both are normalised to length 1, as the embeddings are."
 )
+NOT_TRAINED = "*Features, no training* are the features of the backbone, normalised to length 1."
 PROXIES = (
     "*MACL, proxies* is the sum of `MACLLoss` and [`ProxyMACLLoss`](../parts/proxy_macl_loss.md), which learns a proxy "
     "of each label."
@@ -81,10 +87,23 @@ JOINED = (
     "images. Any trained head can be joined; [this table]"
     "(generalisation.md#joined-with-the-features-of-the-backbone) shows what others gain."
 )
+MSC = (
+    "*MSC* learns a prototype of each label, and gives each label of an image the same weight. `benchmarks/msc.py` is "
+    "our reading of the paper that it cites."
+)
 OTHERS = (
-    "*RINCE* ranks the positives by Jaccard similarity (`benchmarks/rince.py`). *HyP2* and *MSC* learn a proxy of each "
-    "label, and MSC gives each label of an image the same weight (`benchmarks/hyp2.py`, `benchmarks/msc.py`). All "
-    "three are our readings of the papers that these files cite."
+    "*RINCE* ranks the positives by Jaccard similarity, and *HyP2* learns a proxy of each label. `benchmarks/rince.py` "
+    "and `benchmarks/hyp2.py` are our readings of the papers that they cite."
+)
+# An explanation, and the method whose presence on a page asks for it.
+EXPLANATIONS = (
+    (VARIANTS, "MACL, weighted"),
+    (PROXIES, "MACL, proxies"),
+    (JOINED, "MACL, joined 0.2"),
+    (CLASSIFIER, "Classifier, weighted probabilities"),
+    (NOT_TRAINED, UNTRAINED),
+    (MSC, "MSC"),
+    (OTHERS, "RINCE"),
 )
 RUN = "python benchmarks/retrieval.py run --data DIR [DIR ...] --output FOLDER"
 
@@ -104,7 +123,9 @@ def write_page(folder: Path, page: Path) -> None:
     runs = test_runs(lines)
     tuned = [run for run in lines if run["stage"] == "tune"]
     page.parent.mkdir(parents=True, exist_ok=True)
-    parts = [introduction(lines[0]["settings"], runs), "## What the numbers say", findings(runs, intervals), READING]
+    has_spread = any(len(group) > 1 for by_loss in runs.values() for group in by_loss.values())
+    reading = READING.format("mean ± standard deviation over seeds" if has_spread else "of one seed")
+    parts = [introduction(lines[0]["settings"], runs), "## What the numbers say", findings(runs, intervals), reading]
     for data, by_loss in runs.items():
         caption = f"Average precision of rare, middle and frequent labels on {data_name(data)}, by method"
         figure = save_figure(lambda theme, by_loss=by_loss: draw(by_loss, theme), page, f"{page.stem}-{data}", caption)
@@ -113,7 +134,12 @@ def write_page(folder: Path, page: Path) -> None:
         if all("recall" in run for group in by_loss.values() for run in group):
             easy = [100 * value for value in means(by_loss, "any_1", "recall").values()]
             parts += [RECALL.format(min(easy), max(easy)), table(by_loss, RECALLS, "recall")]
-    parts += ["## MACL against the best other method", DIFFERENCES + f" {INTERVALS}" * bool(intervals)]
+    losses = next(iter(runs.values()))
+    ours = sum(loss.startswith("MACL") for loss in losses)
+    others = len(losses) - ours
+    compared = DIFFERENCES.format(ours, others, ", which favours the larger group" * (ours != others))
+    compared += f" {INTERVALS}" * bool(intervals)
+    parts += ["## MACL against the best other method", compared]
     parts += [differences(runs, intervals)]
     if each := against_each(runs, interval_bounds(intervals)):
         parts += ["## MACL against each other method", EACH, each]
@@ -192,14 +218,13 @@ def method(lines: list[dict[str, Any]], runs: Runs, page: Path, folder: str) -> 
             f"{len(LOSSES['MACL'].grid)} values, with "
             "one seed that is not used again"
         )
-    explained = EXPLAINED + f"\n\n{COMPETITORS}" * (UNTRAINED in shown)
-    explained += f"\n\n{PROXIES}" * ("MACL, proxies" in shown)
-    explained += f"\n\n{JOINED}" * ("MACL, joined 0.2" in shown)
-    explained += f"\n\n{OTHERS}" * ("RINCE" in shown)
+    explained = "\n\n".join([EXPLAINED, *(text for text, name in EXPLANATIONS if name in shown)])
     return (
         f"- **Network:** {network}.\n"
+        f"{split_sizes(runs)}"
         f"- **Training:** {counted(chosen['epochs'], 'epoch')} without early stopping, batches of "
-        f"{chosen['batch_size']}, learning rate {chosen['lr']}, dropout {chosen['dropout']}; {seeds_of(runs)}.\n"
+        f"{chosen['batch_size']}, learning rate {chosen['lr']} ({PROXY_LR_FACTOR} times that for learnt proxies and "
+        f"prototypes), dropout {chosen['dropout']}; {seeds_of(runs)}.\n"
         f"- **Tuning:** {tuning}.\n"
         "- **Evaluation:** each test image is a query, and all other test images are its references.\n"
         f"- **Limits:** {counted(len(runs), 'data set')}. Intervals, where given, cover queries and seeds, but not "

@@ -1,13 +1,23 @@
 """Names of data sets, lists and bounds in words, for the pages that the reports write."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 DATA_SETS = {"ucm_multilabel": "UC Merced (multi-label)", "ml_aid": "ML-AID"}
+
+# Training, validation and test images in the splits that AiTLAS publishes.
+SPLIT_SIZES = {"ucm_multilabel": (1285, 395, 420), "ml_aid": (1917, 483, 600)}
 
 
 def data_name(folder: str) -> str:
     """The name that people use for the data set in this folder; an unknown folder keeps its name."""
     return DATA_SETS.get(folder, folder)
+
+
+def split_sizes(folders: Iterable[str]) -> str:
+    """A line of a list with the number of images in each split of the data sets in these folders, as far as known."""
+    sizes = ["{}: {} / {} / {}".format(data_name(name), *SPLIT_SIZES[name]) for name in folders if name in SPLIT_SIZES]
+    end = "training / validation / test images, in the split that AiTLAS publishes"
+    return f"- **Data:** {'; '.join(sizes)} {end}.\n" * bool(sizes)
 
 
 def listed(parts: Sequence[str]) -> str:
