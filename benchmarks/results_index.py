@@ -56,9 +56,9 @@ PICTURES = (
 BEST = (
     "Each row is a measure of what a search should find; the [metrics](#metrics) are explained below. A cell names the "
     "best method. If that is another one than MACL, the difference of MACL to it follows, in points; if it is no "
-    "variant of MACL, also the 95 % interval of the difference (**bold**: it excludes 0). All are heads on frozen features. *All labels seen*: the methods of "
-    "[Frozen backbone](frozen.md). *Unseen labels*: the methods of [Unseen labels, scenes and archives]"
-    "(generalisation.md); training has left out the labels that are searched."
+    "variant of MACL, also the 95 % interval of the difference (**bold**: it excludes 0). All are heads on frozen "
+    "features. *All labels seen*: the methods of [Frozen backbone](frozen.md). *Unseen labels*: the methods of [Unseen "
+    "labels, scenes and archives](generalisation.md); training has left out the labels that are searched."
 )
 RANKS = (
     "The rank of each method, averaged over metrics and data sets; 1 is best. *All labels seen* is a head on frozen "
@@ -84,9 +84,9 @@ PAGES = """\
 | What do searches with label filters cost, compared with faiss alone? | [Search](search.md) |
 | How exact is half precision? | [Precision](precision.md) |"""
 METHOD = (
-    "- Each method gets the same network, optimizer, epochs and batches; learnt proxies have 10 times the learning rate of "
-    "the head. One setting per method is chosen on the "
-    "validation split with a frozen backbone; the other comparisons use the same settings.\n"
+    "- Each method gets the same network, optimizer, epochs and batches; learnt proxies have 10 times the learning "
+    "rate of the head. One setting per method is chosen on the validation split with a frozen backbone; the other "
+    "comparisons use the same settings.\n"
     "- Figures are percentages on the test split. Each test image is a query, and all other test images are its "
     "references. The ablation uses the validation split, because the defaults are chosen from it.\n"
     "- Intervals come from a paired bootstrap over queries and runs. The run from random weights has one seed and no "

@@ -65,10 +65,10 @@ EXPLAINED = """\
 | nDCG@20, Jaccard gains | ranking of the first 20 references; the gain is the Jaccard similarity |
 | label mAP | average precision per label, averaged over labels: each label counts the same |
 | label mAP, rarest third | the same, over the rarest third of the labels |"""
-VARIANTS = (
-    "*MACL, weighted* is MACL with `FrequencyWeightedReducer(overlap_power=1)`. *MACL, frequency Jaccard* is MACL with "
-    'the relation `FrequencyWeightedJaccard` and `FrequencyWeightedReducer(level="label")`. [The losses]'
-    "(../parts/index.md) have a page each."
+WEIGHTED = "*MACL, weighted* is MACL with `FrequencyWeightedReducer(overlap_power=1)`."
+FREQUENCY = (
+    "*MACL, frequency Jaccard* is MACL with the relation [`FrequencyWeightedJaccard`]"
+    '(../parts/frequency_weighted_jaccard.md) and `FrequencyWeightedReducer(level="label")`.'
 )
 CLASSIFIER = (
     "The classifier has the same backbone, hidden layer, optimizer, epochs and batches. Its head gives one score per "
@@ -97,7 +97,8 @@ OTHERS = (
 )
 # An explanation, and the method whose presence on a page asks for it.
 EXPLANATIONS = (
-    (VARIANTS, "MACL, weighted"),
+    (WEIGHTED, "MACL, weighted"),
+    (FREQUENCY, "MACL, frequency Jaccard"),
     (PROXIES, "MACL, proxies"),
     (JOINED, "MACL, joined 0.2"),
     (CLASSIFIER, "Classifier, weighted probabilities"),
