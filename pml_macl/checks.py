@@ -101,6 +101,25 @@ def check_embeddings(embeddings: Tensor, embedding_size: int | None = None, name
         raise ValueError(f"{name} must have the embedding size {embedding_size}, got {embeddings.shape[1]}")
 
 
+def check_finite(name: str, embeddings: Tensor, limit: float = math.inf) -> None:
+    """Raise unless every value of the (N, D) embeddings is finite, and at most ``limit`` in size."""
+    if embeddings.numel() == 0:
+        return
+    smallest, largest = embeddings.aminmax(dim=1)  # NaN if one value is; needs no tensor of the size of the embeddings
+    sizes = torch.maximum(-smallest, largest)
+    if ((sizes <= limit) & sizes.isfinite()).all():
+        return
+    if num_wrong := int((~sizes.isfinite()).sum()):
+        raise ValueError(
+            f"{name} must be finite, got NaN or infinity in {num_wrong} of {len(embeddings)} rows; check whether the "
+            "training has diverged"
+        )
+    raise ValueError(
+        f"{name} must hold values up to {limit:.0e}, because the squares of larger ones overflow in "
+        f"{embeddings.dtype}, got {float(sizes.max()):.1e}; normalise or scale them"
+    )
+
+
 def in_float32(embeddings: Tensor) -> Tensor:
     """Convert half precision to float32 and leave other types unchanged.
 
@@ -153,19 +172,23 @@ def check_indices_tuple(
             raise ValueError(f"indices_tuple must hold 1-D tensors of equal length, got shapes {sorted(shapes)}")
     for indices, limit in ((anchors, num_rows), (others, num_references)):
         for index in indices:
-            _check_index(index, limit, deferred)
+            check_index("indices_tuple", index, limit, deferred)
 
 
-def _check_index(index: Tensor, limit: int, deferred: DeferredCheck | None) -> None:
+def check_index(name: str, index: Tensor, limit: int, deferred: DeferredCheck | None = None) -> None:
+    """Raise unless the tensor holds integers from 0 to ``limit - 1``; ``deferred`` does not wait for the GPU."""
     if not index.numel():
         return
     if index.is_floating_point() or index.dtype is torch.bool:
-        raise TypeError(f"indices_tuple must hold integers, got {index.dtype}; convert it with long()")
-    must = f"indices_tuple must hold row numbers from 0 to {limit - 1}"
+        raise TypeError(f"{name} must hold integers, got {index.dtype}; convert it with long()")
+    must = f"{name} must hold existing row numbers"
     if deferred is not None and index.device.type != "cpu":
         deferred(((index < 0) | (index >= limit)).any(), must)
     elif int(index.min()) < 0 or int(index.max()) >= limit:
-        raise ValueError(f"{must}, got {int(index.min())} to {int(index.max())}; pass indices of the current batch")
+        raise ValueError(
+            f"{must}, from 0 to {limit - 1}, got {int(index.min())} to {int(index.max())}; pass indices of the current "
+            "batch"
+        )
 
 
 def check_instance(name: str, value: Any, kind: type, description: str) -> None:

@@ -23,15 +23,15 @@ class DeferredCheck:
         self._flags: dict[str, tuple[Tensor, Tensor]] = {}
 
     def __call__(self, failed: Tensor, message: str, detail: str = "") -> None:
-        """Raise if the check failed, or, on a GPU, if an earlier check with the same message failed.
+        """Raise if the check failed, or, on a GPU, if an earlier check failed.
 
         Args:
             failed: () boolean, True if the check failed.
-            message: what was expected. It also identifies the check in later calls.
+            message: what was expected, without numbers of this batch: checks with the same message share their memory.
             detail: what was found or how to fix it; added to the message if this call raises for its own check.
 
         Raises:
-            ValueError: this check failed, or an earlier one with the same message.
+            ValueError: this check failed, or an earlier one.
         """
         if failed.device.type == "cpu" or self.num_checks < SYNCHRONOUS_CHECKS:
             self.num_checks += 1
@@ -46,12 +46,13 @@ class DeferredCheck:
             can_pin = failed.is_cuda and torch.cuda.is_available()
             on_host = torch.zeros((), dtype=torch.bool, pin_memory=can_pin)
             self._flags[message] = (torch.zeros_like(failed), on_host)
+        for earlier, (_, on_host) in self._flags.items():
+            if self._is_set(on_host):
+                del self._flags[earlier]
+                raise ValueError(
+                    f"{earlier}, but those of an earlier batch do not; check the labels and pairs of the whole data set"
+                )
         on_device, on_host = self._flags[message]
-        if self._is_set(on_host):
-            del self._flags[message]
-            raise ValueError(
-                f"{message}, but those of an earlier batch do not; check the labels and pairs of the whole data set"
-            )
         on_device |= failed
         on_host.copy_(on_device, non_blocking=True)
 

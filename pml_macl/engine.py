@@ -120,12 +120,13 @@ def _add_block(
     # With one temperature per anchor, dividing the embeddings takes fewer operations than dividing the logits.
     per_pair = divisors.ndim > 0 and divisors.shape[-1] > 1
     logits = (query[rows] @ others.T).div_(divisors) if per_pair else (query[rows] / divisors) @ others.T
-    weighted = torch.linalg.vecdot(weights, logits)[:, None]
     slopes = logits / divisors if temperatures.requires_grad else None
     largest = _exclude(logits, ignored, own).amax(dim=1, keepdim=True)
-    likelihoods = logits.sub_(largest).exp_()
+    logits.sub_(largest)  # before the weighted sum: both terms of the loss would be large, and cancel
+    weighted = torch.linalg.vecdot(weights, logits)[:, None]
+    likelihoods = logits.exp_()
     denominators = likelihoods.sum(dim=1, keepdim=True)
-    losses = scale * (row_weights * (denominators.log() + largest) - weighted)
+    losses = scale * (row_weights * denominators.log() - weighted)
 
     # The negative gradient with respect to the logits, without the factor `scale`.
     descent = weights.addcmul_(likelihoods, row_weights / denominators, value=-1)

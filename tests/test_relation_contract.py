@@ -68,8 +68,11 @@ def test_a_relation_that_fails_changes_no_state(batch, generator):
     embeddings = batch[0]
     labels = torch.rand(14, 5, generator=generator) < 0.4
     loss_fn = MACLLoss(num_classes=5, relation=lambda x, y: x @ y.T)
+    late = torch.zeros(14, 14)
+    late[13] = 2
+    fails_late = MACLLoss(num_classes=5, relation=lambda x, y: late[: len(x)])
     memory = MultiLabelCrossBatchMemory(MACLLoss(relation=lambda x, y: torch.zeros(1)), 6, memory_size=20)
-    for part, given in ((loss_fn, labels.long()), (memory, labels)):
+    for part, given in ((loss_fn, labels.long()), (fails_late, labels), (memory, labels)):
         before = copy.deepcopy(part.state_dict())
         with pytest.raises((TypeError, ValueError), match="relation must return"):
             part(embeddings, given)

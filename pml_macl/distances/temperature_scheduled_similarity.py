@@ -92,6 +92,11 @@ class TemperatureScheduledSimilarity(BaseDistance):
                 f"{type(self).__name__} must not override forward, because losses do not call it; override "
                 "pair_temperatures or logits"
             )
+        if given := kwargs.keys() & {"normalize_embeddings", "p", "power", "is_inverted"}:
+            raise TypeError(
+                f"{', '.join(sorted(given))} belongs to the similarity inside; pass it there, for example "
+                "distance=DotProductSimilarity(power=2)"
+            )
         check_bool("auto_advance", auto_advance)
         check_statistics(label_statistics)
         check_positive("temperature", temperature)

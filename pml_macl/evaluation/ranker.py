@@ -52,8 +52,8 @@ class Ranker:
 
     The ranker compares ``|r|^2 / 2 - q . r``, which orders the references of one query as the distance does. A matrix
     product in the dtype of the embeddings computes it, for one block of references after the other if few of them are
-    ranked. Two different references whose distances agree to rounding may therefore come in either order. Equal
-    references always tie, because they share one column of a product.
+    ranked. Two different references may therefore come in either order if their squared distances differ by less than
+    the rounding of ``|r|^2``. Equal references always tie, because they share one column of a product.
 
     The ranker copies only references that lie far from 0 or equal another one, so they may be a file in mapped memory.
 

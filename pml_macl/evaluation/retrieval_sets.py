@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pml_macl.checks import check_finite
 from pml_macl.labels import check_labels
 
 Array = Tensor | NDArray[Any]
@@ -124,13 +125,7 @@ def _as_embeddings(embeddings: Array, name: str, device: torch.device | None) ->
         raise ValueError(f"{name} must be real, got {tensor.dtype}")
     if tensor.dtype is not torch.float64:
         tensor = tensor.float()
-    smallest, largest = tensor.aminmax(dim=1)  # NaN if one value is; needs no tensor of the size of the embeddings
-    not_finite = ~(smallest.isfinite() & largest.isfinite())
-    if not_finite.any():
-        raise ValueError(
-            f"{name} must be finite, got NaN or infinity in {int(not_finite.sum())} of {len(tensor)} rows; "
-            "check whether the training has diverged"
-        )
+    check_finite(name, tensor, limit=(torch.finfo(tensor.dtype).max / (4 * tensor.shape[1])) ** 0.5)
     return tensor
 
 

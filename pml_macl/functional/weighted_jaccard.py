@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from pml_macl.label_table import sum_over_shared_labels
-from pml_macl.labels import check_labels
+from pml_macl.labels import check_labels, shared_label_counts
 
 
 def weighted_jaccard_similarity(labels: Tensor, ref_labels: Tensor, label_weights: Tensor) -> Tensor:
@@ -39,4 +39,7 @@ def weighted_jaccard_similarity(labels: Tensor, ref_labels: Tensor, label_weight
     weights = label_weights.to(labels.device)
     shared = sum_over_shared_labels(labels, ref_labels, weights)
     union = (labels * weights).sum(dim=1)[:, None] + (ref_labels * weights).sum(dim=1) - shared
-    return torch.where(shared > 0, shared / union, 0.0).clamp_(max=1)  # rounding can exceed 1
+    similarity = torch.where(shared > 0, shared / union, 0.0).clamp_(max=1)  # rounding can exceed 1
+    counts = shared_label_counts(labels, ref_labels)  # exact, unlike the sums of weights
+    are_equal = (counts > 0) & (counts == labels.sum(dim=1)[:, None]) & (counts == ref_labels.sum(dim=1))
+    return similarity.masked_fill_(are_equal, 1)

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from pml_macl.checks import check_embeddings, check_integer, check_range
+from pml_macl.checks import check_embeddings, check_finite, check_integer, check_range
 from pml_macl.inference.faiss_import import import_faiss
 
 
@@ -39,7 +39,11 @@ def augment_embeddings(embeddings: Tensor, k: int = 10, power: float = 3.0) -> T
     check_embeddings(embeddings)
     check_integer("k", k)
     check_range("power", power, 0)
-    unit = torch.nn.functional.normalize(embeddings.float().cpu(), dim=1).contiguous()
+    embeddings = embeddings.float().cpu()
+    check_finite("embeddings", embeddings)
+    unit = torch.nn.functional.normalize(embeddings, dim=1).contiguous()
+    if len(unit) == 0:
+        return unit
     index = import_faiss().IndexFlatIP(unit.shape[1])
     index.add(unit.numpy())
     # An embedding finds itself first; among equal embeddings it may find a twin, which makes no difference.

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from pml_macl.checks import check_range
+from pml_macl.checks import check_embeddings, check_finite, check_integer, check_range, in_float32
 
 
 class JoinedEmbedder(nn.Module):
@@ -72,20 +72,19 @@ class JoinedEmbedder(nn.Module):
             num_components: number of axes, at least 1; never more than F, nor than N - 1.
 
         Raises:
-            ValueError: fewer than two rows, ``features`` that are not finite, or ``num_components`` below 1.
+            TypeError, ValueError: fewer than two rows, or an argument is of the wrong type or out of its range.
         """
-        if features.dim() != 2 or len(features) < 2 or not torch.isfinite(features).all():
-            raise ValueError(
-                f"features must be (N, F), finite and of at least two images, got {tuple(features.shape)}"
-                f"{'' if torch.isfinite(features).all() else ' with NaN or infinity'}"
-            )
-        if num_components < 1:
-            raise ValueError(f"num_components must be at least 1, got {num_components}")
+        check_embeddings(features, name="features")
+        check_finite("features", features)
+        check_integer("num_components", num_components)
+        if len(features) < 2:
+            raise ValueError(f"features must have at least two rows, got {len(features)}; give more images")
         unit = normalize(features.detach().double(), dim=1)
         mean = unit.mean(dim=0)
         _, _, axes = torch.linalg.svd(unit - mean, full_matrices=False)
         kept = axes[: min(num_components, len(features) - 1)].T.contiguous()
-        return cls(embedder, mean.to(features.dtype), kept.to(features.dtype), weight)
+        dtype = torch.promote_types(features.dtype, torch.float32)
+        return cls(embedder, mean.to(dtype), kept.to(dtype), weight)
 
     def forward(self, features: Tensor) -> Tensor:
         """Compute the joined embeddings.
@@ -94,10 +93,11 @@ class JoinedEmbedder(nn.Module):
             features: (N, F) features.
 
         Returns:
-            (N, D + K) embeddings of length 1.
+            (N, D + K) embeddings of length 1, in float32 or float64.
         """
-        embeddings = normalize(self.embedder(features), dim=1)
-        components = normalize((normalize(features, dim=1) - self.mean) @ self.axes, dim=1)
+        embeddings, features = normalize(in_float32(self.embedder(features)), dim=1), in_float32(features)
+        centred = normalize(features, dim=1) - self.mean.to(features.dtype)
+        components = normalize(centred @ self.axes.to(features.dtype), dim=1)
         return torch.cat([(1 - self.weight) ** 0.5 * embeddings, self.weight**0.5 * components], dim=1)
 
     def extra_repr(self) -> str:

@@ -261,9 +261,10 @@ def only(index: Any, keys: NDArray[np.int64]) -> Any:
     chosen = np.zeros(keys.max(initial=0) + 1, bool)
     chosen[keys] = True
     selector = faiss.IDSelectorBitmap(np.packbits(chosen, bitorder="little"))
+    ivf = faiss.try_extract_index_ivf(index)
+    if ivf is not None:
+        return faiss.SearchParametersIVF(sel=selector, nprobe=ivf.nprobe, max_codes=ivf.max_codes)
     inner = inner_index(index)
-    if isinstance(inner, faiss.IndexIVF):
-        return faiss.SearchParametersIVF(sel=selector, nprobe=inner.nprobe, max_codes=inner.max_codes)
     if isinstance(inner, faiss.IndexHNSW):
         return faiss.SearchParametersHNSW(sel=selector, efSearch=inner.hnsw.efSearch)
     return faiss.SearchParameters(sel=selector)

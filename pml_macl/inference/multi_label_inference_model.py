@@ -11,7 +11,7 @@ from pytorch_metric_learning.utils.inference import FaissKNN, InferenceModel
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from pml_macl.checks import check_callable, check_integer, check_path
+from pml_macl.checks import check_callable, check_finite, check_integer, check_path
 from pml_macl.inference.augmentation import augment_embeddings
 from pml_macl.inference.batches import batches_of
 from pml_macl.inference.faiss_import import import_faiss
@@ -224,9 +224,9 @@ class MultiLabelInferenceModel(InferenceModel):
         if self.labels is None:
             raise ValueError("predict_labels needs labels; pass them to index()")
         rows, distances = torch.from_numpy(positions), self._euclidean(torch.from_numpy(found))
-        weights = torch.where(distances == 0, torch.inf, 1 / distances)
+        weights = torch.where(distances == 0, torch.inf, 1 / distances).masked_fill(rows < 0, 0)
         exact = weights.isinf().any(dim=1, keepdim=True)
-        weights = torch.where(exact, weights.isinf().float(), weights).masked_fill(rows < 0, 0)
+        weights = torch.where(exact, weights.isinf().float(), weights)
         weights /= weights.sum(dim=1, keepdim=True).clamp(min=torch.finfo(weights.dtype).tiny)
         return torch.bmm(weights[:, None], self.labels[rows].float())[:, 0]
 
@@ -324,7 +324,9 @@ class MultiLabelInferenceModel(InferenceModel):
         vectors, labels = [], []
         batches = batches_of(images, batch_size, self.data_and_label_getter)
         for batch, batch_labels in tqdm(batches, "embedding", leave=False, disable=None):
-            vectors.append(self.get_embeddings(batch).float().cpu().numpy())
+            embeddings = self.get_embeddings(batch).float().cpu()
+            check_finite("the embeddings of the images", embeddings)
+            vectors.append(embeddings.numpy())
             if batch_labels is not None:
                 labels.append(batch_labels)
         if not vectors:

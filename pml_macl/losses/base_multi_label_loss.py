@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import torch
 from pytorch_metric_learning.losses import BaseMetricLossFunction
 from pytorch_metric_learning.reducers import BaseReducer, ClassWeightedReducer, MultipleReducers, PerAnchorReducer
 from torch import Tensor
@@ -87,16 +88,17 @@ class BaseMultiLabelLoss(BaseMetricLossFunction):
         check_indices_tuple(indices_tuple, len(embeddings), num_references, check)
         self.check_references(len(embeddings), num_references, ref_emb is not None)
         embeddings = in_float32(embeddings)
-        rows = self.without_zero_rows(embeddings)
-        references = None if ref_emb is None else self.without_zero_rows(in_float32(ref_emb))
-        loss_dict = self.compute_loss(rows, labels, indices_tuple, references, ref_labels, **options)
-        if len(embeddings):  # PML's regularizers average over rows, which gives NaN for none
-            self.add_embedding_regularization_to_loss_dict(loss_dict, embeddings)
-        if self.relation is not None:  # otherwise a reducer would take the labels for label sets or class indices
-            pairs = Pairs(labels, ref_labels, dtype=label_dtype(embeddings), deferred=check, relation=self.relation)
-            for entry in loss_dict.values():
-                entry.setdefault("pairs", pairs)
-        return self.reducer(loss_dict, embeddings, labels)
+        with torch.autocast(embeddings.device.type, enabled=False):
+            rows = self.without_zero_rows(embeddings)
+            references = None if ref_emb is None else self.without_zero_rows(in_float32(ref_emb))
+            loss_dict = self.compute_loss(rows, labels, indices_tuple, references, ref_labels, **options)
+            if len(embeddings):  # PML's regularizers average over rows, which gives NaN for none
+                self.add_embedding_regularization_to_loss_dict(loss_dict, embeddings)
+            if self.relation is not None:  # otherwise a reducer would take the labels for label sets or class indices
+                pairs = Pairs(labels, ref_labels, dtype=label_dtype(embeddings), deferred=check, relation=self.relation)
+                for entry in loss_dict.values():
+                    entry.setdefault("pairs", pairs)
+            return self.reducer(loss_dict, embeddings, labels)
 
     def without_zero_rows(self, embeddings: Tensor) -> Tensor:
         """Set the gradient of all-zero rows to 0 if the distance normalises embeddings.

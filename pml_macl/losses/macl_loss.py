@@ -35,8 +35,8 @@ class MACLLoss(MultiLabelContrastiveLoss):
         num_classes: number of classes C, >= 1. Without ``label_statistics``, the loss then counts labels over the
             training batches. It adds a batch to the counts before it computes the weights, and only in training mode
             with gradients enabled.
-        label_statistics: label frequencies, which the loss does not change. If both ``num_classes`` and
-            ``label_statistics`` are None, the loss uses the frequencies of the batch.
+        label_statistics: label frequencies, which the loss does not change; ``.to()`` of the loss moves them. If both
+            ``num_classes`` and ``label_statistics`` are None, the loss uses the frequencies of the batch.
         positive_threshold: smallest Jaccard similarity of a positive pair, in [0, 1]; 0 accepts any shared label.
         negative_threshold: largest Jaccard similarity of a negative pair, in [0, 1]; 0 accepts only pairs without a
             shared label, 1 accepts all references that are not positives.

@@ -1,5 +1,6 @@
 """The contrastive loss on label sets, which MACL and its baselines configure."""
 
+import copy
 import logging
 from typing import Any
 
@@ -10,7 +11,8 @@ from pytorch_metric_learning.regularizers import BaseRegularizer
 from torch import Tensor
 
 from pml_macl.batch_share import BatchShare
-from pml_macl.checks import check_choice, check_range
+from pml_macl.checks import check_choice, check_index, check_range
+from pml_macl.deferred_check import DeferredCheck
 from pml_macl.distances import TemperatureScheduledSimilarity
 from pml_macl.engine import Terms, contrastive_loss
 from pml_macl.functional import positive_pair_losses
@@ -183,7 +185,7 @@ class MultiLabelContrastiveLoss(BaseMultiLabelLoss):
             TypeError, ValueError: an argument has a wrong type, shape or value. The state does not change.
         """
         if own is not None:
-            _check_own(own, embeddings, ref_emb)
+            _check_own(own, embeddings, ref_emb, self.deferred_check)
         return self._check_and_compute(embeddings, labels, indices_tuple, ref_emb, ref_labels, own=own, share=share)
 
     def compute_loss(
@@ -197,6 +199,8 @@ class MultiLabelContrastiveLoss(BaseMultiLabelLoss):
         share: BatchShare | None = None,
     ) -> dict[str, Any]:
         fallback = self.why_not_fused()
+        if share is not None and fallback is not None:
+            raise ValueError(f"share needs the fused engine, which is not possible with {fallback}")
         if self.engine == "fused" and fallback is not None:
             raise ValueError(f'engine="fused" is not possible with {fallback}; use engine="auto" or "reference"')
         self._show_fallback(fallback)
@@ -213,12 +217,17 @@ class MultiLabelContrastiveLoss(BaseMultiLabelLoss):
             self.relation,
             share,
         )
+        before = None
         if self.learns_statistics and self.label_statistics and self.training and torch.is_grad_enabled():
-            if self.relation is not None:
-                _ = pairs[:1].jaccard  # a relation that fails must not change the statistics
-            self.label_statistics.update(pairs.labels)
+            before = None if self.relation is None else copy.deepcopy(self.label_statistics.state_dict())
+            self.label_statistics.to(pairs.device).update(pairs.labels)
         differentiate = self._by_blocks if fallback is None else self._by_autograd
-        entry = differentiate(embeddings, ref_emb, pairs)
+        try:
+            entry = differentiate(embeddings, ref_emb, pairs)
+        except (TypeError, ValueError):
+            if self.label_statistics is not None and before is not None:
+                self.label_statistics.load_state_dict(before)  # a relation that fails must not change them
+            raise
         self.distance.advance_after_call()
         return {"loss": entry}
 
@@ -306,7 +315,7 @@ def _check_reducer(reducer: BaseReducer) -> None:
         )
 
 
-def _check_own(own: Tensor, embeddings: Tensor, ref_emb: Tensor | None) -> None:
+def _check_own(own: Tensor, embeddings: Tensor, ref_emb: Tensor | None, deferred: DeferredCheck) -> None:
     if not isinstance(own, Tensor) or own.dtype is not torch.int64 or own.shape != embeddings.shape[:1]:
         found = f"{own.dtype} of shape {tuple(own.shape)}" if isinstance(own, Tensor) else type(own).__name__
         raise ValueError(f"own must be an int64 tensor with one entry per embedding ({len(embeddings)}), got {found}")
@@ -314,3 +323,4 @@ def _check_own(own: Tensor, embeddings: Tensor, ref_emb: Tensor | None) -> None:
         raise ValueError(
             "own was given without ref_emb; pass both or neither: without ref_emb no row is paired with itself"
         )
+    check_index("own", own, len(ref_emb), deferred)

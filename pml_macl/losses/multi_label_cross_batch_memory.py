@@ -15,6 +15,8 @@ from pml_macl.checks import check_batch, check_embeddings, check_indices_tuple, 
 from pml_macl.deferred_check import DeferredCheck
 from pml_macl.labels import label_dtype
 from pml_macl.losses.multi_label_contrastive_loss import MultiLabelContrastiveLoss
+from pml_macl.losses.proxy_macl_loss import ProxyMACLLoss
+from pml_macl.miners.base_multi_label_miner import BaseMultiLabelMiner
 from pml_macl.pairs import Pairs, without_own
 from pml_macl.relations import Relation
 
@@ -94,6 +96,8 @@ class MultiLabelCrossBatchMemory(CrossBatchMemory):
         check_integer("embedding_size", embedding_size)
         check_integer("memory_size", memory_size)
         _check_part("loss", loss, BaseMetricLossFunction, "MultiLabelLossWrapper")
+        if isinstance(loss, ProxyMACLLoss):
+            raise ValueError("loss must take references, but those of ProxyMACLLoss are its proxies; use MACLLoss")
         if num_classes is not None:
             check_integer("num_classes", num_classes)
         elif getattr(loss, "relation", None) is None:
@@ -232,7 +236,8 @@ class MultiLabelCrossBatchMemory(CrossBatchMemory):
             pairs = self._overlapping_pairs(embeddings, labels, memory_labels)
         else:
             pairs = self.miner(embeddings, labels, memory, memory_labels)
-            check_indices_tuple(pairs, len(embeddings), len(memory))
+            if not isinstance(self.miner, BaseMultiLabelMiner):  # ours select existing rows
+                check_indices_tuple(pairs, len(embeddings), len(memory))
         if own_slots is None:
             return pairs
         pairs = without_own(pairs, own_slots)

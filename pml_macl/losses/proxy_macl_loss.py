@@ -26,7 +26,8 @@ class ProxyMACLLoss(WeightRegularizerMixin, MACLLoss):
 
     Proxies of classes are from Movshovitz-Attias et al., No Fuss Distance Metric Learning using Proxies, ICCV 2017,
     and Audibert et al., arXiv 2404.08720, learn them for labels. The MACL paper has none; this combination is ours. Add
-    it to :class:`MACLLoss` with PML's ``MultipleLosses``, and give its parameters to an optimizer.
+    it to :class:`MACLLoss` with PML's ``MultipleLosses``, and give its parameters to an optimizer. The loss compares
+    all images with all proxies, and ignores the pairs of ``indices_tuple``, which are rows of the batch.
 
     Args:
         num_classes: number of classes C, >= 1.

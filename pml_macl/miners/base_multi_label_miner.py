@@ -53,7 +53,7 @@ class BaseMultiLabelMiner(BaseMiner):
             embeddings, labels, ref_emb, ref_labels, deferred=self.deferred_check, multi_hot=self.relation is None
         )
         output: tuple[Tensor, ...]
-        with torch.no_grad():
+        with torch.no_grad(), torch.autocast(embeddings.device.type, enabled=False):
             references = None if ref_emb is None else in_float32(ref_emb)
             output = self.mine(in_float32(embeddings), labels, references, ref_labels)
         self.output_assertion(output)

@@ -18,7 +18,7 @@ class MulSupConReducer(PairWeightedReducer):
     over the other images with this label.
 
     Args:
-        label_statistics: ignored, because the counts come from the batch.
+        label_statistics: not used, because the counts come from the batch; its classes must be those of the labels.
         divide_by_count: divide the weighted sum of an anchor by the number of its losses, not by the sum of weights.
         **kwargs: arguments of PML's ``BaseReducer``: ``collect_stats``.
 

@@ -19,7 +19,8 @@ class SimilarityDissimilarityReducer(PairWeightedReducer):
     The weighted sum of an anchor is divided by the number of its positives.
 
     Args:
-        label_statistics: ignored, because the weights depend on label sets only.
+        label_statistics: not used, because the weights depend on label sets only; with the number of classes of the
+            labels.
         divide_by_count: divide the weighted sum of an anchor by the number of its losses, not by the sum of weights.
         **kwargs: arguments of PML's ``BaseReducer``: ``collect_stats``.
 

@@ -107,6 +107,7 @@ def test_types(batch, dtype):
         ({"overlap_scale": float("nan")}, ValueError, "overlap_scale must be"),
         ({"rarity_scale": 1.1}, ValueError, "rarity_scale must be in \\[0, 1\\], got 1.1"),
         ({"temperature": 0.0}, ValueError, "temperature must be above 0"),
+        ({"power": 2, "p": 1}, TypeError, "p, power belongs to the similarity inside; pass it there"),
         ({"temperature": "0.1"}, TypeError, "temperature must be a number, got str"),
         ({"min_temperature": -1}, ValueError, "min_temperature must be"),
         ({"schedule": 0.1}, TypeError, "schedule must be a temperature schedule, got float"),

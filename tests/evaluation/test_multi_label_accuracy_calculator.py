@@ -281,6 +281,10 @@ class TestBadInput:
             ({"query": torch.ones(0, 2)}, r"query must hold at least one embedding.*got \(0, 2\)"),
             ({"query": torch.full((4, 2), torch.nan)}, "query must be finite, got NaN or infinity in 4 of 4 rows"),
             ({"reference": torch.full((3, 2), torch.inf)}, "reference must be finite"),
+            (
+                {"reference": torch.full((3, 2), 1e20)},
+                "reference must hold values up to 7e.18, .* got 1.0e.20; normalise",
+            ),
             ({"reference": torch.ones(3, 5)}, "the same embedding size, got 2 and 5; compute both with the same model"),
             ({"query": torch.ones(4, 2, dtype=torch.complex64)}, "query must be real, got torch.complex64"),
             ({"query_labels": torch.ones(3, 2)}, r"query_labels must have one row per embedding \(4\), got 3"),

@@ -20,6 +20,15 @@ def test_equals_the_loop(num_classes, generator):
     assert found.max() <= 1
 
 
+@pytest.mark.parametrize("num_classes", [20, 90])
+def test_equal_sets_have_exactly_the_similarity_1(num_classes, generator):
+    labels = torch.rand(256, num_classes, generator=generator) < 0.3
+    labels[:, 0] |= ~labels.any(dim=1)
+    weights = 10 ** torch.rand(num_classes, generator=generator).mul(3)
+    assert (weighted_jaccard_similarity(labels, labels, weights).diagonal() == 1).all()
+    assert (weighted_jaccard_similarity(labels[:1] & False, labels[:1] & False, weights) == 0).all()
+
+
 def test_equal_weights_give_the_jaccard_similarity(generator):
     labels = torch.rand(9, 6, generator=generator) < 0.4
     assert torch.equal(weighted_jaccard_similarity(labels, labels, torch.ones(6)), jaccard_similarity(labels))

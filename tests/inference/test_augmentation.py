@@ -28,7 +28,13 @@ def test_the_index_takes_augmented_embeddings():
     assert [result.ids for result in found] == [result.ids for result in wanted]
 
 
+def test_no_embeddings():
+    assert augment_embeddings(torch.zeros(0, 3)).shape == (0, 3)
+
+
 def test_bad_arguments():
+    with pytest.raises(ValueError, match="embeddings must be finite, got NaN or infinity in 1 of 2 rows"):
+        augment_embeddings(torch.tensor([[1.0, 0.0], [torch.nan, 1.0]]))
     embeddings = torch.randn(4, 3)
     with pytest.raises(ValueError, match="k must be at least 1"):
         augment_embeddings(embeddings, 0)

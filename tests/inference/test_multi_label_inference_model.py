@@ -91,17 +91,18 @@ def test_columns_can_be_numbers(archive, model):
         faiss.IndexFlatL2,
         faiss.IndexFlatIP,
         lambda d: faiss.index_factory(d, "IVF4,Flat"),
+        lambda d: faiss.index_factory(d, "PCA8,IVF4,Flat"),
         lambda d: faiss.IndexIDMap2(faiss.IndexFlatL2(d)),
     ],
-    ids=["L2", "IP", "IVF", "IDMap"],
+    ids=["L2", "IP", "IVF", "IVF after PCA", "IDMap"],
 )
 def test_kinds_of_index(archive, init):
     images, labels = archive
     knn_func = FaissKNN(reset_before=False, reset_after=False, index_init_fn=init)
     model = MultiLabelInferenceModel(torch.nn.Identity(), classes=CLASSES, knn_func=knn_func)
     model.index(images, labels, NAMES)
-    if hasattr(knn_func.index, "nprobe"):
-        knn_func.index.nprobe = 4  # all lists, which must also hold for filtered searches
+    if (ivf := faiss.try_extract_index_ivf(knn_func.index)) is not None:
+        ivf.nprobe = 4  # all lists, which must also hold for filtered searches
     model.remove(NAMES[3:5])
     keep = [row for row in range(60) if row not in (3, 4)]
     for query in images[:5]:
@@ -144,6 +145,10 @@ def test_an_image_does_not_vote_for_itself(archive, model):
     rest.index(images[1:], labels[1:])
     expected = rest.predict_labels(images[:1], 5)
     assert torch.allclose(model.predict_labels(images[:1], 5, query_ids=NAMES[:1]), expected)
+    for k in (59, 60, 100):  # all other images vote
+        assert torch.allclose(
+            model.predict_labels(images[:1], k, query_ids=NAMES[:1]), rest.predict_labels(images[:1], 59)
+        )
 
 
 def test_images_at_distance_0_vote_alone():
@@ -318,6 +323,12 @@ def test_other_classes_are_refused(model, tmp_path):
         (lambda m, x: m.index(x[:2], torch.ones(2, 4), [True, False]), TypeError, "integers, strings or paths"),
         (lambda m, x: m.index(x[:2], torch.ones(2, 4)), ValueError, "strings for ids"),
         (lambda m, x: m.index(x[:2, :5], torch.ones(2, 4), ["a", "b"]), ValueError, "size 8 as in the index, got 5"),
+        (
+            lambda m, x: m.index(x[:2] * np.nan, torch.ones(2, 4), ["a", "b"]),
+            ValueError,
+            "NaN or infinity in 2 of 2 rows",
+        ),
+        (lambda m, x: m.search(x[:2] * np.inf), ValueError, "embeddings of the images must be finite"),
         (lambda m, x: m.index("folder"), TypeError, "images must be a tensor"),
         (lambda m, x: m.index(x[:2], torch.ones(2, 4), ["a", "b"], augment_k=-1), ValueError, "augment_k"),
         (lambda m, x: m.index(x[:2], torch.ones(2, 4), ["a", "b"], batch_size=0), ValueError, "batch_size"),

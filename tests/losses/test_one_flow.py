@@ -11,13 +11,14 @@ from pytorch_metric_learning.regularizers import LpRegularizer
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from pml_macl import LabelStatistics, losses, pairs
+from pml_macl.batch_share import BatchShare
 from pml_macl.distances import (
     CosineTemperature,
     LearnableTemperature,
     LinearTemperature,
     TemperatureScheduledSimilarity,
 )
-from pml_macl.losses import MACLLoss, MultiLabelContrastiveLoss, MultiLabelCrossBatchMemory
+from pml_macl.losses import MACLLoss, MultiLabelContrastiveLoss, MultiLabelCrossBatchMemory, SupConAnyLoss
 from pml_macl.reducers import FrequencyWeightedReducer, MulSupConReducer, PairWeightedReducer
 
 ALL = ("MACLLoss", "SupConAnyLoss", "SupConExactLoss", "MultiSupConLoss", "JaccardSupConLoss", "MulSupConLoss")
@@ -311,12 +312,34 @@ def test_arguments_of_other_losses_are_rejected_by_name(loss_class, name):
         (torch.arange(11), True, r"one entry per embedding \(12\), got torch.int64 of shape \(11,\)"),
         (torch.arange(12).float(), True, "got torch.float32"),
         ([1], True, "got list"),
+        (torch.full((12,), 12), True, "own must hold existing row numbers, from 0 to 11, got 12 to 12"),
     ],
 )
 def test_bad_own(own, ref_emb, message, batch):
     references = batch if ref_emb else (None, None)
+    loss_fn = MACLLoss(num_classes=batch[1].shape[1])
     with pytest.raises(ValueError, match=message):
-        MACLLoss()(*batch, None, *references, own=own)
+        loss_fn(*batch, None, *references, own=own)
+    assert loss_fn.label_statistics.num_samples == 0
+
+
+def test_a_share_needs_the_fused_engine(batch):
+    share = BatchShare(0, 6, num_processes=2)
+    with pytest.raises(ValueError, match='share needs the fused engine, which is not possible with engine="reference"'):
+        MACLLoss(engine="reference")(*batch, share=share)
+
+
+@pytest.mark.parametrize("temperature", [0.05, 0.1])
+def test_losses_near_0_keep_their_digits(temperature, generator):
+    """Two tight clusters: the loss is the small difference of two large numbers."""
+    labels = torch.tensor([[1, 0], [0, 1]]).repeat(8, 1)
+    centres = torch.tensor([[1.0, 0.0], [0.0, 1.0]]).repeat(8, 1)
+    embeddings = (centres + 1e-3 * torch.randn(16, 2, generator=generator, dtype=torch.float64)).float()
+    reference = SupConAnyLoss(temperature=temperature, engine="reference")
+    expected = reference(embeddings.double(), labels)
+    assert SupConAnyLoss(temperature=temperature, engine="fused")(embeddings, labels).item() == pytest.approx(
+        expected.item(), abs=2e-7
+    )
 
 
 @pytest.mark.parametrize("loss_class", ALL_LOSSES)
