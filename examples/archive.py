@@ -98,7 +98,7 @@ class Archive:
     def id_of(self, image: Path) -> str | None:
         """The id of an image file, or None if it is not in the archive."""
         try:
-            name = image.resolve().relative_to(self.images).as_posix()
+            name = (image.parent.resolve() / image.name).relative_to(self.images).as_posix()
         except ValueError:
             return None
         return name if name in self.model else None

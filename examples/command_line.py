@@ -215,6 +215,8 @@ def parse_args(argv: Sequence[str] | None, description: str | None) -> dict[str,
     if "resume" in given and "output" not in given:
         parser.error("--resume needs --output, the folder of the interrupted run")
     if "resume" not in given:
+        if "images" in given or "labels" in given:
+            given.setdefault("dataset", "csv")
         problem = find_conflict({**DEFAULTS, **given})
         if problem is not None:
             parser.error(problem)
@@ -225,6 +227,8 @@ def find_conflict(chosen: Mapping[str, Any]) -> str | None:
     """What is wrong with a combination of options, or None."""
     if chosen["dataset"] == "csv" and None in (chosen["images"], chosen["labels"]):
         return "--dataset csv needs --images DIR and --labels FILE"
+    if chosen["dataset"] != "csv" and (chosen["images"] or chosen["labels"]):
+        return "--images and --labels need --dataset csv"
     if None not in (chosen["group_column"], chosen["split_column"]):
         return "--group-column and --split-column both decide the split; leave one of them out"
     if chosen["channels"] is not None and chosen["dataset"] != "csv":

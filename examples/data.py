@@ -1,7 +1,8 @@
 """The data sets of the examples, split into train, val and test."""
 
 import argparse
-from collections.abc import Callable, Sequence
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -73,6 +74,8 @@ def load_csv(settings: Settings) -> tuple[dict[str, Split], list[str]]:
     everything.check_images()
     if settings.split_column is not None:
         parts = {name: dataset(transforms[name], name) for name in SPLITS}
+        if others := len(everything) - sum(map(len, parts.values())):
+            print(f"{others} images have another split than {', '.join(SPLITS)}, and are left out")
         return {name: Split(part, part.labels, part.paths) for name, part in parts.items()}, everything.classes
     groups = everything.other_columns.get(settings.group_column)
     part = stratified_split(everything.labels, FRACTIONS, settings.data_seed, groups)
@@ -82,6 +85,26 @@ def load_csv(settings: Settings) -> tuple[dict[str, Split], list[str]]:
         subset = Subset(dataset(transforms[name]), rows.tolist())
         splits[name] = Split(subset, everything.labels[rows], [everything.paths[row] for row in rows.tolist()])
     return splits, everything.classes
+
+
+def digest(split: Split) -> str:
+    """A hash of the images of a split, by file name, and of their labels, whatever their order."""
+    names = [Path(path).name for path in split.paths] or [""] * len(split.labels)
+    rows = sorted(zip(names, split.labels.int().tolist(), strict=True))
+    return hashlib.sha256(repr(rows).encode()).hexdigest()
+
+
+def check_splits(splits: Mapping[str, Split], classes: list[str], checkpoint: Mapping[str, Any]) -> None:
+    """Raise unless these are the images and labels of the run whose checkpoint it is."""
+    sizes = {name: len(split.labels) for name, split in splits.items()}
+    if (classes, sizes) != (checkpoint["classes"], checkpoint["num_images"]):
+        raise ValueError(
+            f"expected {len(checkpoint['classes'])} labels and {checkpoint['num_images']} images, found {len(classes)} "
+            f"labels and {sizes} images"
+        )
+    digests = {name: digest(split) for name, split in splits.items()}
+    if checkpoint.get("digests", digests) != digests:  # older runs have none
+        raise ValueError("the splits have other images or labels; without --split-column, the order of the rows counts")
 
 
 def load_archive(

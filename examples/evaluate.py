@@ -27,7 +27,7 @@ import numpy as np
 import torch
 from checkpoint import load_file
 from command_line import at_least_1, device
-from data import Split, load_archive, load_splits
+from data import Split, check_splits, load_archive, load_splits
 from joined import add_feature_weight, chosen_weight, fit_components, make_embedder
 from models import load_run, read_run
 from pretrained_head import load_pretrained, pretrained_run
@@ -156,7 +156,8 @@ def load_checkpoint(run: Path, device: torch.device) -> tuple[Settings, LabelSta
     settings = resumed_settings({"output": run, "resume": True, "device": device}, checkpoint["settings"])
     statistics = LabelStatistics(len(checkpoint["classes"]))
     state = checkpoint["loss_funcs"]["metric_loss"]
-    counts = {name.rpartition(STATISTICS)[2]: value for name, value in state.items() if name.startswith(STATISTICS)}
+    # A sum of losses holds the counts of each; they are the same.
+    counts = {name.rpartition(STATISTICS)[2]: value for name, value in state.items() if STATISTICS in name}
     statistics.load_state_dict(counts)
     return settings, statistics, checkpoint
 
@@ -175,13 +176,13 @@ def load_test_split(settings: Settings, checkpoint: dict[str, Any]) -> Split:
             f"an image or the label table of the run is missing: {error}. Put it back, or evaluate all images of "
             "another folder with --images and --labels"
         ) from error
-    sizes = {name: len(split.labels) for name, split in splits.items()}
-    if (classes, sizes) != (checkpoint["classes"], checkpoint["num_images"]):
+    try:
+        check_splits(splits, classes, checkpoint)
+    except ValueError as error:
         raise ValueError(
-            f"{settings.labels} has changed since the run: expected {len(checkpoint['classes'])} labels and "
-            f"{checkpoint['num_images']} images, found {len(classes)} labels and {sizes} images; restore the label "
-            "table, or evaluate all images with --images and --labels"
-        )
+            f"{settings.labels} has changed since the run: {error}; restore the label table, or evaluate all images "
+            "with --images and --labels"
+        ) from error
     return splits["test"]
 
 

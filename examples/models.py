@@ -175,7 +175,7 @@ def read_run(folder: Path | str) -> dict[str, Any]:
     """The content of ``best.pth``; see :func:`load_run` for the errors."""
     try:
         return load_file(Path(folder) / "best.pth", ("epoch", "settings", "classes", "mean", "std", "models"))
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise FileNotFoundError(
             f"{folder} has no best.pth; give the --output folder of a run of train.py that has finished an epoch"
         ) from error

@@ -49,7 +49,7 @@ def check_output(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as file:
             file.write(bytes(2**16))
-        for leftover in folder.glob("*.partial"):  # of a process that was killed while it saved
+        for leftover in folder.glob("*.pth.*.partial"):  # of a process that was killed while it saved
             leftover.unlink()
     except OSError as error:
         raise OSError(f"cannot write to --output {folder} ({error.strerror}); choose another folder") from error

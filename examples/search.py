@@ -20,11 +20,13 @@ from typing import Any
 import torch
 from channel_files import channel_loader
 from checkpoint import save_file
+from command_line import device
 from data import load_archive
 from joined import add_feature_weight, chosen_weight, fit_components
 from models import load_run, read_run
 from pretrained_head import load_pretrained, pretrained_run
 from result_page import result_page
+from run_settings import check_device
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -56,23 +58,27 @@ class ImageFiles(Dataset[Tensor]):
 
 def index(args: argparse.Namespace) -> None:
     """Embed all images of a folder and write the index folder."""
+    if args.index.is_dir() and any(args.index.iterdir()) and not (args.index / "archive.json").is_file():
+        raise ValueError(f"--index {args.index} holds something other than an index; choose another folder")
     network, transform, classes = load_pretrained(args.device) if args.pretrained else load_run(args.run, args.device)
     run = pretrained_run() if args.pretrained else read_run(args.run)
     channels = run["settings"].get("channels")
     images = args.images.resolve()
     extensions = EXTENSIONS if channels is None else (*EXTENSIONS, ".npy")
     if args.labels is None:
-        paths = sorted(path for path in images.rglob("*") if path.suffix.lower() in extensions)
+        files = (path for path in images.rglob("*") if path.is_file() and not path.name.startswith("."))
+        paths = sorted(path for path in files if path.suffix.lower() in extensions)
         dataset: Dataset[Any] = ImageFiles(paths, transform, channels)
     else:
         archive = load_archive(args, transform, None if args.pretrained else classes, channels)
         paths, dataset, classes = list(archive.paths), archive.dataset, archive.dataset.classes
+        paths = [images / path.relative_to(args.images) for path in paths]
     if not paths:
         raise ValueError(f"--images {images} holds no image ({', '.join(extensions)})")
     weight = chosen_weight(args, run["settings"])
     joined = fit_components(network.trunk, network.embedder, dataset, weight, args.device)
     model = make_search_model(network, classes, joined, args.device)
-    model.index(dataset, ids=[path.resolve().relative_to(images).as_posix() for path in paths])
+    model.index(dataset, ids=[path.relative_to(images).as_posix() for path in paths])
     args.index.mkdir(parents=True, exist_ok=True)
     model.save(args.index / "index")
     save_file(args.index / "best.pth", {**run, "classes": classes, "joined": joined})
@@ -90,12 +96,13 @@ def query(args: argparse.Namespace) -> None:
         name = found.path.relative_to(archive.images)
         print(f"{position:>3}  {found.distance:.4f}  {name}  {', '.join(found.labels)}")
     if not answer.results:
-        print("no image passes the filters")
+        print("no image passes the filters" if args.having or args.lacking else "there is no other image")
     if args.page is not None:
         chosen = (("with", args.having), ("without", args.lacking))
         filters = [f"{what} {', '.join(names)}" for what, names in chosen if names]
         shown = (args.image, answer.labels, answer.predicted, answer.results)
         page = result_page(*shown, "; ".join(filters), archive.channels)
+        args.page.parent.mkdir(parents=True, exist_ok=True)
         args.page.write_text(page, encoding="utf-8")
         print(f"page: {args.page}")
 
@@ -150,7 +157,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     commands = parser.add_subparsers(metavar="{index,query,serve}")
     shared = argparse.ArgumentParser(add_help=False)
     shared.add_argument("--index", type=Path, required=True, metavar="FOLDER", help="the index folder")
-    shared.add_argument("--device", type=torch.device, default="cuda" if torch.cuda.is_available() else "cpu")
+    shared.add_argument("--device", type=device, default="cuda" if torch.cuda.is_available() else "cpu")
     add = commands.add_parser("index", parents=[shared], help="embed the images of a folder and index them")
     add.set_defaults(command=index)
     network = add.add_mutually_exclusive_group(required=True)
@@ -180,6 +187,7 @@ def main(argv: list[str] | None = None) -> None:
         if args.command is None:
             demonstrate(args.output or Path("runs") / f"search-{datetime.now():%Y%m%d-%H%M%S}")
         else:
+            check_device(args.device)
             args.command(args)
     except (ImportError, OSError, ValueError) as error:
         sys.exit(f"error: {error}")

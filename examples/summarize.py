@@ -7,10 +7,12 @@ python examples/summarize.py RUN_FOLDER [RUN_FOLDER ...]
 
 import argparse
 import json
+import sys
 from collections import defaultdict
+from math import nan
 from pathlib import Path
-from statistics import mean, stdev
 
+import numpy as np
 from report import NAMES
 
 # Runs that differ in these settings only are repetitions of one experiment. The loss has its own columns.
@@ -20,7 +22,11 @@ NOT_COMPARED = {"loss", "seed", "device", "num_workers", "tensorboard", "feature
 def main(argv: list[str] | None = None) -> str:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", type=Path, help="output folder of a finished run of train.py")
-    runs = [json.loads((run / "metrics.json").read_text()) for run in parser.parse_args(argv).runs]
+    folders = parser.parse_args(argv).runs
+    try:
+        runs = [json.loads((run / "metrics.json").read_text()) for run in folders]
+    except (OSError, ValueError) as error:
+        sys.exit(f"error: {error}; give output folders of finished runs of train.py")
     names = sorted({name for run in runs for name in run["settings"]} - NOT_COMPARED)
     names = [name for name in names if len({str(run["settings"].get(name)) for run in runs}) > 1]
     before, trained = defaultdict(list), defaultdict(list)
@@ -29,6 +35,8 @@ def main(argv: list[str] | None = None) -> str:
         differing = "".join(f", {name} {settings.get(name)}" for name in names)
         before[f"before training{differing}"].append(run["before"])
         trained[f"{settings['loss']}{differing}"].append(run["best"])
+        if "joined" in run:
+            trained[f"{settings['loss']}, joined {run['joined']['feature_weight']}{differing}"].append(run["joined"])
     results = {**before, **trained}
     table = "\n".join(
         [
@@ -46,8 +54,8 @@ def main(argv: list[str] | None = None) -> str:
 
 
 def cell(runs: list[dict], name: str) -> str:
-    values = [100 * run[name] for run in runs]
-    return f"{mean(values):.1f} ± {stdev(values) if len(values) > 1 else 0:.1f}"
+    values = [nan if run[name] is None else 100 * run[name] for run in runs]  # JSON has null for NaN
+    return f"{np.mean(values):.1f} ± {np.std(values, ddof=1):.1f}" if len(values) > 1 else f"{values[0]:.1f}"
 
 
 if __name__ == "__main__":

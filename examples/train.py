@@ -26,7 +26,7 @@ import torch
 from channel_files import channel_statistics
 from checkpoint import save_file
 from command_line import parse_args
-from data import Split, extract_features, load_splits
+from data import Split, check_splits, digest, extract_features, load_splits
 from feature_cache import cached_features
 from joined import default_weight, fit_components, make_embedder
 from models import Normalize, load_classifier, make_model, read_run, rebuild, save_run
@@ -93,7 +93,7 @@ def load_and_run(settings: Settings, checkpoint: dict[str, Any] | None, started:
             check_processes(settings)
             image_splits, classes = load_splits(settings)
             sizes = {name: len(split.labels) for name, split in image_splits.items()}
-            check_sizes(settings, sizes, classes, checkpoint)
+            check_image_splits(settings, image_splits, classes, checkpoint)
             model = make_initial_model(settings, checkpoint)
             if settings.channels is not None:
                 model.trunk[0] = Normalize(*channel_statistics(image_splits["train"].paths, settings.channels))
@@ -110,6 +110,10 @@ def load_and_run(settings: Settings, checkpoint: dict[str, Any] | None, started:
                 "same --images and --labels"
             )
     print(", ".join(f"{size} {name}" for name, size in sizes.items()), f"images, {len(classes)} labels")
+    if settings.freeze_trunk and default_weight(settings.to_save()) == 0:
+        print(
+            "the frozen backbone has random weights; for others: --backbone efficientnet-lite0, --pretrained, --weights"
+        )
     try:
         return run(settings, image_splits, classes, model, checkpoint, started)
     except (OSError, RuntimeError, ValueError, sqlite3.Error) as error:
@@ -163,6 +167,7 @@ def run(
             "settings": settings.to_save(),
             "classes": classes,
             "num_images": {name: len(split.labels) for name, split in splits.items()},
+            "digests": {name: digest(split) for name, split in image_splits.items()},
             "before": before,
             "records": copy_records(settings.output / "records"),
             **{group: {name: part.state_dict() for name, part in parts.items()} for group, parts in state.items()},
@@ -251,19 +256,30 @@ def check_processes(settings: Settings) -> None:
         raise ValueError("--sync-batch-norm needs GPUs, because torch synchronises batch normalisation only there")
 
 
-def check_sizes(
-    settings: Settings, sizes: dict[str, int], classes: list[str], checkpoint: dict[str, Any] | None
+def check_image_splits(
+    settings: Settings, splits: dict[str, Split], classes: list[str], checkpoint: dict[str, Any] | None
 ) -> None:
+    """Raise unless the splits are large enough, and those of the run to resume."""
+    sizes = {name: len(split.labels) for name, split in splits.items()}
     if settings.batch_size > sizes["train"]:
         raise ValueError(
-            f"--batch-size {settings.batch_size} is larger than the training split ({sizes['train']} images)"
+            f"--batch-size {settings.batch_size} is larger than the training split ({sizes['train']} images); choose "
+            "a smaller one"
         )
-    if checkpoint is not None and (checkpoint["classes"], checkpoint["num_images"]) != (classes, sizes):
-        raise ValueError(
-            f"the images or labels are not those of the run in {settings.output}: it has {len(checkpoint['classes'])} "
-            f"labels and {checkpoint['num_images']} images, found {len(classes)} labels and {sizes} images; correct "
-            "--images and --labels, or start a new run with another --output"
-        )
+    for name in ("val", "test"):
+        if not (splits[name].labels.sum(dim=0) >= 2).any():
+            raise ValueError(
+                f"no label occurs in two images of the split {name}, so nothing can be found in it; give more images, "
+                "or another split"
+            )
+    if checkpoint is not None:
+        try:
+            check_splits(splits, classes, checkpoint)
+        except ValueError as error:
+            raise ValueError(
+                f"the images or labels are not those of the run in {settings.output}: {error}; correct --images and "
+                "--labels, or start a new run with another --output"
+            ) from error
 
 
 def evaluate(tester: MultiLabelEmbeddingSpaceTester, split: Split, models: dict[str, nn.Module]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import os
 import re
+import unicodedata
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -102,9 +103,12 @@ def inner_parts(image_id: str) -> list[str]:
 
 
 def split_extension(name: str) -> tuple[str, str]:
-    """Split a file name into stem and lower-case extension; an unknown extension stays in the stem."""
-    stem, extension = os.path.splitext(name)
-    return (stem, extension.lower()) if extension.lower() in EXTENSIONS else (name, "")
+    """Split a file name into stem and lower-case extension; an unknown extension stays in the stem.
+
+    The characters are composed (NFC), because a Mac decomposes the accents of file names.
+    """
+    stem, extension = os.path.splitext(unicodedata.normalize("NFC", name))
+    return (stem, extension.lower()) if extension.lower() in EXTENSIONS else (stem + extension, "")
 
 
 def list_folder(folder: Path, any_name: bool = False) -> dict[str, list[str]]:

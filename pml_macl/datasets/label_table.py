@@ -130,7 +130,7 @@ def read_cell(cell: str, values: dict[str, bool], where: str) -> bool:
 def read_rows(path: Path) -> list[tuple[int, list[str]]]:
     """Read the line number and the cells of the header and of every row that is not blank."""
     if not path.is_file():
-        raise FileNotFoundError(f"no label table at {path}; check labels_file")
+        raise FileNotFoundError(f"no label table at {path}; correct the path")
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             delimiter = "\t" if "\t" in next((line for line in file if line.strip()), "") else ","

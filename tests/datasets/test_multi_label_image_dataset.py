@@ -249,7 +249,7 @@ def test_other_files_in_the_folder_do_not_matter(build, images):
 
 
 def test_missing_folder_and_table(tmp_path, images):
-    with pytest.raises(FileNotFoundError, match=r"no label table at .*nothing.csv; check labels_file"):
+    with pytest.raises(FileNotFoundError, match=r"no label table at .*nothing.csv; correct the path"):
         MultiLabelImageDataset(images, tmp_path / "nothing.csv")
     with pytest.raises(FileNotFoundError, match="no label table at"):
         MultiLabelImageDataset(images, tmp_path)

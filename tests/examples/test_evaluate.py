@@ -66,9 +66,9 @@ def assert_equal_metrics(found, expected):
     [
         ("--split-column", "part"),
         ("--ignore-columns", "part", "--freeze-trunk", "--data-seed", "3"),
-        ("--split-column", "part", "--backbone", "efficientnet-lite0", "--freeze-trunk"),
+        ("--split-column", "part", "--backbone", "efficientnet-lite0", "--freeze-trunk", "--loss", "macl-proxies"),
     ],
-    ids=["split column", "stratified split, frozen trunk", "joined with pretrained features"],
+    ids=["split column", "stratified split, frozen trunk", "joined with pretrained features, proxies"],
 )
 def test_a_run_gets_the_metrics_of_its_training(archive, tmp_path, options, capsys):
     """The last column of both tables is the same: joined with the features if these started from pretrained weights."""
@@ -303,6 +303,22 @@ def test_errors_about_runs_name_the_option(archive, run, tmp_path):
         call("--run", run, *data)
     with pytest.raises(SystemExit, match=r"error: --labels must have the classes of the run, .*--ignore-columns"):
         call("--run", run, *data, "--ignore-columns", "part", "court")
+
+
+def test_rows_in_another_order(tmp_path):
+    """A stratified split depends on the order, so training images would be in the test split."""
+    data = write_archive(tmp_path, num_images=60, image_size=32, seed=5)
+    columns = ("--ignore-columns", "part")
+    stratified = train_run(data, tmp_path / "stratified", *columns)
+    by_column = train_run(data, tmp_path / "column", "--split-column", "part")
+    expected = json.loads((by_column / "metrics.json").read_text())["best"]
+    header, *rows = (data / "labels.csv").read_text().splitlines()
+    (data / "labels.csv").write_text("\n".join([header, *reversed(rows)]))
+    with pytest.raises(SystemExit, match=r"has changed since the run: .* the order of the rows counts; restore"):
+        call("--run", stratified)
+    with pytest.raises(SystemExit, match=r"not those of the run in .* the order of the rows counts; correct"):
+        train.main(["--output", str(stratified), "--resume"])
+    assert call("--run", by_column)["metrics"]["ndcg"] == pytest.approx(expected["ndcg"], abs=1e-6)
 
 
 def test_a_label_table_that_changed_since_the_run(tmp_path):

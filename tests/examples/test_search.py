@@ -131,6 +131,30 @@ def test_joined_embeddings(data, tmp_path, pretrained, options, weight):
         assert result.distance == pytest.approx(distances[result.path], abs=1e-5)
 
 
+def test_links_are_indexed_and_hidden_files_are_not(data, tmp_path, capsys):
+    folder, _ = data
+    images = tmp_path / "images"
+    images.mkdir()
+    for number in range(5):
+        (images / f"{number}.png").symlink_to(folder / "images" / f"{number}.png")
+    (images / "._0.png").write_bytes(b"of a Mac")
+    (images / "a.png").mkdir()
+    search.main(["index", "--run", str(folder / "run"), "--images", str(images), "--index", str(tmp_path / "index")])
+    search.main(["query", "--index", str(tmp_path / "index"), "--image", str(images / "3.png")])
+    assert {name for _, name, _ in lines(capsys)} == {"0.png", "1.png", "2.png", "4.png"}
+
+
+def test_a_run_is_not_overwritten(data):
+    folder, _ = data
+    before = (folder / "run" / "best.pth").read_bytes()
+    images = ["--images", str(folder / "images"), "--index", str(folder / "run")]
+    with pytest.raises(
+        SystemExit, match=r"error: --index .* holds something other than an index; choose another folder"
+    ):
+        search.main(["index", "--pretrained", *images])
+    assert (folder / "run" / "best.pth").read_bytes() == before
+
+
 def test_images_without_labels(data, index, capsys):
     folder, _ = data
     image = folder / "images" / "deep" / "29.png"

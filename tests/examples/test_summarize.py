@@ -20,7 +20,7 @@ def test_mean_and_standard_deviation_by_loss(tmp_path):
     ]
     header, _, first, *_ = summarize.main(folders).splitlines()
     assert header == "| test split, percent | before training (n = 3) | macl (n = 2) | supcon-any (n = 1) |"
-    assert first == "| label mAP | 10.0 ± 0.0 | 30.0 ± 14.1 | 10.0 ± 0.0 |"
+    assert first == "| label mAP | 10.0 ± 0.0 | 30.0 ± 14.1 | 10.0 |"
 
 
 def test_runs_with_other_settings_have_other_columns(tmp_path):
@@ -34,7 +34,7 @@ def test_runs_with_other_settings_have_other_columns(tmp_path):
     two, one = ", amp None, lr 0.1 (n = 2)", ", amp True, lr 0.2 (n = 1)"
     columns = [f"{name}{settings}" for name in ("before training", "macl") for settings in (two, one)]
     assert header == f"| test split, percent | {' | '.join(columns)} |"
-    assert first == "| label mAP | 10.0 ± 0.0 | 10.0 ± 0.0 | 30.0 ± 14.1 | 60.0 ± 0.0 |"
+    assert first == "| label mAP | 10.0 ± 0.0 | 10.0 | 30.0 ± 14.1 | 60.0 |"
 
 
 def test_a_metric_that_an_older_run_lacks_is_left_out(tmp_path):
@@ -46,5 +46,16 @@ def test_a_metric_that_an_older_run_lacks_is_left_out(tmp_path):
 
 
 def test_a_folder_without_a_run(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"metrics\.json"):
+    with pytest.raises(SystemExit, match=r"error: .*metrics\.json'; give output folders of finished runs"):
         summarize.main([str(tmp_path)])
+
+
+def test_undefined_metrics_and_joined_embeddings(tmp_path):
+    folders = [write_run(tmp_path / str(seed), None, loss="macl", seed=seed) for seed in (0, 1)]
+    for folder in folders:
+        path = tmp_path / folder / "metrics.json"
+        result = json.loads(path.read_text()) | {"joined": {"feature_weight": 0.2, **dict.fromkeys(NAMES, 0.5)}}
+        path.write_text(json.dumps(result))
+    header, _, first, *_ = summarize.main(folders).splitlines()
+    assert header.endswith("| macl (n = 2) | macl, joined 0.2 (n = 2) |")
+    assert first == "| label mAP | 10.0 ± 0.0 | nan ± nan | 50.0 ± 0.0 |"

@@ -299,6 +299,8 @@ def test_broken_archives_are_named(archive, tmp_path, damage, message):
     ("argv", "message"),
     [
         (["--dataset", "csv"], "--dataset csv needs --images DIR and --labels FILE"),
+        (["--images", "a"], "--dataset csv needs --images DIR and --labels FILE"),
+        (["--dataset", "synthetic", "--labels", "a.csv"], "--images and --labels need --dataset csv"),
         (["--resume"], "--resume needs --output"),
         (["--loss", "triplet"], "invalid choice"),
         (["--hard-negatives", "0"], "argument --hard-negatives: must be a whole number of at least 1, got '0'"),
@@ -339,6 +341,27 @@ def test_bad_settings(archive, tmp_path, monkeypatch, argv, message):
     with pytest.raises(SystemExit, match=f"error: {message}"):
         train.main([*argv, *paths, "--output", str(tmp_path / "run")])
     assert not (tmp_path / "run").exists()
+
+
+def test_splits_in_which_nothing_can_be_found(tmp_path):
+    data = write_archive(tmp_path, num_images=30, image_size=32, seed=5)
+    table = data / "labels.csv"
+    table.write_text(table.read_text().replace(",test,", ",train,").replace(",train,", ",test,", 1))
+    with pytest.raises(SystemExit, match="error: no label occurs in two images of the split test, so nothing can be"):
+        train.main(arguments(data, tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_images_of_an_unknown_split_and_a_frozen_random_backbone_are_mentioned(tmp_path, monkeypatch, capsys):
+    for name in ("draw_curves", "draw_labels", "draw_grid"):
+        monkeypatch.setattr(train, name, lambda *args: None)
+    data = write_archive(tmp_path, num_images=60, image_size=32, seed=5)
+    table = data / "labels.csv"
+    table.write_text(table.read_text().replace(",train,", ",trian,", 1))
+    train.main(arguments(data, tmp_path / "run", "--epochs", "1", "--freeze-trunk", "--hidden-size", "8")[2:])
+    printed = capsys.readouterr().out
+    assert "1 images have another split than train, val, test, and are left out" in printed
+    assert "the frozen backbone has random weights; for others: --backbone efficientnet-lite0" in printed
 
 
 def test_too_large_a_batch(archive, tmp_path):
