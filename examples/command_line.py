@@ -63,7 +63,7 @@ def parse_args(argv: Sequence[str] | None, description: str | None) -> dict[str,
     add(
         "--dataset",
         choices=("synthetic", "csv"),
-        help="synthetic scenes, or your images with a label table (default: synthetic)",
+        help="synthetic scenes, or your images with a label table (default: csv with --images, otherwise synthetic)",
     )
     add("--images", type=Path, metavar="DIR", help="image folder (csv)")
     add(

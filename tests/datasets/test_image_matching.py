@@ -1,3 +1,5 @@
+import unicodedata
+
 import pytest
 
 from pml_macl.datasets.image_matching import by_name, by_path, list_tree, match_images
@@ -21,6 +23,18 @@ def test_ids_that_are_names(folder):
     ids = ["C.tif", "elsewhere/a", "b"]
     found = match_images(ids, by_name(list_tree(folder)), "")
     assert found == [folder / name for name in ("sub/c.jpeg", "a.png", "b.JPG")]
+
+
+@pytest.mark.parametrize("write", ["NFC", "NFD"])
+def test_accents_match_whether_composed_or_not(tmp_path, write):
+    """A Mac decomposes the accents of file names."""
+    for other in ("NFC", "NFD"):
+        folder = tmp_path / other
+        folder.mkdir()
+        (folder / unicodedata.normalize(write, "café.png")).touch()
+        ids = [unicodedata.normalize(other, "café")]
+        assert len(match_images(ids, by_path(folder), "")) == 1
+        assert len(match_images(ids, by_name(list_tree(folder)), "")) == 1
 
 
 @pytest.mark.parametrize("ways", ["path", "name"])

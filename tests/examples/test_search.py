@@ -186,6 +186,17 @@ def test_errors_name_the_argument(data, index, tmp_path):
         search.main(["index", "--run", str(folder / "run"), "--images", str(tmp_path), "--index", str(tmp_path / "i")])
 
 
+def test_devices_are_checked(data, index, monkeypatch, capsys):
+    query = ["query", "--index", str(index), "--image", str(data[0] / "images" / "3.png")]
+    with pytest.raises(SystemExit) as leaving:
+        search.main([*query, "--device", "gpu"])
+    assert leaving.value.code == 2
+    assert "must be a device of torch, such as cpu or cuda:0, got 'gpu'" in capsys.readouterr().err
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(SystemExit, match="error: --device cuda needs a GPU, and torch finds none"):
+        search.main([*query, "--device", "cuda"])
+
+
 class Tags(HTMLParser):
     def __init__(self, text):
         super().__init__()
