@@ -53,8 +53,6 @@ def anchor_weights(labels: Tensor, inverse_frequency: Tensor, anchor_power: floa
         >>> anchor_weights(torch.tensor([[True, True], [True, False]]), torch.tensor([1.0, 3.0]), 1.0, torch.float32)
         tensor([2., 1.])
     """
-    if anchor_power == 0:
-        return torch.ones(len(labels), dtype=dtype, device=labels.device)
     return mean_over_labels(labels, inverse_frequency.to(labels.device, dtype)) ** anchor_power
 
 

@@ -30,10 +30,10 @@ class PairWeightedReducer(BaseReducer, ABC):
     - ``element``: the mean over rows, weighted by :math:`a_i`.
     - ``already_reduced``: no weights; the loss passes through unchanged.
 
-    The reducer reads label sets and frequencies from the entries ``pairs``, ``ref_labels`` and ``label_statistics`` of
-    the loss dictionary if they exist, just as PML's ``DivisorReducer`` reads ``divisor``. PML's own losses pass 1-D
-    class indices, which the reducer treats as label sets of one label. They pass no ``ref_labels``, so the reducer
-    infers the classes of references from the pairs: a positive has the class of its anchor.
+    The reducer reads label sets and frequencies from the entries ``pairs`` and ``ref_labels`` of the loss dictionary if
+    they exist, just as PML's ``DivisorReducer`` reads ``divisor``. PML's own losses pass 1-D class indices,
+    which the reducer treats as label sets of one label. They pass no ``ref_labels``, so the reducer infers the classes
+    of references from the pairs: a positive has the class of its anchor.
 
     Args:
         label_statistics: label frequencies; None uses those of the loss, or those of the batch if the loss has none.
@@ -94,7 +94,7 @@ class PairWeightedReducer(BaseReducer, ABC):
 
     def unpack_loss_info(self, loss_info: dict[str, Any]) -> tuple[Any, Any, str, dict[str, Any]]:
         losses, indices, reduction_type, _ = super().unpack_loss_info(loss_info)
-        names = ("num_losses",) if reduction_type == "already_reduced" else ("pairs", "ref_labels", "label_statistics")
+        names = ("num_losses",) if reduction_type == "already_reduced" else ("pairs", "ref_labels")
         return losses, indices, reduction_type, {name: loss_info.get(name) for name in names}
 
     def already_reduced_reduction(self, losses: Tensor, *args: Any, num_losses: int | None = None) -> Tensor:
@@ -142,7 +142,6 @@ class PairWeightedReducer(BaseReducer, ABC):
         labels: Tensor | None,
         pairs: Pairs | None = None,
         ref_labels: Tensor | None = None,
-        label_statistics: LabelStatistics | None = None,
         positive_pairs: tuple[Tensor, Tensor] | None = None,
     ) -> Pairs:
         """Return the pairs that the loss passed, or create them from its labels."""
@@ -154,12 +153,11 @@ class PairWeightedReducer(BaseReducer, ABC):
             )
         if ref_labels is None and positive_pairs is not None:
             ref_labels = _labels_of_references(labels, *positive_pairs)
-        statistics = self.label_statistics or label_statistics
         if labels.ndim == 1:
-            num_classes = -1 if statistics is None else statistics.num_classes
+            num_classes = -1 if self.label_statistics is None else self.label_statistics.num_classes
             labels, ref_labels = _one_hot(labels, ref_labels, num_classes)
         labels = check_labels(labels).to(embeddings.device)
-        return Pairs(labels, ref_labels, statistics=statistics, dtype=label_dtype(losses))
+        return Pairs(labels, ref_labels, statistics=self.label_statistics, dtype=label_dtype(losses))
 
 
 def _labels_of_references(labels: Tensor, anchors: Tensor, positives: Tensor) -> Tensor | None:
