@@ -31,11 +31,11 @@ Bounds = dict[tuple[str, str, str, str], dict[str, Any]]
 
 def in_text(loss: str) -> str:
     """The name of a method inside a sentence."""
-    if loss.startswith("Classifier, "):
-        return f"the classifier's {loss.removeprefix('Classifier, ')}"
     if ", joined " in loss:
         method, _, weight = loss.partition(", joined ")
         return f"{in_text(method)} joined with features, w = {weight}"
+    if loss.startswith("Classifier, "):
+        return f"the classifier's {loss.removeprefix('Classifier, ')}"
     names = {
         "MACL, weighted": "weighted MACL",
         "MACL, proxies": "MACL with proxies",
