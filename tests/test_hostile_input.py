@@ -454,7 +454,7 @@ BAD_CALLS = {
     "table: missing": BadCall(
         lambda w: MultiLabelImageDataset(w.folder / "images", w.folder / "none.csv"),
         FileNotFoundError,
-        ("none.csv", "check labels_file"),
+        ("none.csv", "correct the path"),
     ),
     "table: a folder": BadCall(
         lambda w: MultiLabelImageDataset(w.folder / "images", w.folder), FileNotFoundError, ("no label table",)

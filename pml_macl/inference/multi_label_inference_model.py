@@ -122,7 +122,7 @@ class MultiLabelInferenceModel(InferenceModel):
 
         Raises:
             TypeError: an argument is of the wrong type.
-            ValueError: labels, ids and images do not fit each other or the index.
+            ValueError: labels, ids and images do not fit each other or the index, or an embedding is not finite.
         """
         check_integer("augment_k", augment_k, low=0)
         num_images = len(images) if hasattr(images, "__len__") else None
