@@ -42,14 +42,14 @@ def load_file(path: Path, keys: Collection[str]) -> dict[str, Any]:
         keys: the keys that the content must have.
 
     Raises:
-        FileNotFoundError, NotADirectoryError: there is no such file.
+        FileNotFoundError: there is no such file.
         ValueError: the file is damaged, or another program or version wrote it.
     """
     try:
         with zipfile.ZipFile(path) as archive:
             if archive.testzip() is not None:  # torch.load does not compare the checksums
                 raise zipfile.BadZipFile("a checksum is wrong")
-    except (FileNotFoundError, NotADirectoryError):
+    except FileNotFoundError:
         raise
     except (OSError, EOFError, ValueError, NotImplementedError, zipfile.BadZipFile) as error:
         raise ValueError(f"{path} is damaged or was not written by these examples ({error})") from error

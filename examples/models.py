@@ -174,8 +174,10 @@ def save_run(
 def read_run(folder: Path | str) -> dict[str, Any]:
     """The content of ``best.pth``; see :func:`load_run` for the errors."""
     try:
+        if not Path(folder).is_dir():
+            raise FileNotFoundError(folder)
         return load_file(Path(folder) / "best.pth", ("epoch", "settings", "classes", "mean", "std", "models"))
-    except (FileNotFoundError, NotADirectoryError) as error:
+    except FileNotFoundError as error:
         raise FileNotFoundError(
             f"{folder} has no best.pth; give the --output folder of a run of train.py that has finished an epoch"
         ) from error

@@ -73,5 +73,6 @@ def test_options_on_the_page_exist(script):
     if script in ("evaluate.py", "search.py"):
         sources += [ROOT / "examples" / "joined.py"]
     known = set(re.findall(r'add\w*\(\s*"(--[\w-]+)"', "".join(path.read_text("utf-8") for path in sources)))
-    known |= {"--nproc-per-node", "--freeze-trunk"}  # torchrun's; train.py's, of which the section of search.py speaks
+    # Of torchrun; of train.py, named in the section of search.py; of search.py, named in the section of train.py.
+    known |= {"--nproc-per-node", "--freeze-trunk", "--feature-weight"}
     assert set(re.findall(r"--[a-z][\w-]+", SCRIPTS[script])) <= known

@@ -80,8 +80,9 @@ def test_the_frequency_weighted_mean_equals_a_loop(drawn, data):
         anchor_weight = naive_anchor_weight(rows[anchor], counts, anchor_power)
         numerator += anchor_weight * inner
         denominator += anchor_weight
-    reducer = FrequencyWeightedReducer(anchor_power=anchor_power, divide_by_count=by_count, **options)
-    found = reduce(reducer, *drawn, label_statistics=LabelStatistics.from_labels(others))
+    statistics = LabelStatistics.from_labels(others)
+    reducer = FrequencyWeightedReducer(statistics, anchor_power=anchor_power, divide_by_count=by_count, **options)
+    found = reduce(reducer, *drawn)
     assert found.item() == pytest.approx(numerator / denominator if denominator else 0.0, rel=1e-9, abs=1e-9)
 
 
