@@ -288,6 +288,8 @@ def test_errors_about_files_name_the_option(files):
 def test_errors_about_runs_name_the_option(archive, run, tmp_path):
     with pytest.raises(SystemExit, match=r"error: .* has no best\.pth; give the --output folder"):
         call("--run", tmp_path)
+    with pytest.raises(SystemExit, match=r"error: .*best\.pth has no best\.pth; give the --output folder of a run"):
+        call("--run", run / "best.pth")
     shutil.copyfile(run / "best.pth", tmp_path / "best.pth")
     with pytest.raises(SystemExit, match=r"error: --run .* has no checkpoint\.pth, .*; give the whole output folder"):
         call("--run", tmp_path)
