@@ -13,6 +13,14 @@ from run_settings import DEFAULTS, FREE_ON_RESUME, flag
 
 AUGMENTATIONS = ("none", "flips", "crops")
 SCHEDULES = ("constant", "cosine")
+EMPTY_CELLS = "what an empty cell of a class means: an error, or that the image lacks the label (default: error)"
+
+
+def add_table_options(add: Callable[..., Any]) -> None:
+    """Add the options that tell how to read a label table; train.py has some more."""
+    add("--id-column", metavar="NAME", help="column of the image ids in a label table (default: the first column)")
+    add("--ignore-columns", nargs="*", default=[], metavar="NAME", help="columns of it that are not classes")
+    add("--empty-cells", choices=("error", "absent"), default="error", help=EMPTY_CELLS)
 
 
 def number(convert: type, accepts: Callable[[Any], bool], expected: str) -> Callable[[str], Any]:
@@ -80,6 +88,7 @@ def parse_args(argv: Sequence[str] | None, description: str | None) -> dict[str,
     )
     add("--group-column", metavar="NAME", help="column of the tile or scene; images of one tile stay in one split")
     add("--ignore-columns", nargs="*", metavar="NAME", help="columns that are not classes")
+    add("--empty-cells", choices=("error", "absent"), help=EMPTY_CELLS)
     add(
         "--channels",
         type=at_least_1,

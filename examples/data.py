@@ -66,6 +66,7 @@ def load_csv(settings: Settings) -> tuple[dict[str, Split], list[str]]:
             ignore_columns={*settings.ignore_columns, settings.group_column} - {None},
             transform=transform,
             id_column=settings.id_column,
+            empty_cells=settings.empty_cells,
             loader=channel_loader(settings.channels),
         )
 
@@ -117,6 +118,7 @@ def load_archive(
         ignore_columns=args.ignore_columns,
         transform=transform,
         id_column=args.id_column,
+        empty_cells=args.empty_cells,
         loader=channel_loader(channels),
     )
     if classes is not None and dataset.classes != classes:

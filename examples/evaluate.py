@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 import torch
 from checkpoint import load_file
-from command_line import at_least_1, device
+from command_line import add_table_options, at_least_1, device
 from data import Split, check_splits, load_archive, load_splits
 from joined import add_feature_weight, chosen_weight, fit_components, make_embedder
 from models import load_run, read_run
@@ -216,7 +216,8 @@ def load_labels(
                 "turn class indices into rows of 0 and 1"
             )
     else:
-        table = read_label_table(file, ignore_columns=args.ignore_columns, id_column=args.id_column)
+        columns = {"ignore_columns": args.ignore_columns, "id_column": args.id_column}
+        table = read_label_table(file, **columns, empty_cells=args.empty_cells)
         labels, classes = table.labels, table.classes
     return check_labels(labels, num_rows, num_classes, name), classes
 
@@ -297,8 +298,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     what.add_argument("--embeddings", type=Path, metavar="FILE", help="embeddings: .npy, .npz or FILE.npz:NAME")
     add = parser.add_argument
     add("--labels", type=Path, metavar="FILE", help="labels of the embeddings, or label table of --images")
-    add("--id-column", metavar="NAME", help="column of a label table with the image ids (default: the first column)")
-    add("--ignore-columns", nargs="*", default=[], metavar="NAME", help="columns of a label table that are not classes")
+    add_table_options(add)
     add("--json", type=Path, metavar="FILE", help="write the metrics to this file, too")
     add(
         "--device",

@@ -26,6 +26,7 @@ DEFAULTS = {
     "split_column": None,
     "group_column": None,
     "ignore_columns": [],
+    "empty_cells": "error",
     "channels": None,
     "num_images": 2000,
     "data_seed": 0,
@@ -64,6 +65,7 @@ class Settings:
     split_column: str | None
     group_column: str | None
     ignore_columns: Sequence[str]
+    empty_cells: str
     channels: int | None
     image_size: int
     augment: str
@@ -139,9 +141,9 @@ def resumed_settings(given: Mapping[str, Any], saved: Mapping[str, Any]) -> Sett
     free = FREE_ON_RESUME - {"epochs"} if saved.get("schedule") == "cosine" else FREE_ON_RESUME
     fixed = {name: plain(name, value) for name, value in given.items() if name not in free | NOT_SAVED}
     changed = [
-        f"{flag(name)} is {saved[name]} in the run and {value} on the command line"
+        f"{flag(name)} is {before} in the run and {value} on the command line"
         for name, value in fixed.items()
-        if value != saved[name]
+        if value != (before := saved.get(name, DEFAULTS.get(name)))  # an older run lacks newer settings
     ]
     if changed:
         raise ValueError(

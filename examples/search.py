@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from channel_files import channel_loader
 from checkpoint import save_file
-from command_line import device
+from command_line import add_table_options, device
 from data import load_archive
 from joined import add_feature_weight, chosen_weight, fit_components
 from models import load_run, read_run
@@ -165,8 +165,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     network.add_argument("--pretrained", action="store_true", help="use the pretrained head for aerial images")
     add.add_argument("--images", type=Path, required=True, metavar="DIR", help="image folder")
     add.add_argument("--labels", type=Path, metavar="FILE", help="label table, for filters and predicted labels")
-    add.add_argument("--id-column", metavar="NAME", help="column of the image ids (default: the first column)")
-    add.add_argument("--ignore-columns", nargs="*", default=[], metavar="NAME", help="columns that are not classes")
+    add_table_options(add.add_argument)
     add_feature_weight(add.add_argument)
     ask = commands.add_parser("query", parents=[shared], help="find the images that are nearest to an image")
     ask.set_defaults(command=query)

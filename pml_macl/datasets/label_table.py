@@ -113,8 +113,8 @@ def read_cell(cell: str, values: dict[str, bool], where: str) -> bool:
         found = "an empty cell" if cell == "" else repr(cell)
         raise ValueError(
             f"{where}: a label must be known, got {found}; write 1 if the image has this label and 0 if not, set "
-            "empty_cells='absent' if every empty cell means 0, or name the column in ignore_columns if it is not a "
-            "class"
+            "empty_cells='absent' (--empty-cells absent) if every empty cell means 0, or name the column in "
+            "ignore_columns if it is not a class"
         )
     if cell in ("-1", "-1.0"):
         raise ValueError(

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import shutil
 
 import evaluate
@@ -305,6 +306,22 @@ def test_errors_about_runs_name_the_option(archive, run, tmp_path):
         call("--run", run, *data)
     with pytest.raises(SystemExit, match=r"error: --labels must have the classes of the run, .*--ignore-columns"):
         call("--run", run, *data, "--ignore-columns", "part", "court")
+
+
+def test_empty_cells(tmp_path, capsys):
+    """A table whose empty cells mean 0 is read as the one with zeros."""
+    data = write_archive(tmp_path, num_images=60, image_size=32, seed=5)
+    expected = json.loads((train_run(data, tmp_path / "a", "--split-column", "part") / "metrics.json").read_text())
+    table = data / "labels.csv"
+    table.write_text("\n".join(re.sub(",0(?=,|$)", ",", line) for line in table.read_text().splitlines()))
+    with pytest.raises(
+        SystemExit, match=r"error: .* a label must be known, got an empty cell; .* \(--empty-cells absent"
+    ):
+        train_run(data, tmp_path / "b", "--split-column", "part")
+    run = train_run(data, tmp_path / "b", "--split-column", "part", "--empty-cells", "absent")
+    assert_equal_metrics(call("--run", run)["metrics"], expected["best"])
+    images = ("--images", data / "images", "--labels", table, "--ignore-columns", "part", "--empty-cells", "absent")
+    assert call("--run", run, *images)["num_queries"] == 60
 
 
 def test_rows_in_another_order(tmp_path):
