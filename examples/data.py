@@ -76,7 +76,7 @@ def load_csv(settings: Settings) -> tuple[dict[str, Split], list[str]]:
     if settings.split_column is not None:
         parts = {name: dataset(transforms[name], name) for name in SPLITS}
         if others := len(everything) - sum(map(len, parts.values())):
-            print(f"{others} images have another split than {', '.join(SPLITS)}, and are left out")
+            print(f"{others} of {len(everything)} images have another split than {', '.join(SPLITS)}, and are left out")
         return {name: Split(part, part.labels, part.paths) for name, part in parts.items()}, everything.classes
     groups = everything.other_columns.get(settings.group_column)
     part = stratified_split(everything.labels, FRACTIONS, settings.data_seed, groups)

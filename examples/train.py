@@ -159,6 +159,8 @@ def run(
         before = checkpoint["before"]
         print(f"resuming after epoch {checkpoint['epoch']} of the run in {settings.output}")
 
+    digests = {name: digest(split) for name, split in image_splits.items()}
+
     def save(epoch: int, is_best: bool) -> None:
         if is_best:
             save_run(settings.output, model, settings.fixed_on_resume(), classes, epoch, models.get("classifier"))
@@ -167,7 +169,7 @@ def run(
             "settings": settings.to_save(),
             "classes": classes,
             "num_images": {name: len(split.labels) for name, split in splits.items()},
-            "digests": {name: digest(split) for name, split in image_splits.items()},
+            "digests": digests,
             "before": before,
             "records": copy_records(settings.output / "records"),
             **{group: {name: part.state_dict() for name, part in parts.items()} for group, parts in state.items()},

@@ -360,7 +360,7 @@ def test_images_of_an_unknown_split_and_a_frozen_random_backbone_are_mentioned(t
     table.write_text(table.read_text().replace(",train,", ",trian,", 1))
     train.main(arguments(data, tmp_path / "run", "--epochs", "1", "--freeze-trunk", "--hidden-size", "8")[2:])
     printed = capsys.readouterr().out
-    assert "1 images have another split than train, val, test, and are left out" in printed
+    assert "1 of 60 images have another split than train, val, test, and are left out" in printed
     assert "the frozen backbone has random weights; for others: --backbone efficientnet-lite0" in printed
 
 
