@@ -82,10 +82,9 @@ PROXIES = (
     "of each label."
 )
 JOINED = (
-    "*MACL, joined 0.2* is `JoinedEmbedder.fit(head, features, weight=0.2)`, and *joined 0.5* has weight 0.5: the "
-    "embeddings of MACL, or of MACL with proxies, joined with 64 principal components of the features of the searched "
-    "images. Any trained head can be joined; [this table]"
-    "(generalisation.md#joined-with-the-features-of-the-backbone) shows what others gain."
+    "*Joined 0.2* is `JoinedEmbedder.fit(head, features, weight=0.2)`, and *joined 0.5* has weight 0.5: the embeddings "
+    "of the method, joined with 64 principal components of the features of the searched images. [This table]"
+    "(generalisation.md#joined-with-the-features-of-the-backbone) shows what all methods gain."
 )
 MSC = (
     "*MSC* learns a prototype of each label, and gives each label of an image the same weight. `benchmarks/msc.py` is "
