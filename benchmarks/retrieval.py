@@ -1,7 +1,7 @@
 """Compare MACL with the baselines and PML's losses, on frozen features or with the whole network trained.
 
     python benchmarks/retrieval.py run --data DIR [DIR ...] --output FOLDER
-    python benchmarks/retrieval.py run --protocol finetune --tuned FOLDER --data DIR [DIR ...] --output OTHER
+    python benchmarks/retrieval.py run --protocol finetune --around FOLDER --data DIR [DIR ...] --output OTHER
     python benchmarks/retrieval.py compare --output FOLDER
     python benchmarks/retrieval.py report --output FOLDER --page docs/results/frozen.md
 
@@ -9,9 +9,10 @@ Each DIR contains labels.csv (an image id, a column with train, val or test, and
 named images. It may contain features_efficientnet_lite0.npz (X: one row per image, in the order of the table). Without
 this file, the benchmark extracts the features and keeps them in the output folder.
 
-The benchmark tunes one setting of each loss on the validation split, over five values; --tuned takes the settings from
-another folder instead. It then trains each loss with each seed and measures it on the test split. Each run adds one
-line to FOLDER/runs.jsonl. To resume an interrupted benchmark, repeat the command: it skips finished runs.
+The benchmark tunes one setting of each loss on the validation split, over five values. --around starts from the
+settings of another folder instead and goes on to the next value while it is better; --tuned only takes those settings.
+The benchmark then trains each loss with each seed and measures it on the test split. Each run adds one line to
+FOLDER/runs.jsonl. To resume an interrupted benchmark, repeat the command: it skips finished runs.
 """
 
 import argparse
@@ -42,7 +43,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     run.add_argument("--ignore-columns", nargs="*", default=["scene"], metavar="NAME")
     run.add_argument("--losses", nargs="+", choices=LOSSES, default=list(LOSSES), metavar="LOSS")
     run.add_argument("--protocol", choices=DEFAULTS, default="head")
-    run.add_argument("--tuned", type=Path, metavar="FOLDER", help="take the tuned settings from this output folder")
+    start = run.add_mutually_exclusive_group()
+    start.add_argument("--tuned", type=Path, metavar="FOLDER", help="take the tuned settings from this output folder")
+    start.add_argument("--around", type=Path, metavar="FOLDER", help="start to tune from the settings of this folder")
     run.add_argument("--backbone", choices=BACKBONES, default="efficientnet-lite0", help="for --protocol finetune")
     run.add_argument("--pretrained", action=argparse.BooleanOptionalAction, default=True)
     for name, value in DEFAULTS["head"].items():
@@ -57,24 +60,41 @@ def main(argv: list[str] | None = None) -> None:
     elif args.command == "compare":
         write_comparisons(args.output)
     else:
-        run(Settings.of_protocol(args.protocol, vars(args)), args.data, args.losses, args.tuned)
+        run(Settings.of_protocol(args.protocol, vars(args)), args.data, args.losses, args.tuned, args.around)
 
 
-def run(settings: Settings, folders: list[Path], losses: list[str], tuned: Path | None) -> None:
+def run(settings: Settings, folders: list[Path], losses: list[str], tuned: Path | None, around: Path | None) -> None:
     """Tune the losses unless ``tuned`` is a folder that has their settings; then train and measure with each seed."""
     settings.output.mkdir(parents=True, exist_ok=True)
     data = {folder.resolve().name: load(folder, settings) for folder in folders}
     if tuned is None:
         for name, splits in data.items():
             for loss in losses:
-                for value in LOSSES[loss].grid:
-                    run_once(settings, name, splits, "tune", loss, value, seed=1000)
+                tune(settings, name, splits, loss, around)
     # Seeds are in the outer loop, so that all losses have the same seeds after an interruption.
     for seed in range(settings.seeds):
         for name, splits in data.items():
             for loss in losses:
                 value = best_value(tuned or settings.output, name, loss)
                 run_once(settings, name, splits, "test", loss, value, seed)
+
+
+def tune(settings: Settings, data: str, splits: dict[str, Split], loss: str, around: Path | None) -> None:
+    """Measure the values of a loss on the validation split.
+
+    With ``around``, only the value that is best in that folder and the two next to it; while another value becomes the
+    best, also the values next to that one.
+    """
+    grid = LOSSES[loss].grid
+    center = len(grid) // 2 if around is None else grid.index(best_value(around, data, loss))
+    reach = len(grid) if around is None else 1
+    while True:
+        for value in grid[max(center - reach, 0) : center + reach + 1]:
+            run_once(settings, data, splits, "tune", loss, value, seed=1000)
+        best = grid.index(best_value(settings.output, data, loss))
+        if around is None or best == center:
+            return
+        center = best
 
 
 def best_value(folder: Path, data: str, loss: str) -> float:

@@ -186,7 +186,7 @@ def method(lines: list[dict[str, Any]], runs: Runs, page: Path, folder: str) -> 
     """Network, training, tuning, metrics, limits and commands."""
     chosen = lines[0]["settings"]
     versions = ", ".join(f"{name} {version}" for name, version in lines[0]["versions"].items())
-    options = ""
+    options, is_tuned = "", any(run["stage"] == "tune" for run in lines)
     if chosen["protocol"] == "head":
         network = "frozen EfficientNet-Lite0 features (ImageNet weights, images of 128 pixels) and a trained head"
         network += " 1280-512-128. Only the head learns, so the results say little about fine-tuning"
@@ -198,7 +198,8 @@ def method(lines: list[dict[str, Any]], runs: Runs, page: Path, folder: str) -> 
             f"{chosen['backbone']} from {start} and a head (hidden layer of 512, embeddings of 128), images of "
             f"{chosen['image_size']} pixels with random flips and quarter turns; {rate}"
         )
-        options = f" --protocol finetune --backbone {chosen['backbone']} --tuned HEAD_FOLDER"
+        start = "around" if is_tuned else "tuned"
+        options = f" --protocol finetune --backbone {chosen['backbone']} --{start} HEAD_FOLDER"
         options += "" if chosen["pretrained"] else " --no-pretrained"
     if chosen["epochs"] != DEFAULTS[chosen["protocol"]]["epochs"]:
         options += f" --epochs {chosen['epochs']}"
@@ -212,11 +213,16 @@ def method(lines: list[dict[str, Any]], runs: Runs, page: Path, folder: str) -> 
         "each method takes a setting that was chosen [on frozen features](#settings-of-the-losses). It was not tuned "
         "again for this network"
     )
-    if any(run["stage"] == "tune" for run in lines):
+    if is_tuned:
+        values = f"from {len(LOSSES['MACL'].grid)} values"
+        if chosen["protocol"] == "finetune":
+            values = (
+                "from the value that is best [on frozen features](frozen.md#settings-of-the-losses) and the two next "
+                "to it, and went on while the next value was better"
+            )
         tuning = (
-            "for each method, the mean of the metrics on the validation split chose one setting from "
-            f"{len(LOSSES['MACL'].grid)} values, with "
-            "one seed that is not used again"
+            f"for each method, the mean of the metrics on the validation split chose one setting {values}, with one "
+            "seed that is not used again"
         )
     explained = "\n\n".join([EXPLAINED, *(text for text, name in EXPLANATIONS if name in shown)])
     return (

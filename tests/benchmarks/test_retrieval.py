@@ -16,7 +16,8 @@ from retrieval_bootstrap import interval, query_values, resample
 from retrieval_findings import METRICS, against_each_method, edges, findings, mean_of_all
 from retrieval_losses import LOSSES, UNTRAINED
 from retrieval_report import against_each
-from training import measure, read_runs
+from settings import Settings
+from training import append_run, is_finished, measure, read_runs
 
 from pml_macl import LabelStatistics
 from pml_macl.datasets import SyntheticScenes
@@ -219,6 +220,33 @@ def test_a_network_is_trained_on_images_with_the_settings_of_another_folder(data
     assert run["settings"]["backbone"] == "small-cnn"
     assert len(run["curve"]) == 1
     assert (head / f"scenes-{FEATURES}").is_file()
+
+
+def test_tuning_around_a_setting_goes_on_while_the_next_value_is_better(tmp_path, monkeypatch):
+    head, output = tmp_path / "head", tmp_path / "finetune"
+    quality = {0.05: 0.1, 0.1: 0.2, 0.2: 0.3, 0.4: 0.4, 0.8: 0.35}
+
+    def run_once(settings, data, splits, stage, loss, value, seed):
+        key = {"data": data, "stage": stage, "loss": loss, "value": value, "seed": seed}
+        if not is_finished(settings.output, key):
+            append_run(settings.output, {**key, "metrics": dict.fromkeys(METRICS, quality[value])})
+
+    monkeypatch.setattr(retrieval, "run_once", run_once)
+    for folder, start, tried in ((head, None, [0.05, 0.1, 0.2, 0.4, 0.8]), (output, head, [0.2, 0.4, 0.8])):
+        folder.mkdir()
+        retrieval.tune(Settings.of_protocol("head", {"output": folder}), "scenes", {}, "MACL", start)
+        assert [run["value"] for run in read_runs(folder)] == tried
+        assert retrieval.best_value(folder, "scenes", "MACL") == 0.4
+    quality[0.1], quality[0.05] = 0.6, 0.5
+    moved = tmp_path / "moved"
+    moved.mkdir()
+    retrieval.tune(Settings.of_protocol("head", {"output": moved}), "scenes", {}, "MACL", head)
+    assert [run["value"] for run in read_runs(moved)] == [0.2, 0.4, 0.8]
+    quality[0.2] = 0.45
+    (moved / "runs.jsonl").unlink()
+    retrieval.tune(Settings.of_protocol("head", {"output": moved}), "scenes", {}, "MACL", head)
+    assert [run["value"] for run in read_runs(moved)] == [0.2, 0.4, 0.8, 0.1, 0.05]
+    assert retrieval.best_value(moved, "scenes", "MACL") == 0.1
 
 
 def test_nothing_to_report(tmp_path):
