@@ -151,13 +151,11 @@ def _terms_of_block(
     """
     weights = block.of_positives(terms.weights(block))
     counts = block.of_positives(1.0).sum(dim=1, keepdim=True) if terms.divide_by_count else None
-    ignored, own = block.ignored, block.own
-    block.is_last_use = True  # the temperatures may overwrite the Jaccard similarities
     with torch.set_grad_enabled(bool(terms.parameters)):
         temperatures = terms.temperatures(block)
     if terms.observe is not None:
         terms.observe(block, temperatures.detach())
-    return weights, counts, temperatures, ignored, own
+    return weights, counts, temperatures, block.ignored, block.own
 
 
 def _exclude(logits: Tensor, ignored: Tensor | None, own: Tensor | None) -> Tensor:

@@ -55,8 +55,8 @@ def check_labels(
         )
     if num_rows is not None and labels.shape[0] != num_rows:
         raise ValueError(f"{name} must have one row per embedding ({num_rows}), got {labels.shape[0]} rows")
-    if num_classes is not None and labels.shape[1] != num_classes:
-        raise ValueError(f"{name} must have one column per class ({num_classes}), got {labels.shape[1]} columns")
+    if num_classes is not None:
+        check_num_classes(labels, num_classes, name)
     if labels.dtype is torch.bool:
         return labels
     present = labels == 1
@@ -68,6 +68,12 @@ def check_labels(
         value = labels[wrong][0].item()
         raise ValueError(f"{must}, got {value}; {_how_to_replace(value)}")
     return present
+
+
+def check_num_classes(labels: Tensor, num_classes: int, name: str = "labels") -> None:
+    """Raise unless the labels have one column per class."""
+    if labels.shape[1] != num_classes:
+        raise ValueError(f"{name} must have one column per class ({num_classes}), got {labels.shape[1]} columns")
 
 
 def _how_to_convert(labels: Any) -> str:

@@ -114,6 +114,10 @@ class Pairs:
         for start in range(first, end if self.num_references else first, size):
             yield slice(start, min(start + size, end))
 
+    def to_tensor(self, values: Tensor | float) -> Tensor:
+        """Convert temperatures or weights to a tensor with the dtype and device of the pairs."""
+        return torch.as_tensor(values, dtype=self.dtype, device=self.device)
+
     @computed_once
     def labels(self) -> Tensor:
         """(N, C) boolean label sets of the anchors; raises ``ValueError`` if a relation compares other labels."""
@@ -168,8 +172,6 @@ class PairBlock:
     def __init__(self, pairs: Pairs, rows: slice) -> None:
         self.pairs = pairs
         self.rows = rows
-        self.is_last_use = False  # the engine sets it before the last use, which may overwrite the matrices
-        self._sums: Tensor | None = None  # the last result of sum_over_shared
 
     @property
     def labels(self) -> Tensor:
@@ -199,14 +201,6 @@ class PairBlock:
             labels = pairs.given_labels[self.rows]
             return evaluate_relation(pairs.relation, labels, pairs.given_ref_labels, pairs.deferred).to(pairs.dtype)
         return jaccard_from_counts(self.shared, self.pairs.anchor_table.sizes[self.rows], self.ref_sizes)
-
-    def take_jaccard(self) -> Tensor:
-        """Return the matrix :attr:`jaccard` as a tensor that the caller may overwrite."""
-        jaccard = self.jaccard
-        if self.pairs.relation is not None:
-            return jaccard.clone()  # the matrix may belong to the relation
-        del self.jaccard  # the next access computes it again
-        return jaccard
 
     @computed_once
     def positives(self) -> Tensor:
@@ -248,15 +242,11 @@ class PairBlock:
             weights: finite weights that broadcast to (n, M).
 
         Returns:
-            (n, M) weights. If ``weights`` is the last result of :meth:`sum_over_shared`, it may be changed in place;
-            other weights are not changed.
+            (n, M) weights.
         """
         pairs = self.pairs
-        any_shared_label = pairs.masks is None and pairs.relation is None and pairs.positive_threshold == 0
-        if any_shared_label and weights is self._sums:
-            kept = weights  # already 0 where no label is shared
         # Multiply by 0 and 1: on a CPU, where() and masked_fill() with an irregular mask are ten times slower.
-        elif any_shared_label:
+        if pairs.masks is None and pairs.relation is None and pairs.positive_threshold == 0:
             kept = self.shared.clamp(max=1).mul_(weights)
         else:
             kept = self.positives.view(torch.uint8).to(pairs.dtype).mul_(weights)
@@ -276,9 +266,7 @@ class PairBlock:
         Returns:
             (n, M) sums.
         """
-        sums = sum_over_shared(self.pairs.anchor_table, self.pairs.reference_table, self.rows, values)
-        self._sums = None if values is None else sums
-        return sums
+        return sum_over_shared(self.pairs.anchor_table, self.pairs.reference_table, self.rows, values)
 
     def _without_own(self, mask: Tensor) -> Tensor:
         own = self.own

@@ -32,7 +32,6 @@ from pml_macl.labels import jaccard_similarity
 from pml_macl.losses import (
     JaccardSupConLoss,
     MACLLoss,
-    MultiLabelContrastiveLoss,
     MultiLabelCrossBatchMemory,
     MultiLabelLossWrapper,
     MultiSupConLoss,
@@ -230,18 +229,8 @@ BAD_CALLS = {
     ),
     "temperature and distance": BadCall(
         lambda w: MACLLoss(temperature=0.1, distance=w.similarity),
-        ValueError,
-        (
-            "temperature",
-            "distance",
-            "got 0.1 and TemperatureScheduledSimilarity",
-            "set the temperature on the distance",
-        ),
-    ),
-    "temperature of the base class": BadCall(
-        lambda w: MultiLabelContrastiveLoss(temperature=0.1),
         TypeError,
-        ("MultiLabelContrastiveLoss", "temperature", "distance=Temperature"),
+        ("distance", "TemperatureScheduledSimilarity", "leave the temperature out"),
     ),
     "embedding_regularizer: text": BadCall(
         lambda w: MACLLoss(embedding_regularizer="l2"), TypeError, ("embedding_regularizer", "got str", "an instance")

@@ -10,7 +10,7 @@ from pml_macl.checks import check_batch, check_bool, check_instance, check_posit
 from pml_macl.distances.constant_temperature import ConstantTemperature
 from pml_macl.distances.temperature_schedule import TemperatureSchedule
 from pml_macl.functional import mean_over_labels, pairwise_temperatures
-from pml_macl.labels import check_labels, label_dtype
+from pml_macl.labels import check_labels, check_num_classes, label_dtype
 from pml_macl.pairs import PairBlock, Pairs
 from pml_macl.statistics import LabelStatistics, check_statistics
 
@@ -79,8 +79,8 @@ class TemperatureScheduledSimilarity(BaseDistance):
         distance = CosineSimilarity() if distance is None else distance
         if isinstance(distance, TemperatureScheduledSimilarity):
             raise TypeError(
-                "distance must not be a TemperatureScheduledSimilarity, because both temperatures would apply; pass "
-                "the distance inside it, such as CosineSimilarity()"
+                "distance must not be a TemperatureScheduledSimilarity, because both temperatures would apply; leave "
+                "the temperature out, or pass the distance inside it, such as CosineSimilarity()"
             )
         check_instance("schedule", schedule, TemperatureSchedule, "a temperature schedule")
         if isinstance(temperature, nn.Parameter):
@@ -140,7 +140,6 @@ class TemperatureScheduledSimilarity(BaseDistance):
         ref_emb: Tensor | None = None,
         labels: Tensor | None = None,
         ref_labels: Tensor | None = None,
-        label_statistics: LabelStatistics | None = None,
     ) -> Tensor:
         r"""Compute the similarity of each query to each reference, divided by the temperature of the pair.
 
@@ -149,7 +148,6 @@ class TemperatureScheduledSimilarity(BaseDistance):
             ref_emb: (M, D) embeddings; None uses ``query_emb``.
             labels: (N, C) multi-hot label sets; None applies :math:`\tau(t)` to all pairs.
             ref_labels: (M, C) multi-hot label sets; required with ``ref_emb`` and ``labels``.
-            label_statistics: label frequencies to use if the distance has none.
 
         Returns:
             (N, M) logits.
@@ -160,8 +158,8 @@ class TemperatureScheduledSimilarity(BaseDistance):
         self.reset_stats()
         if labels is not None:
             labels, ref_labels = check_batch(query_emb, labels, ref_emb, ref_labels)
-            pairs = Pairs(labels, ref_labels, statistics=label_statistics, dtype=label_dtype(query_emb))
-            temperatures = self.pair_temperatures(pairs[:])
+            pairs = Pairs(labels, ref_labels, dtype=label_dtype(query_emb))
+            temperatures = pairs.to_tensor(self.pair_temperatures(pairs[:]))
             if self.collect_stats and len(pairs) and pairs.num_references:
                 values = (temperatures.min(), temperatures.mean(), temperatures.max())
                 self.set_temperature_stats(*(value.item() for value in values))
@@ -186,17 +184,17 @@ class TemperatureScheduledSimilarity(BaseDistance):
         """
         return self._signed(self.distance(query_emb, ref_emb)) / temperatures
 
-    def pair_temperatures(self, block: PairBlock) -> Tensor:
+    def pair_temperatures(self, block: PairBlock) -> Tensor | float:
         r"""Compute the temperature :math:`\tau_{ij}` of each pair in a block of anchors.
 
-        Override this method to use your own temperatures. Losses call it in either engine, and parameters that it uses
-        receive gradients.
+        Override this method to use your own temperatures. Losses call it in either engine. Parameters of this module
+        that it uses receive gradients.
 
         Args:
             block: n anchors and M references.
 
         Returns:
-            Temperatures > 0 of shape (n, M), or (n, 1) or () if they do not depend on the references.
+            Temperatures > 0 of shape (n, M), or (n, 1), () or a number if they do not depend on the references.
 
         Raises:
             ValueError: the label frequencies and the labels have different numbers of classes.
@@ -207,14 +205,15 @@ class TemperatureScheduledSimilarity(BaseDistance):
         rarity = zero.expand(1)
         if self.rarity_scale:
             statistics = self.label_statistics or pairs.statistics
-            check_labels(block.labels, num_classes=statistics.num_classes)
+            check_num_classes(block.labels, statistics.num_classes)
             rarity = mean_over_labels(block.labels, statistics.label_rarity(pairs.dtype).to(block.labels.device))
-        # Reuse the memory of the Jaccard similarities, unless a subclass that calls this method may still need them.
-        is_overridden = type(self).pair_temperatures is not TemperatureScheduledSimilarity.pair_temperatures
-        overwrite = block.is_last_use and not is_overridden and self.overlap_scale != 0
-        jaccard = block.take_jaccard() if overwrite else block.jaccard if self.overlap_scale else zero.expand(1, 1)
         return pairwise_temperatures(
-            jaccard, rarity, temperature, self.overlap_scale, self.rarity_scale, self.min_temperature, overwrite
+            block.jaccard if self.overlap_scale else zero.expand(1, 1),
+            rarity,
+            temperature,
+            self.overlap_scale,
+            self.rarity_scale,
+            self.min_temperature,
         )
 
     def temperatures(self, labels: Tensor, ref_labels: Tensor | None = None) -> Tensor:
@@ -234,7 +233,7 @@ class TemperatureScheduledSimilarity(BaseDistance):
         if ref_labels is not None:
             ref_labels = check_labels(ref_labels, num_classes=labels.shape[1], name="ref_labels")
         pairs = Pairs(labels, ref_labels, dtype=torch.get_default_dtype())
-        return self.pair_temperatures(pairs[:]).detach().expand(len(pairs), pairs.num_references)
+        return pairs.to_tensor(self.pair_temperatures(pairs[:])).detach().expand(len(pairs), pairs.num_references)
 
     def advance(self) -> None:
         """Advance the schedule by one step."""

@@ -1,6 +1,5 @@
 """Dynamic temperature scaling (DTS): the temperature of each pair."""
 
-import torch
 from torch import Tensor
 
 
@@ -11,7 +10,6 @@ def pairwise_temperatures(
     overlap_scale: float,
     rarity_scale: float,
     min_temperature: float,
-    overwrite: bool = False,
 ) -> Tensor:
     r"""Compute the temperature of each pair from its Jaccard similarity and the rarity of the anchor's labels.
 
@@ -27,15 +25,14 @@ def pairwise_temperatures(
         overlap_scale: relative increase of the temperature from J = 0 to J = 1.
         rarity_scale: relative decrease of the temperature from r = 0 (most frequent labels) to r = 1 (rarest labels).
         min_temperature: smallest temperature of a pair, :math:`\tau_{min}`.
-        overwrite: write the temperatures into ``jaccard``, unless ``temperature`` needs a gradient.
 
     Returns:
         (N, M) temperatures in the dtype of ``jaccard``.
 
     Example:
+        >>> import torch
         >>> pairwise_temperatures(torch.tensor([[0.0, 0.5, 1.0]]), torch.tensor([1.0]), 0.1, 1.0, 0.3, 0.01)
         tensor([[0.0700, 0.1050, 0.1400]])
     """
     base = (temperature * (1 - rarity_scale * anchor_rarity)).to(jaccard.dtype)[:, None]
-    out = jaccard if overwrite and not base.requires_grad else None
-    return torch.mul(jaccard, base * overlap_scale, out=out).add_(base).clamp_(min=min_temperature)
+    return (jaccard * (base * overlap_scale)).add_(base).clamp_(min=min_temperature)

@@ -90,7 +90,7 @@ class BaseMultiLabelLoss(BaseMetricLossFunction):
         embeddings = in_float32(embeddings)
         with torch.autocast(embeddings.device.type, enabled=False):
             rows = self.without_zero_rows(embeddings)
-            references = None if ref_emb is None else self.without_zero_rows(in_float32(ref_emb))
+            references = None if ref_emb is None else self.without_zero_rows(ref_emb.to(embeddings.dtype))
             loss_dict = self.compute_loss(rows, labels, indices_tuple, references, ref_labels, **options)
             if len(embeddings):  # PML's regularizers average over rows, which gives NaN for none
                 self.add_embedding_regularization_to_loss_dict(loss_dict, embeddings)

@@ -2,13 +2,9 @@
 
 from typing import Any
 
-from pytorch_metric_learning.distances import BaseDistance
-
 from pml_macl.distances import TemperatureScheduledSimilarity
 from pml_macl.losses.multi_label_contrastive_loss import MultiLabelContrastiveLoss
 from pml_macl.reducers import FrequencyWeightedReducer
-from pml_macl.relations import Relation
-from pml_macl.statistics import LabelStatistics
 
 
 class MACLLoss(MultiLabelContrastiveLoss):
@@ -41,19 +37,18 @@ class MACLLoss(MultiLabelContrastiveLoss):
         negative_threshold: largest Jaccard similarity of a negative pair, in [0, 1]; 0 accepts only pairs without a
             shared label, 1 accepts all references that are not positives.
         engine: ``"auto"``, ``"fused"`` or ``"reference"``, as for :class:`MultiLabelContrastiveLoss`.
-        temperature: base temperature :math:`\tau`, > 0: short for
-            ``distance=TemperatureScheduledSimilarity(temperature)``. None uses the default of the distance, 0.1.
+        temperature: base temperature :math:`\tau`, > 0; None uses that of ``distance``, or 0.1.
         relation: function that replaces the Jaccard similarity, as for :class:`MultiLabelContrastiveLoss`. The default
             distance and reducer need multi-hot labels; for other labels, set ``rarity_scale=0`` and ``power=0``.
         **kwargs: arguments of PML's ``BaseMetricLossFunction``: ``distance`` (a ``TemperatureScheduledSimilarity``, or
-            a PML distance, which the loss divides by the default temperatures), ``reducer`` (any PML reducer except
+            a PML distance, which the loss divides by the temperatures), ``reducer`` (any PML reducer except
             ``DivisorReducer`` and ``ClassWeightedReducer``), ``embedding_regularizer``, ``embedding_reg_weight``,
             ``collect_stats``.
 
     Raises:
         TypeError: an argument has the wrong type.
-        ValueError: a number is out of its range, ``num_classes`` and ``label_statistics`` disagree, the reducer does
-            not work on label sets, or both ``temperature`` and ``distance`` are given.
+        ValueError: a number is out of its range, ``num_classes`` and ``label_statistics`` disagree, or the reducer
+            does not work on label sets.
 
     Example:
         >>> import torch
@@ -66,32 +61,8 @@ class MACLLoss(MultiLabelContrastiveLoss):
         tensor([2, 1, 1])
     """
 
-    def __init__(
-        self,
-        num_classes: int | None = None,
-        label_statistics: LabelStatistics | None = None,
-        positive_threshold: float = 0.0,
-        negative_threshold: float = 0.0,
-        engine: str = "auto",
-        temperature: float | None = None,
-        relation: Relation | None = None,
-        **kwargs: Any,
-    ) -> None:
-        if temperature is not None:
-            distance = kwargs.get("distance")
-            if distance is not None:
-                raise ValueError(
-                    f"temperature and distance must not both be given, got {temperature!r} and "
-                    f"{type(distance).__name__}; set the temperature on the distance: "
-                    "distance=TemperatureScheduledSimilarity(temperature, distance=...)"
-                )
-            kwargs["distance"] = TemperatureScheduledSimilarity(temperature)
-        super().__init__(
-            num_classes, label_statistics, positive_threshold, negative_threshold, engine, relation, **kwargs
-        )
-
-    def similarity_under_temperature(self, distance: BaseDistance | None) -> TemperatureScheduledSimilarity:
-        return TemperatureScheduledSimilarity(distance=distance)
+    def similarity_under_temperature(self, **options: Any) -> TemperatureScheduledSimilarity:
+        return TemperatureScheduledSimilarity(**options)
 
     def get_default_reducer(self) -> FrequencyWeightedReducer:
         return FrequencyWeightedReducer()

@@ -1,11 +1,9 @@
 """The contrastive loss on label sets, which MACL and its baselines configure."""
 
 import copy
-import logging
 from typing import Any
 
 import torch
-from pytorch_metric_learning.distances import BaseDistance
 from pytorch_metric_learning.reducers import BaseReducer, DivisorReducer, MultipleReducers
 from pytorch_metric_learning.regularizers import BaseRegularizer
 from torch import Tensor
@@ -25,7 +23,6 @@ from pml_macl.relations import Relation
 from pml_macl.statistics import LabelStatistics, check_statistics
 
 ENGINES = ("auto", "fused", "reference")
-LOGGER = logging.getLogger(__name__)
 
 
 class MultiLabelContrastiveLoss(BaseMultiLabelLoss):
@@ -63,19 +60,16 @@ class MultiLabelContrastiveLoss(BaseMultiLabelLoss):
             reducer, and torch's autograd computes the gradient.
             ``"auto"`` uses the fused engine if it can, otherwise the reference engine; :attr:`fallback` names the
             reason.
+        temperature: base temperature, > 0; None uses that of ``distance``, or 0.1.
         relation: function of labels (n, ...) and reference labels (M, ...) that replaces the Jaccard similarity in
             positives, thresholds, temperatures and weights. It returns an (n, M) matrix of floats in [0, 1], or
             booleans, which count as 1 and 0. Pairs above 0 that reach ``positive_threshold`` are positives. Labels may
             have any dtype and shape (N, ...) unless the distance or the reducer uses label frequencies or shared
             labels. The relation receives no gradient and is called for one block of anchors at a time.
         **kwargs: arguments of PML's ``BaseMetricLossFunction``: ``distance`` (a ``TemperatureScheduledSimilarity``, or
-            a PML distance, which the loss divides by the default temperatures), ``reducer`` (any PML reducer except
+            a PML distance, which the loss divides by the temperatures), ``reducer`` (any PML reducer except
             ``DivisorReducer`` and ``ClassWeightedReducer``), ``embedding_regularizer``, ``embedding_reg_weight``,
             ``collect_stats``.
-
-    Attributes:
-        fallback: why the last call used the reference engine; None if it used the fused engine. The loss logs a new
-            reason at the level DEBUG.
 
     Raises:
         TypeError: an argument has the wrong type.
@@ -84,7 +78,6 @@ class MultiLabelContrastiveLoss(BaseMultiLabelLoss):
     """
 
     distance: TemperatureScheduledSimilarity
-    fallback: str | None = None
     label_statistics: LabelStatistics | None
 
     def __init__(
@@ -94,6 +87,7 @@ class MultiLabelContrastiveLoss(BaseMultiLabelLoss):
         positive_threshold: float = 0.0,
         negative_threshold: float = 0.0,
         engine: str = "auto",
+        temperature: float | None = None,
         relation: Relation | None = None,
         **kwargs: Any,
     ) -> None:
@@ -101,11 +95,6 @@ class MultiLabelContrastiveLoss(BaseMultiLabelLoss):
         check_range("positive_threshold", positive_threshold, 0, 1)
         check_range("negative_threshold", negative_threshold, 0, 1)
         check_statistics(label_statistics)
-        if "temperature" in kwargs:
-            raise TypeError(
-                f"{type(self).__name__} takes no temperature; set it on the distance: "
-                "distance=TemperatureScheduledSimilarity(temperature)"
-            )
         regularizer = kwargs.get("embedding_regularizer")
         if regularizer is not None and not isinstance(regularizer, BaseRegularizer):
             raise TypeError(
@@ -114,9 +103,12 @@ class MultiLabelContrastiveLoss(BaseMultiLabelLoss):
             )
         if kwargs.get("reducer") is not None:
             _check_reducer(kwargs["reducer"])
-        super().__init__(relation, **kwargs)
-        if not isinstance(self.distance, TemperatureScheduledSimilarity):
-            self.distance = self.similarity_under_temperature(self.distance)
+        distance = kwargs.pop("distance", None)
+        if temperature is not None:
+            distance = self.similarity_under_temperature(distance=distance, temperature=temperature)
+        elif not isinstance(distance, TemperatureScheduledSimilarity):
+            distance = self.similarity_under_temperature(distance=distance)
+        super().__init__(relation, distance=distance, **kwargs)
         self.positive_threshold = positive_threshold
         self.negative_threshold = negative_threshold
         self.learns_statistics = label_statistics is None and num_classes is not None
@@ -138,19 +130,20 @@ class MultiLabelContrastiveLoss(BaseMultiLabelLoss):
             is_stat=True,
         )
 
-    def similarity_under_temperature(self, distance: BaseDistance | None) -> TemperatureScheduledSimilarity:
-        """Return the default distance of the loss. Subclasses override it to change the temperatures.
+    def similarity_under_temperature(self, **options: Any) -> TemperatureScheduledSimilarity:
+        """Return the distance of the loss. Subclasses override it to change the temperatures.
 
         Args:
-            distance: PML distance that computes the similarities; None uses ``CosineSimilarity``.
+            **options: arguments of ``TemperatureScheduledSimilarity``: ``temperature``, and the ``distance`` that
+                computes the similarities.
 
         Returns:
             The distance, which divides the similarities by temperatures.
         """
-        return TemperatureScheduledSimilarity(overlap_scale=0, rarity_scale=0, distance=distance)
+        return TemperatureScheduledSimilarity(overlap_scale=0, rarity_scale=0, **options)
 
     def get_default_distance(self) -> TemperatureScheduledSimilarity:
-        return self.similarity_under_temperature(None)
+        return self.similarity_under_temperature()
 
     def get_default_reducer(self) -> PairWeightedReducer:
         return FrequencyWeightedReducer(power=0)
@@ -186,7 +179,9 @@ class MultiLabelContrastiveLoss(BaseMultiLabelLoss):
         """
         if own is not None:
             _check_own(own, embeddings, ref_emb, self.deferred_check)
-        return self._check_and_compute(embeddings, labels, indices_tuple, ref_emb, ref_labels, own=own, share=share)
+        loss = self._check_and_compute(embeddings, labels, indices_tuple, ref_emb, ref_labels, own=own, share=share)
+        self.distance.advance_after_call()
+        return loss
 
     def compute_loss(
         self,
@@ -198,12 +193,11 @@ class MultiLabelContrastiveLoss(BaseMultiLabelLoss):
         own: Tensor | None = None,
         share: BatchShare | None = None,
     ) -> dict[str, Any]:
-        fallback = self.why_not_fused()
+        fallback = self.fallback
         if share is not None and fallback is not None:
             raise ValueError(f"share needs the fused engine, which is not possible with {fallback}")
         if self.engine == "fused" and fallback is not None:
             raise ValueError(f'engine="fused" is not possible with {fallback}; use engine="auto" or "reference"')
-        self._show_fallback(fallback)
         pairs = Pairs(
             labels,
             ref_labels,
@@ -224,24 +218,21 @@ class MultiLabelContrastiveLoss(BaseMultiLabelLoss):
         differentiate = self._by_blocks if fallback is None else self._by_autograd
         try:
             entry = differentiate(embeddings, ref_emb, pairs)
-        except (TypeError, ValueError):
+        except Exception:
             if self.label_statistics is not None and before is not None:
                 self.label_statistics.load_state_dict(before)  # a relation that fails must not change them
             raise
-        self.distance.advance_after_call()
         return {"loss": entry}
 
     def _by_blocks(self, embeddings: Tensor, ref_emb: Tensor | None, pairs: Pairs) -> dict[str, Any]:
         """Compute the reduced loss in the fused engine, with the weights of the reducer."""
-        query, reference = self.distance.inner_products(
-            embeddings.to(pairs.dtype), None if ref_emb is None else ref_emb.to(pairs.dtype)
-        )
+        query, reference = self.distance.inner_products(embeddings, ref_emb)
         reducer = self._pair_reducer()
         observer = PairObserver() if any(part.collect_stats for part in (self, self.distance, reducer)) else None
         terms = Terms(
-            temperatures=self.distance.pair_temperatures,
+            temperatures=lambda block: pairs.to_tensor(self.distance.pair_temperatures(block)),
             weights=reducer.pair_weights,
-            anchor_weights=reducer.anchor_weights(pairs),
+            anchor_weights=pairs.to_tensor(reducer.anchor_weights(pairs)),
             divide_by_count=reducer.divide_by_count,
             parameters=[parameter for parameter in self.distance.parameters() if parameter.requires_grad],
             observe=observer,
@@ -254,7 +245,7 @@ class MultiLabelContrastiveLoss(BaseMultiLabelLoss):
     def _by_autograd(self, embeddings: Tensor, ref_emb: Tensor | None, pairs: Pairs) -> dict[str, Any]:
         """Compute the loss of each positive pair, for any distance and any reducer."""
         block = pairs[:]
-        temperatures = self.distance.pair_temperatures(block)
+        temperatures = pairs.to_tensor(self.distance.pair_temperatures(block))
         logits = self.distance.logits(embeddings, ref_emb, temperatures)
         if self.collect_stats or self.distance.collect_stats:
             observer = PairObserver()
@@ -282,12 +273,9 @@ class MultiLabelContrastiveLoss(BaseMultiLabelLoss):
         named: dict[str, BaseReducer] = dict(self.reducer.reducers)  # ModuleDict has no method get
         return named.get("loss", self.reducer.default_reducer)
 
-    def is_fused(self) -> bool:
-        """Return whether the next call uses the fused engine, whose graph keeps neither embeddings nor references."""
-        return self.why_not_fused() is None
-
-    def why_not_fused(self) -> str | None:
-        """Return the reason for the reference engine, or None if the fused engine can run."""
+    @property
+    def fallback(self) -> str | None:
+        """Why the loss uses the reference engine; None if it uses the fused engine."""
         if self.engine == "reference":
             return 'engine="reference"'
         reducer = self._pair_reducer()
@@ -298,12 +286,6 @@ class MultiLabelContrastiveLoss(BaseMultiLabelLoss):
         ):
             return f"the reducer {type(reducer).__name__}"
         return self.distance.why_no_inner_products()
-
-    def _show_fallback(self, fallback: str | None) -> None:
-        if fallback != self.fallback:
-            self.fallback = fallback
-            if fallback is not None:
-                LOGGER.debug("%s uses the reference engine because of %s", type(self).__name__, fallback)
 
 
 def _check_reducer(reducer: BaseReducer) -> None:

@@ -182,14 +182,15 @@ class MultiLabelCrossBatchMemory(CrossBatchMemory):
         num_enqueued = self._num_enqueued + len(slots)
         memory, memory_labels = self.embedding_memory[:num_enqueued], self.label_memory[:num_enqueued]
         own_slots = slots if enqueue_mask is None else None
+        takes_own = type(self.loss).forward is MultiLabelContrastiveLoss.forward
         try:
-            if self.miner is None and indices_tuple is None and _takes_own(self.loss):
-                # Later batches overwrite the queue, so the reference engine, whose graph keeps references, gets a copy.
-                references = memory if self.loss.is_fused() else memory.clone()
-                loss = self.loss(embeddings, labels, None, references, memory_labels, own_slots, share)
-            else:
+            pairs = None
+            if self.miner is not None or indices_tuple is not None or not takes_own:
                 pairs = self.create_indices_tuple(embeddings, labels, memory, memory_labels, indices_tuple, own_slots)
-                loss = self.loss(embeddings, labels, pairs, memory.clone(), memory_labels)
+            # Later batches overwrite the queue, so the reference engine, whose graph keeps references, gets a copy.
+            references = memory if takes_own and self.loss.fallback is None else memory.clone()
+            options = {"own": own_slots, "share": share} if takes_own else {}
+            loss = self.loss(embeddings, labels, pairs, references, memory_labels, **options)
         except BaseException:  # also KeyboardInterrupt: an interrupted call must not change the queue
             undo()
             raise
@@ -244,7 +245,10 @@ class MultiLabelCrossBatchMemory(CrossBatchMemory):
         if input_indices_tuple is None:
             return pairs
         given = tuple(index.to(embeddings.device, torch.long) for index in input_indices_tuple)
-        given = (given[0], *(own_slots[x] if k % 2 or len(given) == 3 else x for k, x in enumerate(given[1:], 1)))
+        if len(given) == 3:
+            given = given[0], own_slots[given[1]], own_slots[given[2]]
+        else:
+            given = given[0], own_slots[given[1]], given[2], own_slots[given[3]]
         convert = lmu.convert_to_pairs if len(pairs) == 4 else lmu.convert_to_triplets
         added: tuple[Tensor, ...] = c_f.concatenate_indices_tuples(pairs, convert(given, labels))
         return added
@@ -294,7 +298,7 @@ class MultiLabelCrossBatchMemory(CrossBatchMemory):
         if not self._num_enqueued and self.relation is not None:
             label_memory = labels.new_zeros(self.memory_size, *labels.shape[1:])
         replaced = memory[slots], label_memory[slots]
-        memory[slots], label_memory[slots] = embeddings.detach(), labels
+        memory[slots], label_memory[slots] = embeddings.detach(), labels.detach()
         self.embedding_memory, self.label_memory = memory, label_memory
 
         def undo() -> None:
@@ -318,11 +322,6 @@ class MultiLabelCrossBatchMemory(CrossBatchMemory):
             self.label_memory = torch.zeros(shape, dtype=saved.dtype, device=self.label_memory.device)
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
         self._num_enqueued = int(self.num_enqueued)
-
-
-def _takes_own(loss: nn.Module) -> bool:
-    """Return whether the loss accepts ``own``, so that the memory need not list all pairs."""
-    return type(loss).forward is MultiLabelContrastiveLoss.forward
 
 
 def _check_part(name: str, part: nn.Module, base: type[nn.Module], wrapper: str) -> None:

@@ -113,7 +113,7 @@ def _check_loss(loss: nn.Module) -> None:
             "loss must be a MultiLabelContrastiveLoss, such as MACLLoss, or a MultiLabelCrossBatchMemory of one, got "
             f"{type(loss).__name__}{f' of {type(inner).__name__}' if is_memory else ''}; for other losses, {ADVICE}"
         )
-    reason = inner.why_not_fused()
+    reason = inner.fallback
     if reason is not None:
         raise ValueError(f"loss must use the fused engine, which is not possible with {reason}; {ADVICE}")
     if is_memory and loss.miner is not None:

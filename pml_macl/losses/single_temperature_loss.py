@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from pml_macl.distances import TemperatureScheduledSimilarity
 from pml_macl.losses.multi_label_contrastive_loss import MultiLabelContrastiveLoss
 
 
@@ -19,6 +18,4 @@ class SingleTemperatureLoss(MultiLabelContrastiveLoss):
     """
 
     def __init__(self, temperature: float = 0.1, **kwargs: Any) -> None:
-        distance = kwargs.pop("distance", None)
-        similarity = TemperatureScheduledSimilarity(temperature, overlap_scale=0, rarity_scale=0, distance=distance)
-        super().__init__(distance=similarity, **kwargs)
+        super().__init__(temperature=temperature, **kwargs)

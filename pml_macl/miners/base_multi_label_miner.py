@@ -54,7 +54,8 @@ class BaseMultiLabelMiner(BaseMiner):
         )
         output: tuple[Tensor, ...]
         with torch.no_grad(), torch.autocast(embeddings.device.type, enabled=False):
-            references = None if ref_emb is None else in_float32(ref_emb)
-            output = self.mine(in_float32(embeddings), labels, references, ref_labels)
+            embeddings = in_float32(embeddings)
+            references = None if ref_emb is None else ref_emb.to(embeddings.dtype)
+            output = self.mine(embeddings, labels, references, ref_labels)
         self.output_assertion(output)
         return output

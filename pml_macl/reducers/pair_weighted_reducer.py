@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pml_macl.checks import check_bool
 from pml_macl.functional import weighted_anchor_mean
-from pml_macl.labels import check_labels, label_dtype
+from pml_macl.labels import check_labels, check_num_classes, label_dtype
 from pml_macl.pairs import PairBlock, Pairs
 from pml_macl.statistics import LabelStatistics, check_statistics
 
@@ -31,9 +31,8 @@ class PairWeightedReducer(BaseReducer, ABC):
     - ``already_reduced``: no weights; the loss passes through unchanged.
 
     The reducer reads label sets and frequencies from the entries ``pairs`` and ``ref_labels`` of the loss dictionary if
-    they exist, just as PML's ``DivisorReducer`` reads ``divisor``. PML's own losses pass 1-D class indices,
-    which the reducer treats as label sets of one label. They pass no ``ref_labels``, so the reducer infers the classes
-    of references from the pairs: a positive has the class of its anchor.
+    they exist, just as PML's ``DivisorReducer`` reads ``divisor``. PML's own losses pass 1-D class indices, which the
+    reducer treats as label sets of one label. A positive has the class of its anchor, so references need no labels.
 
     Args:
         label_statistics: label frequencies; None uses those of the loss, or those of the batch if the loss has none.
@@ -89,13 +88,13 @@ class PairWeightedReducer(BaseReducer, ABC):
             ValueError: the frequencies and the labels have different numbers of classes.
         """
         statistics = self.label_statistics or pairs.statistics
-        check_labels(pairs.labels, num_classes=statistics.num_classes)
+        check_num_classes(pairs.labels, statistics.num_classes)
         return statistics
 
     def unpack_loss_info(self, loss_info: dict[str, Any]) -> tuple[Any, Any, str, dict[str, Any]]:
         losses, indices, reduction_type, _ = super().unpack_loss_info(loss_info)
         names = ("num_losses",) if reduction_type == "already_reduced" else ("pairs", "ref_labels")
-        return losses, indices, reduction_type, {name: loss_info.get(name) for name in names}
+        return losses, indices, reduction_type, {name: loss_info[name] for name in names if name in loss_info}
 
     def already_reduced_reduction(self, losses: Tensor, *args: Any, num_losses: int | None = None) -> Tensor:
         if self.collect_stats and num_losses is not None:
@@ -122,9 +121,16 @@ class PairWeightedReducer(BaseReducer, ABC):
         self, losses: Tensor, loss_indices: tuple[Tensor, ...], embeddings: Tensor, labels: Tensor, **entry: Any
     ) -> Tensor:
         anchors, positives = loss_indices[:2]
-        pairs = self._pairs(losses, embeddings, labels, **entry, positive_pairs=(anchors, positives))
+        pairs = self._pairs(losses, embeddings, labels, **entry)
+        if entry.get("pairs") is None and labels.ndim == 1:
+            positives = anchors  # of the same class
+        elif not entry and len(positives) and positives.max() >= pairs.num_references:
+            raise ValueError(
+                f"ref_labels must reach the reducer if the loss takes ref_emb, got {pairs.num_references} labels and a "
+                f"pair with reference {int(positives.max())}; put ref_labels into the entry that compute_loss returns"
+            )
         with torch.no_grad():
-            weights = torch.as_tensor(self.pair_weights(pairs[:]), dtype=pairs.dtype, device=losses.device)
+            weights = pairs.to_tensor(self.pair_weights(pairs[:]))
         weights = weights.expand(len(pairs), pairs.num_references)[anchors, positives]
         return weighted_anchor_mean(losses, anchors, weights, self._anchor_weights(pairs), self.divide_by_count)
 
@@ -133,7 +139,7 @@ class PairWeightedReducer(BaseReducer, ABC):
 
     @torch.no_grad()
     def _anchor_weights(self, pairs: Pairs) -> Tensor:
-        return self.anchor_weights(pairs)
+        return pairs.to_tensor(self.anchor_weights(pairs))
 
     def _pairs(
         self,
@@ -142,7 +148,6 @@ class PairWeightedReducer(BaseReducer, ABC):
         labels: Tensor | None,
         pairs: Pairs | None = None,
         ref_labels: Tensor | None = None,
-        positive_pairs: tuple[Tensor, Tensor] | None = None,
     ) -> Pairs:
         """Return the pairs that the loss passed, or create them from its labels."""
         if pairs is not None:
@@ -151,47 +156,10 @@ class PairWeightedReducer(BaseReducer, ABC):
             raise ValueError(
                 f"{type(self).__name__} needs labels to compute weights, got None; pass labels to the loss"
             )
-        if ref_labels is None and positive_pairs is not None:
-            ref_labels = _labels_of_references(labels, *positive_pairs)
         if labels.ndim == 1:
+            if self.label_statistics is None:
+                _, labels = torch.unique(labels, return_inverse=True)
             num_classes = -1 if self.label_statistics is None else self.label_statistics.num_classes
-            labels, ref_labels = _one_hot(labels, ref_labels, num_classes)
+            labels = torch.nn.functional.one_hot(labels.long(), num_classes)
         labels = check_labels(labels).to(embeddings.device)
         return Pairs(labels, ref_labels, statistics=self.label_statistics, dtype=label_dtype(losses))
-
-
-def _labels_of_references(labels: Tensor, anchors: Tensor, positives: Tensor) -> Tensor | None:
-    """Infer the labels of the references if the loss passes none. Return None if the references are the batch.
-
-    A positive has the class of its anchor. If a row of the batch contradicts this, the references come from
-    ``ref_emb``, and the pairs determine their classes. References that are not a positive of any anchor get -1.
-    """
-    num_references = int(positives.max()) + 1 if len(positives) else 0
-    if labels.ndim > 1:
-        if num_references > len(labels):
-            raise ValueError(
-                f"ref_labels must reach the reducer if the loss takes ref_emb, got {len(labels)} labels and a pair "
-                f"with reference {num_references - 1}; put ref_labels into the entry that compute_loss returns"
-            )
-        return None
-    labels = labels.to(anchors.device)
-    of_anchors = labels[anchors]
-    if num_references <= len(labels) and torch.equal(labels[positives], of_anchors):
-        return None
-    ref_labels = of_anchors.new_full((num_references,), -1)
-    ref_labels[positives] = of_anchors
-    if not torch.equal(ref_labels[positives], of_anchors):
-        raise ValueError(
-            "ref_labels are needed to weight pairs of ref_emb, but PML does not pass them to reducers, and they "
-            "cannot be inferred: a reference is a positive of anchors of two classes; wrap the loss in "
-            "MultiLabelLossWrapper and use one-hot labels"
-        )
-    return ref_labels
-
-
-def _one_hot(labels: Tensor, ref_labels: Tensor | None, num_classes: int) -> tuple[Tensor, Tensor | None]:
-    """Convert class indices to label sets of one label; -1 becomes an empty set."""
-    labels = torch.nn.functional.one_hot(labels.long(), num_classes)
-    if ref_labels is not None:
-        ref_labels = ref_labels[:, None] == torch.arange(labels.shape[1], device=ref_labels.device)
-    return labels, ref_labels

@@ -75,16 +75,6 @@ def test_schedule_advances_on_differentiable_calls_in_training_mode_only(batch):
     assert similarity.temperature.item() == pytest.approx(0.15)
 
 
-def test_statistics_given_with_the_call_are_used_where_there_are_no_own(batch):
-    embeddings, _, labels, _ = batch
-    given, own = (LabelStatistics.from_labels(torch.rand(30, 5) < 0.3) for _ in range(2))
-    similarity = TemperatureScheduledSimilarity(label_statistics=own)
-    expected = similarity(embeddings, labels=labels)
-    torch.testing.assert_close(similarity(embeddings, labels=labels, label_statistics=given), expected)
-    without = TemperatureScheduledSimilarity()
-    torch.testing.assert_close(without(embeddings, labels=labels, label_statistics=own), expected)
-
-
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
 def test_types(batch, dtype):
     embeddings, _, labels, _ = batch
@@ -115,7 +105,7 @@ def test_types(batch, dtype):
         (
             {"distance": TemperatureScheduledSimilarity()},
             TypeError,
-            "both temperatures would apply; pass the distance inside",
+            "both temperatures would apply; leave the temperature out, or pass the distance inside",
         ),
         ({"label_statistics": torch.ones(3)}, TypeError, "label_statistics must be a LabelStatistics"),
     ],

@@ -231,6 +231,34 @@ def test_no_row_is_paired_with_its_own_copy():
             assert not (embeddings[anchors] == memory_embeddings[others]).all(dim=1).any()
 
 
+def test_a_miner_of_all_pairs_changes_nothing(generator):
+    """MulSupCon counts the references with each label, without the anchor's own copy, also if a miner selects pairs."""
+    memories = [
+        MultiLabelCrossBatchMemory(MulSupConLoss(), 4, 3, 9, miner=miner) for miner in (None, LabelOverlapMiner())
+    ]
+    for _ in range(3):
+        embeddings, labels = torch.randn(5, 4, generator=generator), torch.rand(5, 3, generator=generator) < 0.5
+        one, other = (memory(embeddings, labels) for memory in memories)
+        assert one > 0
+        torch.testing.assert_close(one, other)
+
+
+def test_the_queue_keeps_no_graph_of_the_labels(generator):
+    memory = MultiLabelCrossBatchMemory(
+        MACLLoss(
+            relation=lambda x, y: (x @ y.T).clamp(0, 1),
+            distance=TemperatureScheduledSimilarity(rarity_scale=0),
+            reducer=FrequencyWeightedReducer(power=0),
+        ),
+        embedding_size=4,
+        memory_size=8,
+    )
+    soft = torch.rand(5, 3, generator=generator, requires_grad=True).softmax(dim=1)
+    memory(torch.randn(5, 4, generator=generator), soft)
+    assert not memory.label_memory.requires_grad
+    copy.deepcopy(memory)
+
+
 @pytest.mark.parametrize("output", ["pairs", "triplets"])
 @pytest.mark.parametrize("memory_output", ["pairs", "triplets"])
 def test_indices_of_the_batch_are_taken_in_addition(output, memory_output, generator):

@@ -5,6 +5,7 @@ from collections import Counter
 
 import pytest
 import torch
+from pytorch_metric_learning import losses as pml_losses
 from pytorch_metric_learning import reducers as pml_reducers
 from pytorch_metric_learning.distances import CosineSimilarity, DotProductSimilarity, LpDistance
 from pytorch_metric_learning.regularizers import LpRegularizer
@@ -19,6 +20,7 @@ from pml_macl.distances import (
     TemperatureScheduledSimilarity,
 )
 from pml_macl.losses import MACLLoss, MultiLabelContrastiveLoss, MultiLabelCrossBatchMemory, SupConAnyLoss
+from pml_macl.miners import LabelOverlapMiner
 from pml_macl.reducers import FrequencyWeightedReducer, MulSupConReducer, PairWeightedReducer
 
 ALL = ("MACLLoss", "SupConAnyLoss", "SupConExactLoss", "MultiSupConLoss", "JaccardSupConLoss", "MulSupConLoss")
@@ -141,6 +143,26 @@ class WarmerWithOverlap(TemperatureScheduledSimilarity):
         return super().pair_temperatures(block) * (1 + overlap)
 
 
+class OneMoreThanTheSums(PairWeightedReducer):
+    def pair_weights(self, block):
+        return block.sum_over_shared(torch.full((5,), 0.5, dtype=torch.float64)).add_(1.0)  # a tensor of its own
+
+
+class NumberOfLabels(FrequencyWeightedReducer):
+    def anchor_weights(self, pairs):
+        return pairs.labels.sum(dim=1)  # integers
+
+
+class OneNumber(TemperatureScheduledSimilarity):
+    def pair_temperatures(self, block):
+        return 0.15
+
+
+class InFloat32(TemperatureScheduledSimilarity):
+    def pair_temperatures(self, block):
+        return (0.1 + 0.02 * block.sizes).float()
+
+
 class ShorterVectors(CosineSimilarity):
     def normalize(self, embeddings, dim=1, **kwargs):
         return 0.8 * super().normalize(embeddings, dim, **kwargs)
@@ -152,6 +174,10 @@ class ShorterVectors(CosineSimilarity):
     [
         {"reducer": EqualSetsCountTwice()},
         {"reducer": FewLabelsFirst()},
+        {"reducer": OneMoreThanTheSums()},
+        {"reducer": NumberOfLabels()},
+        {"distance": OneNumber()},
+        {"distance": InFloat32()},
         {"distance": SofterForLargeSets()},
         {"distance": ByReference()},
         {"distance": WarmerWithOverlap()},
@@ -297,7 +323,6 @@ def test_schedules_advance_by_hand_if_asked_to(batch):
     [
         (losses.MultiSupConLoss, "positive_threshold"),
         (losses.SupConExactLoss, "positive_threshold"),
-        (MultiLabelContrastiveLoss, "temperature"),
     ],
 )
 def test_arguments_of_other_losses_are_rejected_by_name(loss_class, name):
@@ -363,5 +388,36 @@ def test_reference_counts_leave_out_own_copies_only_where_they_are():
 
 
 def test_the_plain_loss_is_fused_for_every_matrix_product():
-    assert MultiLabelContrastiveLoss().why_not_fused() is None
-    assert MultiLabelContrastiveLoss(distance=LpDistance()).why_not_fused() == "the distance LpDistance"
+    assert MultiLabelContrastiveLoss().fallback is None
+    assert MultiLabelContrastiveLoss(distance=LpDistance()).fallback == "the distance LpDistance"
+
+
+@pytest.mark.parametrize("dtypes", [(torch.float32, torch.float64), (torch.float64, torch.float32)])
+@pytest.mark.parametrize(
+    "loss_fn",
+    [
+        MACLLoss(),
+        MACLLoss(engine="reference"),
+        losses.MultiLabelLossWrapper(pml_losses.TripletMarginLoss()),
+    ],
+)
+def test_references_may_have_another_floating_point_type(loss_fn, dtypes, batch):
+    embeddings, labels = batch[0].to(dtypes[0]), batch[1]
+    references = batch[0].to(dtypes[1])
+    indices = LabelOverlapMiner()(embeddings, labels, references, labels)
+    for given in (None, indices):
+        found = loss_fn(embeddings, labels, given, references, labels)
+        assert found.dtype is dtypes[0]
+        torch.testing.assert_close(found, loss_fn(embeddings, labels, given, references.to(dtypes[0]), labels))
+
+
+def test_a_reducer_that_fails_does_not_advance_the_schedule(batch):
+    class Failing(pml_reducers.MeanReducer):
+        def pos_pair_reduction(self, *args):
+            raise RuntimeError("out of memory")
+
+    schedule = LinearTemperature(0.2, 0.1, 10)
+    loss_fn = MACLLoss(distance=TemperatureScheduledSimilarity(schedule=schedule), reducer=Failing())
+    with pytest.raises(RuntimeError, match="out of memory"):
+        loss_fn(*batch)
+    assert schedule.step == 0

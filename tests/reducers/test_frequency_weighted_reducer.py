@@ -183,15 +183,21 @@ def test_in_an_unwrapped_pml_loss_with_references(make, num_references, name, ge
     torch.testing.assert_close(found, expected)
 
 
-def test_references_whose_labels_cannot_be_known_are_refused(generator):
-    embeddings, ref_emb = torch.randn(3, 2, generator=generator), torch.randn(5, 2, generator=generator)
-    pairs = tuple(torch.tensor(x) for x in ([0, 1], [4, 4], [2], [0]))  # reference 4 is a positive of two classes
-    loss_fn = pml_losses.ContrastiveLoss(reducer=FrequencyWeightedReducer())
-    with pytest.raises(ValueError, match=r"ref_labels are needed to weight pairs of ref_emb.*wrap the loss in Multi"):
-        loss_fn(embeddings, torch.arange(3), pairs, ref_emb)
+def test_label_sets_of_references_must_be_given():
     labels = torch.eye(3, dtype=torch.bool)
     with pytest.raises(ValueError, match=r"ref_labels must reach the reducer.*got 3 labels and a pair with ref"):
         reduce(FrequencyWeightedReducer(), torch.ones(1), (torch.tensor([0]), torch.tensor([4])), "pos_pair", labels)
+
+
+def test_large_class_indices_need_no_large_matrices(generator):
+    """Without label statistics, the weights depend on which images share a class, and not on the class indices."""
+    embeddings = torch.randn(6, 2, generator=generator)
+    classes = torch.tensor([0, 2, 1, 0, 1, 0])
+    for reducer in (FrequencyWeightedReducer(anchor_power=1), MulSupConReducer(divide_by_count=True)):
+        loss_fn = pml_losses.ContrastiveLoss(reducer=reducer)
+        expected = loss_fn(embeddings, classes)
+        assert expected > 0
+        torch.testing.assert_close(loss_fn(embeddings, torch.tensor([3, 10**9, 700])[classes]), expected)
 
 
 def test_missing_labels_are_an_error(generator):
