@@ -63,7 +63,8 @@ BEST = (
 RANKS = (
     "The rank of each method, averaged over metrics and data sets; 1 is best. *All labels seen* is a head on frozen "
     "features. [*Fine-tuned*](fine_tuned.md) has fewer methods, so the last column leaves it out. The other columns "
-    "are questions of [Unseen labels, scenes and archives](generalisation.md)."
+    "are questions of [Unseen labels, scenes and archives](generalisation.md). The pages of single comparisons rank "
+    "more methods, so mean ranks are larger there."
 )
 EACH = (
     "On how many metrics, over both data sets, the 95 % interval of MACL's difference is above 0 and below 0: *ahead / "

@@ -19,7 +19,7 @@ class LabelStatistics(nn.Module):
     counts of all processes (of the default group of ``torch.distributed``, if it is initialised), so every process has
     the counts of all images. All processes must then call ``update`` equally often, with the buffers on a device that
     the backend can reduce. Keep ``synchronize=False`` if every process already receives the labels of all images, as
-    in PML's ``DistributedLossWrapper``.
+    in ``MultiLabelDistributedLossWrapper`` and PML's ``DistributedLossWrapper``.
 
     Args:
         num_classes: number of classes C, >= 1.

@@ -19,7 +19,7 @@ except ModuleNotFoundError as error:
 
         def __init__(self, **_: Any) -> None:
             raise ImportError(
-                f"MultiLabelRetrieval needs torchmetrics ({_missing}); install it: pip install 'pml_macl[torchmetrics]'"
+                f"MultiLabelRetrieval needs torchmetrics ({_missing}); install it: pip install torchmetrics"
             )
 
 
