@@ -67,11 +67,11 @@ QUESTIONS: dict[str, dict[str, Variant]] = {
         "wrong sign, overlap_scale -0.8": Variant(wrong_overlap_scale=-0.8),
     },
     "rarity in the temperature": of("distance", "rarity_scale", 0.0, 0.15, 0.6),
-    "temperature": of("distance", "temperature", 0.05, 0.2, 0.4),
+    "temperature": of("distance", "temperature", 0.05, 0.1, 0.4, 0.8),
     "schedule": {
-        "linear 0.2 to 0.05": Variant(schedule=lambda steps: LinearTemperature(0.2, 0.05, steps)),
-        "cosine 0.2 to 0.05": Variant(schedule=lambda steps: CosineTemperature(0.2, 0.05, steps)),
-        "linear 0.05 to 0.2": Variant(schedule=lambda steps: LinearTemperature(0.05, 0.2, steps)),
+        "linear 0.4 to 0.1": Variant(schedule=lambda steps: LinearTemperature(0.4, 0.1, steps)),
+        "cosine 0.4 to 0.1": Variant(schedule=lambda steps: CosineTemperature(0.4, 0.1, steps)),
+        "linear 0.1 to 0.4": Variant(schedule=lambda steps: LinearTemperature(0.1, 0.4, steps)),
     },
     "thresholds": {
         **of("loss", "positive_threshold", 0.25, 0.5),

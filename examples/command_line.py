@@ -158,7 +158,7 @@ def parse_args(argv: Sequence[str] | None, description: str | None) -> dict[str,
         "weighted by their Jaccard similarity, MACL in which rare labels also count more in the Jaccard similarity, or "
         "a baseline (default: macl)",
     )
-    add("--temperature", type=above_0, metavar="T", help="default: 0.1")
+    add("--temperature", type=above_0, metavar="T", help="default: 0.2")
     add(
         "--hard-negatives",
         type=at_least_1,

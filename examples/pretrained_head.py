@@ -69,6 +69,7 @@ def main(argv: list[str] | None = None) -> None:
     torch.use_deterministic_algorithms(True)
     data = ["--dataset", "csv", "--images", args.images, "--labels", args.labels, "--split-column", "aitlas_split"]
     settings = ["--ignore-columns", "scene", "--backbone", "efficientnet-lite0", "--freeze-trunk", "--device", "cpu"]
+    settings += ["--temperature", "0.1"]  # the default when the head was trained
     output = ["--output", str(args.output), "--feature-cache", str(args.output / "features")]
     train.main([*data, *settings, *output])
     path = args.output / HEAD.name

@@ -36,7 +36,7 @@ DEFAULTS = {
     "hidden_size": 512,
     "embedding_size": 128,
     "loss": "macl",
-    "temperature": 0.1,
+    "temperature": 0.2,
     "hard_negatives": None,
     "classifier_weight": 0.0,
     "patience": None,

@@ -202,12 +202,13 @@ def check_instance(name: str, value: Any, kind: type, description: str) -> None:
     raise TypeError(f"{name} must be {description}, got {found}")
 
 
-def check_integer(name: str, value: int, low: int = 1) -> None:
-    """Raise unless ``value`` is a Python or numpy integer of at least ``low``; booleans are not integers."""
+def check_integer(name: str, value: int, low: int = 1) -> int:
+    """Return a Python or numpy integer of at least ``low`` as Python's; raise for others. Booleans are no integers."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
         raise TypeError(f"{name} must be an integer, got {value!r}")
     if value < low:
         raise ValueError(f"{name} must be at least {low}, got {value}")
+    return int(value)
 
 
 def check_bool(name: str, value: bool) -> None:

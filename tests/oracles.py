@@ -42,7 +42,7 @@ def naive_anchor_weight(row, counts, anchor_power=0.0):
 
 
 def naive_temperature(
-    first, second, rarity, temperature=0.1, overlap_scale=1.0, rarity_scale=0.3, min_temperature=0.01
+    first, second, rarity, temperature=0.2, overlap_scale=1.0, rarity_scale=0.3, min_temperature=0.01
 ):
     union = first | second
     jaccard = len(first & second) / len(union) if union else 0.0

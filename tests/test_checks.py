@@ -7,9 +7,12 @@ from pytorch_metric_learning.distances import BaseDistance, CosineSimilarity
 
 from pml_macl import LabelOverlapMiner, LabelStatistics, MultiLabelCrossBatchMemory, TemperatureScheduledSimilarity
 from pml_macl.checks import check_instance, check_integer, check_positive, check_range
-from pml_macl.datasets import SyntheticScenes
+from pml_macl.datasets import SyntheticScenes, stratified_split
 from pml_macl.distances import CosineTemperature
+from pml_macl.evaluation import MultiLabelAccuracyCalculator
+from pml_macl.inference import MultiLabelInferenceModel, augment_embeddings
 from pml_macl.losses import MACLLoss
+from pml_macl.samplers import LabelBalancedSampler
 
 
 def test_check_instance_accepts_none_and_instances():
@@ -76,3 +79,13 @@ def test_public_classes_work_with_integers_of_numpy(generator):
     similarity = TemperatureScheduledSimilarity(schedule=CosineTemperature(0.2, 0.1, three))
     assert similarity(embeddings).isfinite().all()
     assert len(SyntheticScenes(np.int64(2), image_size=np.int64(16), seed=np.int64(1))) == 2
+    assert len(stratified_split(labels, fractions=(0.5, 0.5), seed=three)) == 4
+    sampler = LabelBalancedSampler(labels, batch_size=two)
+    sampler.set_epoch(three)
+    assert all(len(batch) == 2 for batch in sampler.batches())
+    model = MultiLabelInferenceModel(torch.nn.Identity())
+    model.index(torch.utils.data.TensorDataset(embeddings, labels), batch_size=three)
+    assert len(model.search(embeddings, k=two)[0]) == 2
+    assert augment_embeddings(embeddings, k=two).shape == (4, 2)
+    calculator = MultiLabelAccuracyCalculator(("ndcg",), query_batch_size=three)
+    assert 0 < calculator.get_accuracy(embeddings, labels)["ndcg"] <= 1

@@ -31,6 +31,16 @@ def test_a_late_failure_is_raised_by_the_next_call_and_then_forgotten(device):
     check.look_later(good, "labels must be 0 or 1")
 
 
+def test_a_failure_is_kept_until_its_copy_arrives(monkeypatch):
+    check, arrived = DeferredCheck(), []
+    monkeypatch.setattr(check, "_is_set", lambda on_host: bool(arrived) and bool(on_host))
+    check.look_later(torch.tensor(True), "labels must fit")
+    check.look_later(torch.tensor(False), "labels must fit")
+    arrived.append(True)
+    with pytest.raises(ValueError, match="earlier batch"):
+        check.look_later(torch.tensor(False), "labels must fit")
+
+
 @pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, lambda check: pickle.loads(pickle.dumps(check))])
 def test_a_copy_starts_anew(duplicate):
     check = DeferredCheck()

@@ -53,7 +53,7 @@ def test_the_loss_follows_its_temperatures(labels, generator):
     rows = [[column for column, has in enumerate(row) if has] for row in labels.tolist()]
     losses = []
     for i, row in enumerate(rows):
-        logits = torch.stack([cosine[i, j] / (0.1 * (1 + jaccard[i][j])) for j in range(24)])
+        logits = torch.stack([cosine[i, j] / (0.2 * (1 + jaccard[i][j])) for j in range(24)])
         others = [j for j in range(24) if j != i]
         weights = {}
         for j in others:

@@ -403,6 +403,12 @@ BAD_CALLS = {
     "query: NaN": BadCall(
         lambda w: w.calculator.get_accuracy(w.x * torch.nan, w.y), ValueError, ("query", "finite", "6 of 6 rows")
     ),
+    "query: minus infinity": BadCall(
+        lambda w: w.calculator.get_accuracy(w.x - torch.inf, w.y), ValueError, ("query", "finite", "6 of 6 rows")
+    ),
+    "query: too large below 0": BadCall(
+        lambda w: w.calculator.get_accuracy(w.x - 1e30, w.y), ValueError, ("query", "overflow", "1.0e+30")
+    ),
     "query: empty": BadCall(
         lambda w: w.calculator.get_accuracy(w.x[:0], w.y[:0]), ValueError, ("query", "(rows, embedding_size)", "(0, 4)")
     ),

@@ -3,6 +3,7 @@ import torch
 from oracles import counts_of, naive_rarity
 
 from pml_macl import LabelStatistics
+from pml_macl import statistics as module
 
 
 def test_counts_equal_a_loop_and_add_up_over_batches(generator, device):
@@ -86,3 +87,11 @@ def test_synchronize_in_a_single_process_changes_no_counts(generator):
 def test_synchronize_is_a_bool():
     with pytest.raises(TypeError, match="synchronize must be True or False, got 1"):
         LabelStatistics(3, synchronize=1)
+
+
+def test_counts_of_more_rows_than_float32_adds_exactly(monkeypatch, generator):
+    monkeypatch.setattr(module, "_ROWS_EXACT_IN_FLOAT32", 7)
+    labels = torch.rand(40, 4, generator=generator) < 0.4
+    found = LabelStatistics.from_labels(labels)
+    assert found.counts.tolist() == labels.sum(dim=0).tolist()
+    assert found.cooccurrence.tolist() == counts_of(labels)

@@ -60,7 +60,7 @@ def stratified_split(
         tensor([1, 0, 0, 1, 0, 1])
     """
     shares = check_fractions(fractions)
-    check_integer("seed", seed, 0)
+    seed = check_integer("seed", seed, 0)
     labels = check_labels(labels).cpu()
     group_of = np.arange(len(labels)) if groups is None else number_groups(groups, len(labels), len(shares))
     sizes = np.bincount(group_of)

@@ -65,7 +65,7 @@ class TemperatureScheduledSimilarity(BaseDistance):
 
     def __init__(
         self,
-        temperature: float = 0.1,
+        temperature: float = 0.2,
         overlap_scale: float = 1.0,
         rarity_scale: float = 0.3,
         schedule: TemperatureSchedule | None = None,

@@ -359,7 +359,7 @@ class MultiLabelAccuracyCalculator(AccuracyCalculator):
             budget //= num_torch_threads() if on_cpu else 1  # on a CPU each thread has a chunk at a time
             measure = self._measurement(sets, references, functions, num_relevant, k, budget)
             num_columns = max(references_at_once(len(sets.reference), k), references.num_sets)
-            size = self.query_batch_size or queries_per_chunk(num_columns, k, sets.num_classes, budget)
+            size = int(self.query_batch_size or 0) or queries_per_chunk(num_columns, k, sets.num_classes, budget)
             # Queries with equal label sets follow each other, so that a chunk compares each set only once.
             chunks = share.chunks(set_of_query.argsort(stable=True), size)
             results = map_in_threads(measure, chunks) if on_cpu else map(measure, chunks)

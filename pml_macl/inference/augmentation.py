@@ -37,7 +37,7 @@ def augment_embeddings(embeddings: Tensor, k: int = 10, power: float = 3.0) -> T
                 [0.3328, 0.9430]])
     """
     check_embeddings(embeddings)
-    check_integer("k", k)
+    k = check_integer("k", k)
     check_range("power", power, 0)
     embeddings = embeddings.float().cpu()
     check_finite("embeddings", embeddings)

@@ -102,7 +102,8 @@ class LabelledIndex:
         first = self.keys[-1] + 1 if len(self) else 0
         keys = np.arange(first, first + len(vectors))
         if labels is not None:
-            labels = labels.cpu() if self.labels is None else torch.cat([self.labels, labels.cpu()])
+            before = self.labels if len(self) else None
+            labels = labels.cpu() if before is None else torch.cat([before, labels.cpu()])
         if takes_keys(index):
             index.add_with_ids(vectors, keys)
         else:

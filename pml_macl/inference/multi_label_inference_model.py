@@ -115,7 +115,7 @@ class MultiLabelInferenceModel(InferenceModel):
             ids: N unique integers, or N unique strings or paths; None counts on from 0.
             batch_size: number of images that are embedded at once.
             augment_k: number of neighbours for :func:`~pml_macl.inference.augment_embeddings`, which is applied among
-                the images of this call; 0 leaves the embeddings as they are.
+                the images of this call; 0 leaves the embeddings as they are. It needs ``normalize_embeddings=True``.
 
         Returns:
             The ids of the images.
@@ -124,7 +124,12 @@ class MultiLabelInferenceModel(InferenceModel):
             TypeError: an argument is of the wrong type.
             ValueError: labels, ids and images do not fit each other or the index, or an embedding is not finite.
         """
-        check_integer("augment_k", augment_k, low=0)
+        augment_k = check_integer("augment_k", augment_k, low=0)
+        if augment_k and not self.normalize_embeddings:
+            raise ValueError(
+                f"augment_k must be 0 with normalize_embeddings=False, got {augment_k}, because augmented embeddings have "
+                "length 1"
+            )
         num_images = len(images) if hasattr(images, "__len__") else None
         num_classes = None if self.classes is None else len(self.classes)
         if labels is not None:
@@ -273,7 +278,7 @@ class MultiLabelInferenceModel(InferenceModel):
     def _nearest(
         self, query: Any, k: int, having: Any, lacking: Any, query_ids: Any, batch_size: int
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        check_integer("k", k)
+        k = check_integer("k", k)
         allowed = self._allowed(having, lacking)
         own = None if query_ids is None else self.entries.keys_of(query_ids, "query_ids")
         vectors, _ = self._embed(query, batch_size)
@@ -299,11 +304,11 @@ class MultiLabelInferenceModel(InferenceModel):
                     raise ValueError(f"{name} must hold names of classes, got {value!r}; the classes are: {known}")
                 columns.append((self.classes or []).index(value))
             else:
-                check_integer(f"a column number in {name}", value, low=0)
+                value = check_integer(f"a column number in {name}", value, low=0)
                 num_classes = 0 if self.labels is None else self.labels.shape[1]
                 if self.labels is not None and value >= num_classes:
                     raise ValueError(f"{name} must hold columns below {num_classes}, got {value}")
-                columns.append(int(value))
+                columns.append(value)
         return columns
 
     def _euclidean(self, distances: Tensor) -> Tensor:
@@ -320,7 +325,7 @@ class MultiLabelInferenceModel(InferenceModel):
         """(N, D) embeddings in float32, and the labels of a data set."""
         from tqdm import tqdm  # PML requires it
 
-        check_integer("batch_size", batch_size)
+        batch_size = check_integer("batch_size", batch_size)
         vectors, labels = [], []
         batches = batches_of(images, batch_size, self.data_and_label_getter)
         for batch, batch_labels in tqdm(batches, "embedding", leave=False, disable=None):

@@ -37,7 +37,7 @@ class MACLLoss(MultiLabelContrastiveLoss):
         negative_threshold: largest Jaccard similarity of a negative pair, in [0, 1]; 0 accepts only pairs without a
             shared label, 1 accepts all references that are not positives.
         engine: ``"auto"``, ``"fused"`` or ``"reference"``, as for :class:`MultiLabelContrastiveLoss`.
-        temperature: base temperature :math:`\tau`, > 0; None uses that of ``distance``, or 0.1.
+        temperature: base temperature :math:`\tau`, > 0; None uses that of ``distance``, or 0.2.
         relation: function that replaces the Jaccard similarity, as for :class:`MultiLabelContrastiveLoss`. The default
             distance and reducer need multi-hot labels; for other labels, set ``rarity_scale=0`` and ``power=0``.
         **kwargs: arguments of PML's ``BaseMetricLossFunction``: ``distance`` (a ``TemperatureScheduledSimilarity``, or
@@ -56,7 +56,7 @@ class MACLLoss(MultiLabelContrastiveLoss):
         >>> embeddings = torch.tensor([[1.0, 0.0], [0.8, 0.6], [0.0, 1.0]], requires_grad=True)
         >>> loss = loss_fn(embeddings, torch.tensor([[1, 1, 0], [1, 0, 0], [0, 0, 1]]))
         >>> round(loss.item(), 4)
-        0.5415
+        0.4581
         >>> loss_fn.label_statistics.counts
         tensor([2, 1, 1])
     """

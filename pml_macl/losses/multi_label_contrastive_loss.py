@@ -60,7 +60,7 @@ class MultiLabelContrastiveLoss(BaseMultiLabelLoss):
             reducer, and torch's autograd computes the gradient.
             ``"auto"`` uses the fused engine if it can, otherwise the reference engine; :attr:`fallback` names the
             reason.
-        temperature: base temperature, > 0; None uses that of ``distance``, or 0.1.
+        temperature: base temperature, > 0; None uses that of ``distance``, or 0.2.
         relation: function of labels (n, ...) and reference labels (M, ...) that replaces the Jaccard similarity in
             positives, thresholds, temperatures and weights. It returns an (n, M) matrix of floats in [0, 1], or
             booleans, which count as 1 and 0. Pairs above 0 that reach ``positive_threshold`` are positives. Labels may

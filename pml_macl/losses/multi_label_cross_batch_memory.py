@@ -74,7 +74,7 @@ class MultiLabelCrossBatchMemory(CrossBatchMemory):
         >>> loss_fn(embeddings, labels)  # no two rows share a label yet
         tensor(0.)
         >>> loss_fn(embeddings, labels)
-        tensor(0.0134)
+        tensor(0.1520)
         >>> loss_fn.queue_idx, loss_fn.has_been_filled
         (0, True)
     """

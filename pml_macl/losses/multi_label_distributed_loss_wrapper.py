@@ -50,7 +50,7 @@ class MultiLabelDistributedLossWrapper(nn.Module):
         >>> from pml_macl.losses import MACLLoss
         >>> loss_fn = MultiLabelDistributedLossWrapper(MACLLoss(num_classes=2))  # here in one process
         >>> loss_fn(torch.tensor([[1.0, 0.0], [0.8, 0.6], [0.0, 1.0]]), torch.tensor([[1, 0], [1, 0], [0, 1]]))
-        tensor(1.0725)
+        tensor(0.7201)
     """
 
     def __init__(self, loss: MultiLabelContrastiveLoss | MultiLabelCrossBatchMemory) -> None:

@@ -112,7 +112,7 @@ class LabelBalancedSampler(Sampler[int]):
         self.num_replicas = 1 if num_replicas is None else num_replicas
         self.rank = 0 if rank is None else rank
         self.epoch = None if num_replicas is None else 0
-        self.batch_size = batch_size
+        self.batch_size = int(batch_size)
         self.labels_per_batch = labels_per_batch
         self.length_before_new_iter = length_before_new_iter
         self.every_image = every_image
@@ -150,8 +150,7 @@ class LabelBalancedSampler(Sampler[int]):
             TypeError: ``epoch`` is not an integer.
             ValueError: ``epoch`` is negative.
         """
-        check_integer("epoch", epoch, 0)
-        self.epoch = epoch
+        self.epoch = check_integer("epoch", epoch, 0)
 
     def __len__(self) -> int:
         return self.length_before_new_iter // self.num_replicas

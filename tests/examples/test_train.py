@@ -172,7 +172,7 @@ def test_records_hold_what_a_person_would_plot(run):
         assert used["num_pos_pairs"] > 0
     for row in similarity:
         assert 0 < row["min_pair_temperature"] < row["mean_pair_temperature"] < row["max_pair_temperature"]
-        assert row["temperature"] == pytest.approx(0.1)
+        assert row["temperature"] == pytest.approx(0.2)
     assert [row["epoch"] for row in accuracy] == [-1, 1, 2, 3]
     assert all(0 < row["label_mean_average_precision"] <= 1 for row in accuracy)
 

@@ -415,17 +415,100 @@ def test_searches_without_filters_use_the_gpus(archive, model, monkeypatch):
     """A stand-in for faiss's GPU functions, since faiss-cpu has none."""
     moved = []
     monkeypatch.setattr(faiss, "get_num_gpus", lambda: 1)
-    monkeypatch.setattr(module, "convert_to_gpu_index", lambda index, gpus: moved.append(index) or index)
+    monkeypatch.setattr(
+        module, "convert_to_gpu_index", lambda index, gpus: moved.append(index) or faiss.clone_index(index)
+    )
     images, _ = archive
+    model.search(images[:1], having=["ship"])
+    model.search(images[:1], k=3000)
+    assert not moved
     model.search(images[:1])
     model.search(images[:1])
     assert len(moved) == 1  # once, and again after a change
-    model.search(images[:1], having=["ship"])
-    model.search(images[:1], k=3000)
-    assert len(moved) == 1
     model.remove(["0.png"])
-    model.search(images[:1])
-    assert len(moved) == 2
+    assert model.search(images[:1], k=1)[0].ids != ["0.png"]
+    model.index(images[:1], archive[1][:1], ["new.png"])
+    assert model.search(images[:1], k=1)[0].ids == ["new.png"]
+    assert len(moved) == 3
+
+
+def plain_model(**options):
+    return MultiLabelInferenceModel(torch.nn.Identity(), **options)
+
+
+def test_running_numbers_go_on_after_loading(archive, tmp_path):
+    model, loaded = plain_model(), plain_model()
+    model.index(archive[0][:4])
+    model.remove([3])
+    model.save(tmp_path / "index")
+    loaded.load(tmp_path / "index")
+    assert loaded.index(archive[0][4:5]) == [4]
+
+
+def test_running_numbers_do_not_repeat_given_ids(archive):
+    model = plain_model()
+    model.index(archive[0][:2], ids=[2, 3])
+    with pytest.raises(ValueError, match="ids must be given: the running number"):
+        model.index(archive[0][2:3])
+
+
+def test_predicted_labels_need_euclidean_distances(archive):
+    inner = FaissKNN(reset_before=False, reset_after=False, index_init_fn=faiss.IndexFlatIP)
+    model = plain_model(normalize_embeddings=False, knn_func=inner)
+    model.index(*archive)
+    with pytest.raises(ValueError, match="needs an L2 index"):
+        model.predict_labels(archive[0][:1])
+
+
+def test_without_neighbours_no_label_is_predicted(archive):
+    model = plain_model()
+    model.index(archive[0][:1], torch.ones(1, 4))
+    assert model.predict_labels(archive[0][:1], query_ids=[0]).tolist() == [[0, 0, 0, 0]]
+
+
+def test_a_loaded_index_without_classes_keeps_those_of_the_model(archive, tmp_path):
+    model, loaded = plain_model(), plain_model(classes=CLASSES)
+    model.index(*archive)
+    model.save(tmp_path / "index")
+    loaded.load(tmp_path / "index")
+    assert loaded.classes == CLASSES
+
+
+def test_labels_of_a_data_set_must_have_a_column_per_class(archive):
+    with pytest.raises(ValueError, match="one column per class"):
+        plain_model(classes=["a", "b"]).index(torch.utils.data.TensorDataset(*archive))
+
+
+def test_an_index_without_entries_takes_labels_of_another_width(archive):
+    model = plain_model()
+    model.index(*archive)
+    model.remove(model.ids)
+    model.index(archive[0][:5], torch.ones(5, 2))
+    assert model.labels.shape == (5, 2)
+
+
+def test_augmented_embeddings_have_length_1():
+    model = plain_model(normalize_embeddings=False)
+    with pytest.raises(ValueError, match="augment_k must be 0 with normalize_embeddings=False, got 3"):
+        model.index(torch.randn(9, 4), augment_k=3)
+    assert len(model) == 0
+
+
+def test_a_read_only_memory_mapped_array(archive, tmp_path):
+    np.save(tmp_path / "images.npy", archive[0].numpy())
+    model = plain_model()
+    model.index(np.load(tmp_path / "images.npy", mmap_mode="r"))
+    assert [found.ids for found in model.search(archive[0][:3], k=1)] == [[0], [1], [2]]
+
+
+def test_a_filter_keeps_the_settings_of_the_index():
+    graph = faiss.IndexHNSWFlat(4, 8)
+    graph.hnsw.efSearch = 77
+    assert module.only(graph, np.arange(3)).efSearch == 77
+    cells = faiss.index_factory(4, "IVF2,Flat")
+    cells.nprobe, cells.max_codes = 2, 9
+    found = module.only(cells, np.arange(3))
+    assert (found.nprobe, found.max_codes) == (2, 9)
 
 
 def test_results_are_printed_in_a_line():

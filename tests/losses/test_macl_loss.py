@@ -126,7 +126,7 @@ def test_the_random_cases_include_each_kind_of_input():
     assert sum(bool((case["labels"] == case["labels"][0]).all()) for case in cases) > 10
 
 
-def plain_loss(temperature=0.1, **kwargs):
+def plain_loss(temperature=0.2, **kwargs):
     """MACL with equal weights and one temperature."""
     return MACLLoss(
         distance=TemperatureScheduledSimilarity(temperature=temperature, overlap_scale=0, rarity_scale=0),
@@ -171,8 +171,8 @@ def test_a_pml_distance_becomes_the_similarity_under_the_temperature():
 def test_temperature_is_short_for_the_distance(batch):
     embeddings, labels = batch
     statistics = LabelStatistics.from_labels(labels)
-    short = MACLLoss(label_statistics=statistics, temperature=0.2)
-    explicit = MACLLoss(label_statistics=statistics, distance=TemperatureScheduledSimilarity(0.2))
+    short = MACLLoss(label_statistics=statistics, temperature=0.4)
+    explicit = MACLLoss(label_statistics=statistics, distance=TemperatureScheduledSimilarity(0.4))
     assert torch.equal(short(embeddings, labels), explicit(embeddings, labels))
     assert not torch.equal(short(embeddings, labels), MACLLoss(label_statistics=statistics)(embeddings, labels))
     assert short.state_dict().keys() == explicit.state_dict().keys()
@@ -182,7 +182,7 @@ def test_temperature_is_short_for_the_distance(batch):
 
 def test_without_a_temperature_defaults_and_state_are_unchanged():
     loss_fn = MACLLoss(5)
-    assert loss_fn.distance.temperature.item() == 0.1
+    assert loss_fn.distance.temperature.item() == 0.2
     assert list(loss_fn.state_dict()) == list(MACLLoss(5, distance=TemperatureScheduledSimilarity()).state_dict())
     names = {"label_statistics.num_samples", "label_statistics.counts", "label_statistics.cooccurrence"}
     assert set(loss_fn.state_dict()) == names
@@ -562,3 +562,10 @@ class TestEngine:
     def test_unknown_engine(self):
         with pytest.raises(ValueError, match="engine must be one of 'auto', 'fused', 'reference', got 'fast'"):
             MACLLoss(engine="fast")
+
+
+def test_a_zero_row_has_a_gradient_if_the_distance_does_not_normalise():
+    embeddings = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]], requires_grad=True)
+    loss_fn = MACLLoss(distance=pml_distances.LpDistance(normalize_embeddings=False))
+    loss_fn(embeddings, torch.tensor([[1, 0], [1, 0], [0, 1]])).backward()
+    assert embeddings.grad[0].any()

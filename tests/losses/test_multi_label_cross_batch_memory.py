@@ -130,7 +130,10 @@ def test_macl_without_its_parts_equals_pml_supcon_in_its_memory(generator):
         distance=TemperatureScheduledSimilarity(overlap_scale=0, rarity_scale=0),
         reducer=FrequencyWeightedReducer(power=0),
     )
-    ours, theirs = MultiLabelCrossBatchMemory(plain, 6, 4, 24), CrossBatchMemory(pml_losses.SupConLoss(), 6, 24)
+    ours, theirs = (
+        MultiLabelCrossBatchMemory(plain, 6, 4, 24),
+        CrossBatchMemory(pml_losses.SupConLoss(temperature=0.2), 6, 24),
+    )
     for embeddings, classes in steps(generator, sizes=(10, 10, 10, 10, 10)):
         assert_same_step(ours, theirs, embeddings, classes)
 

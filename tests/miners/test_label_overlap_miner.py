@@ -191,9 +191,10 @@ def test_before_pml_losses(make, output, generator):
     assert embeddings.grad.abs().sum() > 0
 
 
-def test_collected_stats(case):
+@pytest.mark.parametrize("strategy", ["all", "easy"])
+def test_collected_stats(case, strategy):
     positives, _, _ = candidates_and_similarities(case)
-    miner = LabelOverlapMiner(collect_stats=True)
+    miner = LabelOverlapMiner(pos_strategy=strategy, collect_stats=True)
     a1, p, a2, _ = miner(*case)
     rows = sets(case[1])
     ref_rows = rows if case[3] is None else sets(case[3])

@@ -200,6 +200,16 @@ def test_large_class_indices_need_no_large_matrices(generator):
         torch.testing.assert_close(loss_fn(embeddings, torch.tensor([3, 10**9, 700])[classes]), expected)
 
 
+def test_a_batch_may_lack_classes_of_the_statistics(generator):
+    embeddings, classes = torch.randn(6, 4, generator=generator), torch.tensor([0, 0, 1, 1, 0, 1])
+    few, many = (
+        pml_losses.ContrastiveLoss(reducer=FrequencyWeightedReducer(LabelStatistics.from_labels(torch.eye(count))))
+        for count in (2, 5)
+    )
+    assert few(embeddings, classes) > 0
+    torch.testing.assert_close(many(embeddings, classes), few(embeddings, classes))
+
+
 def test_missing_labels_are_an_error(generator):
     pairs = tuple(torch.tensor(x) for x in ([0, 1], [1, 0], [0, 1], [2, 2]))
     with pytest.raises(
