@@ -102,7 +102,7 @@ def contenders(case: Case, device: str) -> tuple[Tensor, dict[str, Callable[[Ten
         if case.references:
             found[BANKS[name]] = of_bank(make_macl(reducer=FrequencyWeightedReducer(level=level)))
     if case in TRAIN_CASES:
-        train_loss, train_miner = make_train_loss("macl", 0.1, statistics).to(device), make_train_miner()
+        train_loss, train_miner = make_train_loss("macl", 0.2, statistics).to(device), make_train_miner()
         found[STATS] = of_labels(make_macl(collect_stats=True))
         found[TRAIN] = lambda leaf: train_loss(leaf, labels, train_miner(leaf, labels))
     if max(case.rows, case.references) <= 2048:

@@ -10,7 +10,7 @@ from pytorch_metric_learning import miners as pml_miners
 from pml_macl import losses
 from pml_macl.distances import TemperatureScheduledSimilarity
 from pml_macl.evaluation import MultiLabelAccuracyCalculator
-from pml_macl.labels import shared_label_counts
+from pml_macl.labels import jaccard_similarity, shared_label_counts
 from pml_macl.miners import LabelOverlapMiner, MultiLabelMinerWrapper
 from pml_macl.statistics import LabelStatistics
 
@@ -158,3 +158,4 @@ def test_counts_are_exact_under_autocast(device):
         with torch.autocast(device.type, dtype=dtype):
             assert LabelStatistics.from_labels(labels).cooccurrence.tolist() == [[3001, 3000], [3000, 3000]]
             assert shared_label_counts(labels[:, :1].T).item() == 3001
+            assert jaccard_similarity(labels.T)[0].tolist() == pytest.approx([1, 3000 / 3001], rel=1e-6)

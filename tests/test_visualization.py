@@ -1,6 +1,7 @@
 import io
 import subprocess
 import sys
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -12,6 +13,8 @@ from pml_macl import plot_style, visualization
 from pml_macl.datasets import SyntheticScenes
 from pml_macl.visualization import (
     GREEN,
+    GREY,
+    INK,
     RED,
     plot_label_average_precision,
     plot_precision_recall_over_ranks,
@@ -84,6 +87,9 @@ def test_grid_marks_shared_labels(images):
         "ship",
     ]
     assert [frames(figure)[index] for index in (1, 2, 4, 5)] == [GREEN, RED, RED, RED]
+    spines = [axes.spines["left"] for axes in figure.axes]
+    assert [spine.get_linestyle() == "-" for spine in spines] == [True, True, False, True, False, False]
+    assert [to_hex(text.get_color()).upper() for text in figure.texts[1:6]] == [INK, GREEN, GREY, RED, GREY]
     assert [axes.get_title() for axes in figure.axes] == ["query", "rank 1", "rank 2", "", "", ""]
     pixels = drawn(figure)
     assert (pixels == (0, 0x9E, 0x73)).all(axis=-1).any()
@@ -190,6 +196,14 @@ def test_label_bars_of_several_runs_are_legible(num_labels, num_runs):
     figure = plot_label_average_precision(runs, rng.integers(0, 1000, num_labels), names, title="A title")
     axes = figure.axes[0]
     assert [text.get_text() for text in axes.get_legend().get_texts()] == list(runs)
+    bars = [list(container) for container in axes.containers]
+    assert len({bar[0].get_facecolor() for bar in bars}) == num_runs
+    for row in range(num_labels):  # the bars of a label lie around its name, in the order of the runs, without overlaps
+        centers = [bar[row].get_y() + bar[row].get_height() / 2 for bar in bars]
+        assert np.mean(centers) == pytest.approx(axes.get_yticks()[row])
+        assert all(one[row].get_y() + one[row].get_height() <= two[row].get_y() for one, two in pairwise(bars))
+    bands = [patch for patch in axes.patches if all(patch not in bar for bar in bars)]
+    assert sum(band.get_height() for band in bands) == pytest.approx(num_labels)
     axes.legend_.set_in_layout(True)
     artists = [*axes.texts, *axes.get_yticklabels(), axes.legend_, *figure.texts, axes.xaxis.label]
     assert_nothing_overlaps_or_leaves(figure, artists)

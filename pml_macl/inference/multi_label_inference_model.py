@@ -127,8 +127,8 @@ class MultiLabelInferenceModel(InferenceModel):
         augment_k = check_integer("augment_k", augment_k, low=0)
         if augment_k and not self.normalize_embeddings:
             raise ValueError(
-                f"augment_k must be 0 with normalize_embeddings=False, got {augment_k}, because augmented embeddings have "
-                "length 1"
+                f"augment_k must be 0 with normalize_embeddings=False, got {augment_k}, because augmented embeddings "
+                "have length 1"
             )
         num_images = len(images) if hasattr(images, "__len__") else None
         num_classes = None if self.classes is None else len(self.classes)

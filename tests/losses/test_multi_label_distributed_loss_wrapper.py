@@ -36,7 +36,8 @@ BASELINES = [
 
 
 def learnt():
-    return MACLLoss(num_classes=CLASSES, collect_stats=True)
+    distance = TemperatureScheduledSimilarity(collect_stats=True)
+    return MACLLoss(num_classes=CLASSES, distance=distance, collect_stats=True)
 
 
 def everything():
@@ -139,7 +140,7 @@ def run_world(world, rank, folder):
     torch.distributed.init_process_group(
         "gloo", f"file://{folder}/store{world}", rank=rank, world_size=world, timeout=TIMEOUT
     )
-    found = {}
+    found = {"statistics": {}}
     for name, (make_loss, sizes, special) in CASES.items():
         plain = make_loss()
         loss_fn = MultiLabelDistributedLossWrapper(plain)
@@ -148,6 +149,8 @@ def run_world(world, rank, folder):
         model = DistributedDataParallel(make_model())
         found[name] = train(model, loss_fn, sizes[:world], special, share_of(sizes, rank))
         found[name]["state"] = dict(plain.state_dict())
+        if make_loss is learnt:
+            found["statistics"][name] = statistics_of(plain)
     loss_fn = MultiLabelDistributedLossWrapper(learnt())
     embeddings, labels = torch.randn(3, 4), torch.ones(3, CLASSES)
     is_last = rank == world - 1
@@ -165,6 +168,13 @@ def run_world(world, rank, folder):
     with torch.no_grad():
         found["without gradients"] = loss_fn(embeddings.detach(), labels)
     return found
+
+
+def statistics_of(loss_fn):
+    """The recorded statistics of the last step, as numbers."""
+    distance = loss_fn.distance
+    names = ("min_pair_temperature", "mean_pair_temperature", "max_pair_temperature")
+    return [loss_fn.num_pos_pairs, loss_fn.num_neg_pairs, *(float(getattr(distance, name)) for name in names)]
 
 
 def run_process(folder):
@@ -195,6 +205,20 @@ def test_values_gradients_and_state_are_those_of_the_joint_batch(name, world, pr
     assert special == "nan" or not sum(sizes) or expected["gradients"].abs().sum() > 1e-3
     for found in processes[world]:
         torch.testing.assert_close(found[name], expected, rtol=1e-9, atol=1e-12, equal_nan=True)
+
+
+@pytest.mark.parametrize("world", WORLDS)
+@pytest.mark.parametrize("name", ["learnt", "learnt, equal shares", "learnt, empty shares"])
+def test_each_process_records_the_statistics_of_its_own_anchors(name, world, processes):
+    _, sizes, special = CASES[name]
+    loss_fn = learnt()
+    train(make_model(), loss_fn, sizes[:world], special, slice(None))
+    anchors = [size for size in sizes[:world] if size]
+    columns = [found["statistics"][name] for found, size in zip(processes[world], sizes, strict=False) if size]
+    positives, negatives, smallest, means, largest = zip(*columns, strict=True)
+    mean = sum(size * value for size, value in zip(anchors, means, strict=True)) / sum(anchors)
+    expected = [sum(positives), sum(negatives), min(smallest), mean, max(largest)]
+    assert statistics_of(loss_fn) == pytest.approx(expected, rel=1e-9)
 
 
 @pytest.mark.parametrize("world", WORLDS)
