@@ -20,7 +20,7 @@ from pytorch_metric_learning.miners import BaseMiner
 from settings import DEFAULTS, Settings
 from torch import Tensor
 from torch.utils.data import Sampler
-from training import Method, append_run, is_finished, records_folder, train_and_measure, versions
+from training import Method, append_run, is_finished, measure_run, records_folder, train, versions
 
 from pml_macl import LabelStatistics
 from pml_macl.distances import CosineTemperature, LinearTemperature, TemperatureScheduledSimilarity
@@ -134,7 +134,8 @@ def run_once(
     records = records_folder(settings.output, key)
     loss = make_loss(variant, LabelStatistics.from_labels(labels), steps)
     miner: BaseMiner | None = None if variant.miner is None else LabelOverlapMiner(**variant.miner)
-    return train_and_measure(settings, splits, "val", Method(loss, miner, sampler), seed, records)
+    trained = train(settings, splits, Method(loss, miner, sampler), seed, records)
+    return measure_run(settings, splits, "val", trained, 0.0, records)
 
 
 def make_loss(variant: Variant, statistics: LabelStatistics, steps: int) -> MACLLoss:

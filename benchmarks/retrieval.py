@@ -17,7 +17,9 @@ FOLDER/runs.jsonl. To resume an interrupted benchmark, repeat the command: it sk
 
 import argparse
 import sys
+import time
 from pathlib import Path
+from typing import Any
 
 import torch
 from commands import add_data, make_parser
@@ -28,7 +30,7 @@ from retrieval_findings import mean_of_all
 from retrieval_losses import LOSSES, make_method
 from retrieval_report import write_page
 from settings import DEFAULTS, Settings
-from training import append_run, is_finished, read_runs, records_folder, train_and_measure, versions
+from training import Trained, append_run, is_finished, measure_run, read_runs, records_folder, train, versions
 
 from pml_macl import LabelStatistics
 
@@ -69,17 +71,21 @@ def run(settings: Settings, folders: list[Path], losses: list[str], tuned: Path 
     data = {folder.resolve().name: load(folder, settings) for folder in folders}
     if tuned is None:
         for name, splits in data.items():
+            trained: dict[Any, Trained] = {}
             for loss in losses:
-                tune(settings, name, splits, loss, around)
+                tune(settings, name, splits, loss, around, trained)
     # Seeds are in the outer loop, so that all losses have the same seeds after an interruption.
     for seed in range(settings.seeds):
         for name, splits in data.items():
+            trained = {}
             for loss in losses:
                 value = best_value(tuned or settings.output, name, loss)
-                run_once(settings, name, splits, "test", loss, value, seed)
+                run_once(settings, name, splits, "test", loss, value, seed, trained)
 
 
-def tune(settings: Settings, data: str, splits: dict[str, Split], loss: str, around: Path | None) -> None:
+def tune(
+    settings: Settings, data: str, splits: dict[str, Split], loss: str, around: Path | None, trained: dict[Any, Trained]
+) -> None:
     """Measure the values of a loss on the validation split.
 
     With ``around``, only the value that is best in that folder and the two next to it; while another value becomes the
@@ -90,7 +96,7 @@ def tune(settings: Settings, data: str, splits: dict[str, Split], loss: str, aro
     reach = len(grid) if around is None else 1
     while True:
         for value in grid[max(center - reach, 0) : center + reach + 1]:
-            run_once(settings, data, splits, "tune", loss, value, seed=1000)
+            run_once(settings, data, splits, "tune", loss, value, 1000, trained)
         best = grid.index(best_value(settings.output, data, loss))
         if around is None or best == center:
             return
@@ -117,17 +123,25 @@ def run_once(
     loss: str,
     value: float,
     seed: int,
+    trained: dict[Any, Trained],
 ) -> None:
-    """Train and measure one loss with one seed, unless runs.jsonl has this run."""
+    """Train and measure one loss with one seed, unless runs.jsonl has this run.
+
+    ``trained`` keeps the networks of this data set, stage and seed: a loss and its joined forms share one training.
+    """
     key = {"data": data, "stage": stage, "loss": loss, "value": value, "seed": seed}
     if is_finished(settings.output, key):
         return
-    statistics = LabelStatistics.from_labels(splits["train"].labels)
-    torch.manual_seed(seed)  # proxies start at random
-    method = make_method(loss, value, statistics)
-    records = records_folder(settings.output, key)
-    result = train_and_measure(settings, splits, "val" if stage == "tune" else "test", method, seed, records)
-    append_run(settings.output, {**key, **result, "versions": versions()})
+    started, entry, records = time.perf_counter(), LOSSES[loss], records_folder(settings.output, key)
+    training = entry.make, entry.embed, value
+    if training not in trained:
+        torch.manual_seed(seed)  # proxies start at random
+        method = make_method(loss, value, LabelStatistics.from_labels(splits["train"].labels))
+        trained[training] = train(settings, splits, method, seed, records)
+    split = "val" if stage == "tune" else "test"
+    result = measure_run(settings, splits, split, trained[training], entry.feature_weight, records)
+    seconds = round(time.perf_counter() - started, 1)
+    append_run(settings.output, {**key, **result, "seconds": seconds, "versions": versions()})
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 
 from classifier import ClassifierLoss, features, probabilities, weighted_probabilities
 from from_examples import make_train_loss
@@ -43,6 +43,7 @@ class Entry:
     feature_weight: float = 0.0
 
 
+@cache  # the same object for the same name, by which retrieval.py recognises that methods share a training
 def from_package(name: str) -> Callable[[float, LabelStatistics], nn.Module]:
     """A loss by the name that train.py gives it; it collects no statistics of the pairs, which takes time."""
     return partial(make_train_loss, name, collect_stats=False)
@@ -105,7 +106,7 @@ def make_method(name: str, value: float, statistics: LabelStatistics) -> Method:
     entry = LOSSES[name]
     if entry.make is None:
         return Method(None)
-    method = Method(entry.make(value, statistics), feature_weight=entry.feature_weight)
+    method = Method(entry.make(value, statistics))
     if entry.embed is not None:
         method.embed, method.num_outputs = lambda head: entry.embed(head, statistics), statistics.num_classes
     if entry.mined is not None:

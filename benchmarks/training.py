@@ -2,7 +2,6 @@
 
 import json
 import platform
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,7 +71,6 @@ class Method:
         sampler: composes the batches; None shuffles the images.
         embed: makes the module that gives the embeddings from the head.
         num_outputs: size of the head's output.
-        feature_weight: how much the features of the backbone count in the joined embeddings, in [0, 1]; 0: not joined.
     """
 
     loss: nn.Module | None
@@ -80,7 +78,6 @@ class Method:
     sampler: Sampler | None = None
     embed: Callable[[nn.Sequential], nn.Module] = nn.Sequential
     num_outputs: int = 128
-    feature_weight: float = 0.0
 
 
 def make_tester() -> MultiLabelEmbeddingSpaceTester:
@@ -93,9 +90,10 @@ def make_tester() -> MultiLabelEmbeddingSpaceTester:
     )
 
 
-def train(
-    settings: Settings, splits: dict[str, Split], method: Method, seed: int, records: Path
-) -> tuple[tuple[nn.Module, nn.Module], list[float]]:
+Trained = tuple[tuple[nn.Module, nn.Module], list[float]]
+
+
+def train(settings: Settings, splits: dict[str, Split], method: Method, seed: int, records: Path) -> Trained:
     """Train a network of the protocol from a seed.
 
     Returns:
@@ -133,28 +131,27 @@ def train(
     return parts, curve
 
 
-def train_and_measure(
-    settings: Settings, splits: dict[str, Split], measured: str, method: Method, seed: int, records: Path
+def measure_run(
+    settings: Settings, splits: dict[str, Split], measured: str, trained: Trained, weight: float, records: Path
 ) -> dict[str, Any]:
-    """Train a method and measure it on the split ``measured``.
+    """Measure what :func:`train` returned on the split ``measured``, joined with the features at a weight.
 
     Returns:
         The metrics, the average precision per label, the label counts of the training split, the label mAP on the
-        validation split after each epoch, the size of the embeddings, the duration in seconds, and the settings.
+        validation split after each epoch, the size of the embeddings, and the settings.
     """
-    started = time.perf_counter()
+    (trunk, embedder), curve = trained
     statistics = LabelStatistics.from_labels(splits["train"].labels)
-    (trunk, embedder), curve = train(settings, splits, method, seed, records)
     archive = splits[measured].dataset
-    embedder = joined(trunk, embedder, archive, method.feature_weight)
+    embedder = joined(trunk, embedder, archive, weight)
     embeddings, labels = make_tester().get_all_embeddings(archive, trunk, embedder)
+    records.mkdir(parents=True, exist_ok=True)
     np.savez_compressed(records / "embeddings.npz", embeddings=embeddings.numpy(), labels=labels.numpy())
     return {
         **measure(embeddings, labels, statistics),
         "counts": statistics.counts.tolist(),
         "curve": curve,
         "dimensions": embeddings.shape[1],
-        "seconds": round(time.perf_counter() - started, 1),
         "settings": settings.recorded(),
     }
 

@@ -226,7 +226,7 @@ def test_tuning_around_a_setting_goes_on_while_the_next_value_is_better(tmp_path
     head, output = tmp_path / "head", tmp_path / "finetune"
     quality = {0.05: 0.1, 0.1: 0.2, 0.2: 0.3, 0.4: 0.4, 0.8: 0.35}
 
-    def run_once(settings, data, splits, stage, loss, value, seed):
+    def run_once(settings, data, splits, stage, loss, value, seed, trained):
         key = {"data": data, "stage": stage, "loss": loss, "value": value, "seed": seed}
         if not is_finished(settings.output, key):
             append_run(settings.output, {**key, "metrics": dict.fromkeys(METRICS, quality[value])})
@@ -234,19 +234,37 @@ def test_tuning_around_a_setting_goes_on_while_the_next_value_is_better(tmp_path
     monkeypatch.setattr(retrieval, "run_once", run_once)
     for folder, start, tried in ((head, None, [0.05, 0.1, 0.2, 0.4, 0.8]), (output, head, [0.2, 0.4, 0.8])):
         folder.mkdir()
-        retrieval.tune(Settings.of_protocol("head", {"output": folder}), "scenes", {}, "MACL", start)
+        retrieval.tune(Settings.of_protocol("head", {"output": folder}), "scenes", {}, "MACL", start, {})
         assert [run["value"] for run in read_runs(folder)] == tried
         assert retrieval.best_value(folder, "scenes", "MACL") == 0.4
     quality[0.1], quality[0.05] = 0.6, 0.5
     moved = tmp_path / "moved"
     moved.mkdir()
-    retrieval.tune(Settings.of_protocol("head", {"output": moved}), "scenes", {}, "MACL", head)
+    retrieval.tune(Settings.of_protocol("head", {"output": moved}), "scenes", {}, "MACL", head, {})
     assert [run["value"] for run in read_runs(moved)] == [0.2, 0.4, 0.8]
     quality[0.2] = 0.45
     (moved / "runs.jsonl").unlink()
-    retrieval.tune(Settings.of_protocol("head", {"output": moved}), "scenes", {}, "MACL", head)
+    retrieval.tune(Settings.of_protocol("head", {"output": moved}), "scenes", {}, "MACL", head, {})
     assert [run["value"] for run in read_runs(moved)] == [0.2, 0.4, 0.8, 0.1, 0.05]
     assert retrieval.best_value(moved, "scenes", "MACL") == 0.1
+
+
+def test_a_loss_and_its_joined_forms_share_a_training(data, tmp_path, monkeypatch):
+    trainings = []
+    train = retrieval.train
+    monkeypatch.setattr(retrieval, "train", lambda *args: trainings.append(args) or train(*args))
+    few = ["--data", str(data), "--seeds", "1", "--epochs", "1", "--batch-size", "16", "--losses"]
+    names = ["MACL", "MACL, joined 0.2", "MACL, joined 0.5"]
+    retrieval.main(["run", "--output", str(tmp_path / "together"), *few, *names])
+    assert len(trainings) == len(LOSSES["MACL"].grid) + len(
+        {run["value"] for run in read_runs(tmp_path / "together") if run["stage"] == "test"}
+    )
+    for name in names:
+        retrieval.main(["run", "--output", str(tmp_path / name), *few, name])
+        alone = read_runs(tmp_path / name)
+        together = [run for run in read_runs(tmp_path / "together") if run["loss"] == name]
+        for one, other in zip(together, alone, strict=True):
+            assert {**one, "seconds": 0} == {**other, "seconds": 0}
 
 
 def test_nothing_to_report(tmp_path):
