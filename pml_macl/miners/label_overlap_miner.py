@@ -143,7 +143,8 @@ class LabelOverlapMiner(BaseMultiLabelMiner):
         if self.collect_stats:
             without = (~positives.any(dim=1)).sum()
             overlap = block.jaccard[positives].sum() / positives.sum().clamp(min=1)
-            self.anchors_without_positives, self.mean_positive_overlap = torch.stack([without, overlap]).tolist()
+            without, self.mean_positive_overlap = torch.stack([without, overlap]).tolist()  # one wait for the GPU
+            self.anchors_without_positives = int(without)
 
 
 def _keep(mask: Tensor, strategy: str, limit: int | None, preference: Tensor) -> Tensor:
