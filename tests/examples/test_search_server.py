@@ -115,7 +115,7 @@ def page(server):
     with playwright.sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
         page = browser.new_page()
-        page.set_default_timeout(15_000)
+        page.set_default_timeout(60_000)
         requests = []
         page.on("request", lambda request: requests.append(request.url))
         page.goto(server[0])
@@ -131,9 +131,9 @@ def wait_for_results(page, captions):
     expect = importlib.import_module("playwright.sync_api").expect
     shown = page.locator(".found .caption-label")
     if isinstance(captions, int):
-        expect(shown).to_have_count(captions, timeout=15_000)
+        expect(shown).to_have_count(captions, timeout=60_000)
     else:
-        expect(shown).to_contain_text(captions, timeout=15_000)
+        expect(shown).to_contain_text(captions, timeout=60_000)
 
 
 def distances(results):
