@@ -77,6 +77,7 @@ class LabelSets(Tensor):
         check_range("threshold", threshold, 0, 1)
         check_callable("relation", relation)
         table = check_labels(labels) if relation is None else check_label_rows(labels)
+        table = table.detach().clone()  # of its own: label sets with one table were created together
         return cls._of_rows(torch.arange(len(table), device=table.device), table, threshold, relation)
 
     @classmethod

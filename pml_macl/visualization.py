@@ -402,7 +402,9 @@ def as_curves(values: Mapping[str, Sequence[float]], name: str) -> dict[str, NDA
 
 def as_picture(image: Values) -> NDArray[Any]:
     """Convert a (3, H, W) or (1, H, W) image to an (H, W, 3) array that matplotlib can draw."""
-    array = image.detach().cpu().numpy() if isinstance(image, Tensor) else np.asarray(image)
+    if isinstance(image, Tensor):
+        image = (image.float() if image.dtype is torch.bfloat16 else image).detach().cpu().numpy()
+    array = np.asarray(image)
     if array.dtype != np.uint8 and array.dtype.kind != "f":
         raise TypeError(f"an image must hold uint8 or floats, got {array.dtype}; convert it to uint8")
     if array.ndim != 3 or array.shape[0] not in (1, 3) or not array.size:

@@ -269,6 +269,15 @@ def test_label_sets_without_the_private_function_of_torch(monkeypatch, generator
     )
 
 
+def test_sets_of_one_tensor_made_separately_do_not_compare():
+    labels = torch.eye(3, dtype=torch.bool)
+    sets = LabelSets(labels)
+    with pytest.raises(TypeError, match="created together"):
+        _ = sets == LabelSets(labels)
+    labels[:] = True
+    assert torch.equal(sets.multi_hot(), torch.eye(3, dtype=torch.bool))
+
+
 def test_bad_arguments():
     with pytest.raises(ValueError, match=r"threshold must be in \[0, 1\], got 2"):
         LabelSets(torch.ones(2, 2), 2)

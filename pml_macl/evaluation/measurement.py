@@ -58,4 +58,4 @@ class Measurement:
         )
         results = {name: function(ranking) for name, function in self.functions.items()}
         is_lone = ranking.num_relevant == 0
-        return {name: v.masked_fill(is_lone, torch.nan) if v.ndim == 1 else v for name, v in results.items()}
+        return {name: v.double().masked_fill(is_lone, torch.nan) if v.ndim == 1 else v for name, v in results.items()}

@@ -69,16 +69,19 @@ class MultiLabelAccuracyCalculator(AccuracyCalculator):
     | ``mean_average_precision_at_r`` | average precision over the first R ranks |
     | ``mean_reciprocal_rank`` | 1 / rank of the first relevant reference |
     | ``ndcg`` | gains discounted by rank, divided by those of the best possible ranking |
-    | ``acg`` | mean gain of the ranked references |
+    | ``acg`` | mean gain of the first k references |
     | ``weighted_average_precision`` | average precision with gains in place of relevance |
-    | ``label_precision``, ``label_recall``, ``label_f1`` | agreement between the labels of query and references |
-    | ``hamming_loss`` | share of classes in which query and references differ; smaller is better |
+    | ``label_precision``, ``label_recall``, ``label_f1`` | agreement between the labels of query and first k |
+    | ``hamming_loss`` | share of classes in which query and first k differ; smaller is better |
     | ``anmrr`` | normalised mean rank of the relevant references; smaller is better |
 
     Label mAP, ``label_mean_average_precision``, has one value per query and label that the query carries: the average
     precision if the references that carry the label are relevant. It is averaged over the queries of each label, then
     over labels. ``label_mean_average_precision_tail``, ``_middle`` and ``_head`` average over the rarest, the middle
     and the most frequent third of the labels.
+
+    ``acg``, the three agreements and ``hamming_loss`` are means over the ranked references. Give ``k`` with them: over
+    all references they do not depend on the embeddings.
 
     Do not use ``hamming_loss`` or ``anmrr`` as ``primary_metric`` of PML's ``HookContainer``, which keeps the model
     with the largest value.
@@ -219,8 +222,8 @@ class MultiLabelAccuracyCalculator(AccuracyCalculator):
             TypeError: an argument is neither a tensor nor an array.
             ValueError: shapes do not fit each other, labels are not 0 or 1, embeddings are not finite, a metric is
                 unknown, a metric needs more references than ``k`` ranks, or with ``ref_includes_query`` the references
-                do not begin with the queries. With ``distributed``, all processes raise: ``ValueError`` if their inputs
-                differ.
+                do not begin with the queries. With ``distributed``, all processes raise: ``ValueError`` if their shapes
+                or labels differ; their embeddings are not compared.
             RuntimeError: with ``distributed``, the input of another process is wrong.
         """
         num_torch_threads()  # must come before any other torch call of this thread: see its docstring
@@ -305,7 +308,8 @@ class MultiLabelAccuracyCalculator(AccuracyCalculator):
         for name, metrics in (("include", include), ("exclude", exclude)):
             if not isinstance(metrics, tuple | list):
                 raise TypeError(f"{name} must be a tuple or list of metric names, got {metrics!r}")
-            unknown = [metric for metric in self._expand(metrics) if metric not in self.original_function_dict]
+            known = {*self.original_function_dict, *(_CLUSTERING_METRICS if name == "exclude" else ())}
+            unknown = [metric for metric in self._expand(metrics) if metric not in known]
             if unknown:
                 raise ValueError(
                     f"{name} has {unknown}, which this calculator does not compute; "

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from pml_macl.checks import check_batch, check_bool, check_embeddings, check_instance, in_float32
+from pml_macl.checks import check_batch, check_bool, check_embeddings, check_finite, check_instance, in_float32
 from pml_macl.evaluation.multi_label_accuracy_calculator import MultiLabelAccuracyCalculator
 
 try:
@@ -48,7 +48,7 @@ class MultiLabelRetrieval(Metric):
         {'mean_reciprocal_rank': tensor(0.8333, dtype=torch.float64)}
     """
 
-    full_state_update = False  # the value of a batch does not depend on earlier batches
+    full_state_update = True  # a call then checks that the batch fits the earlier ones, before it changes the state
     embeddings: Any  # torchmetrics keeps a list of tensors, or one tensor while processes are synchronised
     labels: Any
     indices: Any
@@ -85,13 +85,15 @@ class MultiLabelRetrieval(Metric):
         num_classes, size = (self.labels[0].shape[1], self.embeddings[0].shape[1]) if self.labels else (None, None)
         labels, _ = check_batch(embeddings, labels, num_classes=num_classes)
         check_embeddings(embeddings, size)
+        check_finite("embeddings", embeddings)
         if self.labels and (indices is None) == bool(self.indices):
             raise ValueError(
                 f"indices must be given for all batches or for none, got {'none' if indices is None else 'some'} after "
                 f"batches {'with' if self.indices else 'without'} indices; pass them always, or call reset() first"
             )
         if indices is not None:
-            if not isinstance(indices, Tensor) or indices.shape != labels.shape[:1] or indices.is_floating_point():
+            is_integer = isinstance(indices, Tensor) and indices.dtype in (torch.int64, torch.int32)
+            if not is_integer or indices.shape != labels.shape[:1]:
                 found = f"{indices.dtype}, {tuple(indices.shape)}" if isinstance(indices, Tensor) else "no tensor"
                 raise ValueError(
                     f"indices must be an integer tensor with one position per embedding ({len(labels)}), got {found}; "

@@ -37,7 +37,7 @@ def make_rank_function(
         ranker = Ranker(reference)
         return lambda rows: ranker(query[rows], k, rows if sets.ref_includes_query else None)
     # Each call of knn_func builds an index, so call it once, with all queries.
-    order = knn_func(query, k, reference, sets.ref_includes_query)[1]
+    order = torch.as_tensor(knn_func(query, k, reference, sets.ref_includes_query)[1], device=query.device)
     if order.shape != (len(query), k):
         raise ValueError(
             f"knn_func must return the {k} nearest references of each query, shape {(len(query), k)}, got indices "
@@ -156,14 +156,14 @@ class Ranker:
 
     @staticmethod
     def _origin(reference: Tensor) -> Tensor:
-        """Return the point to subtract from all embeddings: 0, or the first reference if the data lie far from 0.
+        """Return the point to subtract from all embeddings: 0, or a central reference if the data lie far from 0.
 
         Far from 0, the squares would cancel and lose digits. A reference is used instead of the mean, because the
         differences of whole numbers are exact, and equal distances stay equal.
         """
-        centre = reference.mean(dim=0)
-        is_far = centre.square().sum() > _half_squares(reference).mean()  # centre exceeds spread
-        return torch.where(is_far, reference[0], 0.0)
+        centre, half_squares = reference.mean(dim=0), _half_squares(reference)
+        is_far = centre.square().sum() > half_squares.mean()  # centre exceeds spread
+        return torch.where(is_far, reference[(half_squares - reference @ centre).argmin()], 0.0)
 
 
 def _half_squares(rows: Tensor) -> Tensor:

@@ -145,8 +145,10 @@ def _as_tensor(array: Array, device: torch.device | None, name: str) -> Tensor:
     """Move a tensor or array to the device as a tensor. Return anything else unchanged for the next check."""
     if isinstance(array, np.ndarray) and array.dtype.kind not in "biuf":
         raise TypeError(f"{name} must hold numbers, got an array of {array.dtype}; convert it with astype")
-    with warnings.catch_warnings():
-        # A file that is mapped into memory may be read-only. The evaluation does not write to it.
-        warnings.filterwarnings("ignore", "The given NumPy array is not writable", UserWarning)
-        tensor = torch.from_numpy(array) if isinstance(array, np.ndarray) else array
+    if isinstance(array, np.ndarray) and not array.flags.writeable:
+        with warnings.catch_warnings():
+            # A file that is mapped into memory may be read-only. The evaluation does not write to it.
+            warnings.filterwarnings("ignore", "The given NumPy array is not writable", UserWarning)
+            array = torch.from_numpy(array)
+    tensor = torch.from_numpy(array) if isinstance(array, np.ndarray) else array
     return tensor.to(device) if isinstance(tensor, Tensor) else tensor

@@ -20,3 +20,10 @@ def test_different_shapes_are_named_in_the_error():
         ValueError, match=r"must both have one value per class, shape \(classes,\), got \(3,\) and \(2,\)"
     ):
         label_mean_average_precision_by_frequency(torch.ones(3), torch.ones(2))
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.int64, torch.float32])
+def test_counts_of_any_type(dtype, generator):
+    values, counts = torch.rand(100, generator=generator), torch.randperm(100, generator=generator)
+    found, expected = (label_mean_average_precision_by_frequency(values, x) for x in (counts.to(dtype), counts))
+    assert torch.equal(found, expected)

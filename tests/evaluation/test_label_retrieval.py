@@ -43,3 +43,10 @@ def test_equals_sklearn_with_the_query_as_ground_truth(label_sets, name, oracle,
 def test_zero_classes_raise():
     with pytest.raises(ValueError, match="num_classes must be at least 1, got 0"):
         hamming_loss(torch.ones(1, 1), torch.ones(1), torch.ones(1, 1), 0)
+
+
+def test_sizes_of_any_integer_type():
+    shared, sizes = torch.tensor([[200, 100]]), torch.tensor([[200, 200]])
+    small = shared.byte(), torch.tensor([200]).byte(), sizes.byte()
+    assert label_f1(*small).item() == pytest.approx((1 + 0.5) / 2)
+    assert hamming_loss(*small, num_classes=400).item() == pytest.approx((0 + 200) / 2 / 400)

@@ -247,6 +247,24 @@ def test_a_subclass_adds_a_metric_as_in_pml():
     assert WithSuccess(include=("success_at_2",)).get_accuracy(embeddings, labels) == {"success_at_2": 0.5}
 
 
+def test_metrics_of_pml_that_need_clusters_may_be_excluded():
+    assert "ndcg" in MultiLabelAccuracyCalculator(exclude=("NMI", "AMI", "anmrr")).get_curr_metrics()
+
+
+def test_a_metric_of_a_subclass_may_return_booleans_or_integers():
+    class WithHit(MultiLabelAccuracyCalculator):
+        def calculate_hit(self, ranking):
+            return ranking.relevance[:, 0]
+
+        def calculate_hit_as_integer(self, ranking):
+            return ranking.relevance[:, 0].long()
+
+    embeddings = torch.tensor([[0.0], [1.0], [3.0], [9.0]])
+    labels = torch.tensor([[1, 0, 0], [1, 0, 0], [1, 0, 0], [0, 0, 1]])  # the last query has no relevant reference
+    found = WithHit(include=("hit", "hit_as_integer", "precision_at_1")).get_accuracy(embeddings, labels)
+    assert set(found.values()) == {1.0}
+
+
 class TestBadInput:
     @pytest.mark.parametrize(
         ("settings", "message"),
@@ -261,7 +279,7 @@ class TestBadInput:
             ({"memory_budget": 0}, "memory_budget must be at least 1, got 0"),
             ({"query_batch_size": 0}, "query_batch_size must be at least 1, got 0"),
             ({"include": ("map",)}, r"include has \['map'\], .* it has: .*ndcg"),
-            ({"exclude": ("NMI",)}, r"exclude has \['NMI'\]"),
+            ({"include": ("NMI",)}, r"include has \['NMI'\]"),
             ({"avg_of_avgs": True, "return_per_class": True}, "mutually exclusive"),
         ],
         ids=str,

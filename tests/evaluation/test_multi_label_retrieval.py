@@ -94,6 +94,24 @@ def test_rows_with_the_same_index_count_once_and_in_order():
     assert_equal(metric.compute(), calculator().get_accuracy(normalize(embeddings), labels))
 
 
+def test_a_call_is_checked_against_earlier_batches():
+    embeddings, labels = data()
+    metric = MultiLabelRetrieval(calculator())
+    metric(embeddings[:20], labels[:20])
+    wrong = embeddings[20:].clone()
+    wrong[0] = torch.nan
+    for batch in (
+        (embeddings[20:], labels[20:], torch.arange(ROWS - 20)),
+        (embeddings[20:, :4], labels[20:]),
+        (embeddings[20:], 2 * labels[20:].long()),
+        (wrong, labels[20:]),
+    ):
+        with pytest.raises(ValueError, match="must"):
+            metric(*batch)
+    metric(embeddings[20:], labels[20:])
+    assert_equal(metric.compute(), calculator().get_accuracy(normalize(embeddings), labels))
+
+
 def test_reset_forgets_all_rows():
     embeddings, labels = data()
     metric = update(MultiLabelRetrieval(calculator()), embeddings, labels)

@@ -86,10 +86,22 @@ def test_embeddings_far_from_0_keep_their_digits(device, generator):
     assert (found == expected).float().mean() > 0.99
 
 
-def test_the_origin_is_a_reference_if_the_data_are_far_from_0(device, generator):
+def test_the_origin_is_a_central_reference_if_the_data_are_far_from_0(device, generator):
     reference = torch.randn(200, 8, generator=generator).to(device)
     assert Ranker._origin(reference).equal(torch.zeros(8, device=device))
-    assert Ranker._origin(reference + 3).equal(reference[0] + 3)
+    far = torch.cat([torch.zeros(1, 8, device=device), reference + 3])  # the first one is no good origin
+    origin = Ranker._origin(far)
+    assert (far == origin).all(dim=1).any()
+    assert (origin - far.mean(dim=0)).norm() == (far - far.mean(dim=0)).norm(dim=1).min()
+
+
+@pytest.mark.parametrize("place", [0, -1])
+def test_the_order_of_the_references_does_not_decide_the_ranking(place, device, generator):
+    reference = 1000 + torch.randn(100, 8, generator=generator)
+    reference[place] = 0
+    expected = torch.cdist(reference.double(), reference.double()).argsort(dim=1)[:, :5]
+    found = Ranker(reference.to(device))(reference.to(device), 5).cpu()
+    assert (found == expected).float().mean() > 0.99
 
 
 def test_autocast_does_not_change_the_ranking(device, generator):

@@ -56,6 +56,42 @@ def test_queries_are_compared_with_the_splits_given(datasets):
         assert found == pytest.approx(expected | {"epoch": 0})
 
 
+@pytest.mark.parametrize(
+    ("labels", "message"), [(torch.full((6, 4), 0.5), "only 0 and 1, got 0.5"), (torch.arange(6) % 2, "2-D multi-hot")]
+)
+def test_labels_that_are_not_multi_hot_raise(labels, message):
+    with pytest.raises(ValueError, match=message):
+        make_tester().test({"val": TensorDataset(torch.randn(6, 3), labels)}, 0, torch.nn.Identity())
+
+
+def test_the_minimum_of_the_labels_is_not_mapped_to_zero():
+    with pytest.raises(ValueError, match="set_min_label_to_zero must be False"):
+        make_tester(dataset_labels=[1, 1], set_min_label_to_zero=True)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_normalised_in_float32(dtype, generator):
+    embeddings, labels = torch.randn(30, 6, generator=generator), torch.rand(30, 4, generator=generator) < 0.4
+    embeddings[0] = 0  # in float16, normalising it would give NaN
+    rounded = embeddings.to(dtype)
+    tester = MultiLabelEmbeddingSpaceTester(dataloader_num_workers=0, data_device=torch.device("cpu"), dtype=dtype)
+    found = tester.test({"val": TensorDataset(rounded, labels)}, 0, torch.nn.Identity())["val"]
+    expected = MultiLabelAccuracyCalculator().get_accuracy(torch.nn.functional.normalize(rounded.float()), labels)
+    assert found == pytest.approx(expected | {"epoch": 0})
+
+
+def test_queries_of_the_same_split_are_the_references_themselves(datasets):
+    found = []
+
+    class Recorder(MultiLabelAccuracyCalculator):
+        def get_accuracy(self, query, query_labels, reference, *args, **kwargs):
+            found.append(query is reference)
+            return super().get_accuracy(query, query_labels, reference, *args, **kwargs)
+
+    make_tester(accuracy_calculator=Recorder(include=("ndcg",))).test(datasets, 0, torch.nn.Identity())
+    assert found == [True, True]
+
+
 def test_passes_the_metrics_at_k_on(datasets):
     calculator = MultiLabelAccuracyCalculator(include=("recall_at_k", "coverage_at_k"), at_k=(1, 5))
     found = make_tester(accuracy_calculator=calculator).test(datasets, 0, torch.nn.Identity())["val"]

@@ -40,7 +40,7 @@ def frequency_thirds(counts: Tensor, considered: Tensor) -> Tensor:
     """Return (classes,) 0, 1 or 2 for a label of the rarest, middle or most frequent third, -1 if not considered."""
     by_count = counts.argsort(stable=True)
     by_count = by_count[considered[by_count]]
-    thirds = torch.full_like(counts, -1)
-    places = torch.arange(len(by_count), device=counts.device, dtype=counts.dtype)
+    thirds = torch.full_like(counts, -1, dtype=torch.long)
+    places = torch.arange(len(by_count), device=counts.device)
     thirds[by_count] = (6 * places + 3) // (2 * len(by_count))  # the third that contains place + 1/2
     return thirds

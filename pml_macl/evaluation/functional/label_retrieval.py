@@ -82,7 +82,7 @@ def label_f1(shared: Tensor, query_sizes: Tensor, reference_sizes: Tensor) -> Te
     """
     check_same_shape("shared", shared, "reference_sizes", reference_sizes)
     check_per_query("query_sizes", query_sizes, len(shared))
-    return (2 * shared.double() / (reference_sizes + query_sizes[:, None])).mean(dim=1)
+    return (2 * shared.double() / (reference_sizes.double() + query_sizes[:, None])).mean(dim=1)
 
 
 def hamming_loss(shared: Tensor, query_sizes: Tensor, reference_sizes: Tensor, num_classes: int) -> Tensor:
@@ -112,4 +112,4 @@ def hamming_loss(shared: Tensor, query_sizes: Tensor, reference_sizes: Tensor, n
     check_same_shape("shared", shared, "reference_sizes", reference_sizes)
     check_per_query("query_sizes", query_sizes, len(shared))
     check_integer("num_classes", num_classes)
-    return (reference_sizes.double() - 2 * shared + query_sizes[:, None]).mean(dim=1) / num_classes
+    return (reference_sizes.double() - 2 * shared.double() + query_sizes[:, None]).mean(dim=1) / num_classes

@@ -29,7 +29,7 @@ def r_precision(relevance: Tensor, num_relevant: Tensor) -> Tensor:
     """
     check_ranks("relevance", relevance)
     check_per_query("num_relevant", num_relevant, len(relevance))
-    ranks = num_relevant.clamp(max=relevance.shape[1])
+    ranks = num_relevant.long().clamp(max=relevance.shape[1])
     if relevance.shape[1] == 0:
         return torch.zeros(len(relevance), dtype=torch.float64, device=relevance.device) / ranks
     hits = relevance.bool().cumsum(dim=1, dtype=torch.int32).gather(1, (ranks - 1).clamp(min=0)[:, None])[:, 0]
