@@ -143,7 +143,7 @@ def parse_args(argv: Sequence[str] | None, description: str | None) -> dict[str,
         "folder at any time (default: feature-cache, beside the output folder)",
     )
     add("--hidden-size", type=at_least_1, metavar="N", help="width of the head's hidden layer (default: 512)")
-    add("--embedding-size", type=at_least_1, metavar="N", help="default: 128")
+    add("--embedding-size", type=at_least_1, metavar="N", help="default: 128 with a frozen trunk, otherwise 64")
     add(
         "--dropout",
         type=probability,
@@ -181,7 +181,7 @@ def parse_args(argv: Sequence[str] | None, description: str | None) -> dict[str,
         metavar="N",
         help="stop when N epochs in a row are not better on the validation split (default: never)",
     )
-    add("--batch-size", type=at_least_1, metavar="N", help="default: 128")
+    add("--batch-size", type=at_least_1, metavar="N", help="default: 128 with a frozen trunk, otherwise 64")
     add("--lr", type=above_0, metavar="RATE", help="learning rate of AdamW (default: 0.001)")
     add(
         "--schedule",
