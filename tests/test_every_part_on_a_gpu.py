@@ -357,7 +357,7 @@ PARTS |= {
         calculated,
         reads=44,
     ),
-    "torchmetrics": Part((evaluation.MultiLabelRetrieval,), logged, reads=22),
+    "torchmetrics": Part((evaluation.MultiLabelRetrieval,), logged, reads=23),
     "search": Part(tuple(getattr(inference, name) for name in inference.__all__), searched, reads=5),
     "sampler": Part((samplers.LabelBalancedSampler,), sampled, reads=1),
     "trainer and tester": Part((testers.MultiLabelEmbeddingSpaceTester,), trained, reads=22),

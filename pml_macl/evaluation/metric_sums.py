@@ -31,14 +31,15 @@ class MetricSums:
             labels: (N, C) boolean label sets of the queries.
             values: (N,) or (N, C) values of each metric.
         """
-        columns = torch.nn.functional.pad(labels, (0, 1), value=True)
+        columns = torch.nn.functional.pad(labels, (0, 1), value=True).double()
         for name, value in values.items():
-            if value.ndim == 2:
-                by_column = torch.nn.functional.pad(value, (0, 1), value=torch.nan)
+            is_known = ~value.isnan()
+            known = value.masked_fill(~is_known, 0).double()
+            if value.ndim == 1:
+                found = torch.stack([known, is_known.double()]) @ columns
             else:
-                by_column = torch.where(columns, value[:, None], torch.nan)
-            self.totals[0, self.rows[name]] += by_column.nansum(dim=0, dtype=torch.float64)
-            self.totals[1, self.rows[name]] += (~by_column.isnan()).sum(dim=0)
+                found = torch.nn.functional.pad(torch.stack([known.sum(dim=0), is_known.sum(dim=0)]), (0, 1))
+            self.totals[:, self.rows[name]] += found
 
     def mean(self, name: str) -> float:
         """Return the mean over queries; for a metric with values per label, the mean over labels."""

@@ -30,7 +30,6 @@ from pml_macl.evaluation.functional.r_precision import r_precision
 from pml_macl.evaluation.functional.reciprocal_rank import reciprocal_rank
 from pml_macl.evaluation.functional.weighted_average_precision import weighted_average_precision
 from pml_macl.evaluation.map_in_threads import map_in_threads, num_torch_threads
-from pml_macl.evaluation.measurement import Measurement, MetricFunction
 from pml_macl.evaluation.metric_sums import MetricSums
 from pml_macl.evaluation.metrics_at_k import check_at_k, functions_at_k, lacks_k, names_at_k
 from pml_macl.evaluation.query_chunks import label_set_chunks, queries_per_chunk, references_at_once
@@ -42,6 +41,8 @@ from pml_macl.evaluation.retrieval_sets import Array, RetrievalSets
 from pml_macl.labels import label_dtype
 from pml_macl.statistics import LabelStatistics
 from pml_macl.tuning import EVALUATION_BYTES_PER_RANK, EVALUATION_CPU_BUDGET, EVALUATION_GPU_BUDGET
+
+MetricFunction = Callable[[RankedQueries], Tensor]
 
 GAINS = ("shared", "jaccard")
 _CLUSTERING_METRICS = ("NMI", "AMI")
@@ -396,20 +397,38 @@ class MultiLabelAccuracyCalculator(AccuracyCalculator):
         num_relevant: Tensor,
         k: int,
         budget: int,
-    ) -> Measurement:
+    ) -> Callable[[Tensor], dict[str, Tensor]]:
+        """Return a function that ranks the references for the (N,) queries with the given indices.
+
+        It returns the (N,) or (N, C) values of each metric. Where a metric has one value per query, queries without a
+        relevant reference get NaN.
+        """
         frequency = references.label_counts if self.label_statistics is None else self.label_statistics.counts
         has_value = sets.query_labels.any(dim=0) & (references.label_counts > sets.num_own)
-        return Measurement(
-            sets,
-            references,
-            functions,
-            make_rank_function(sets, k, self.knn_func),
-            num_relevant,
-            frequency_thirds(frequency.to(sets.query.device), has_value),
-            max_elements=budget // EVALUATION_BYTES_PER_RANK,
-            gain=self.gain,
-            ap_denominator=self.ap_denominator,
-        )
+        thirds = frequency_thirds(frequency.to(sets.query.device), has_value)
+        rank = make_rank_function(sets, k, self.knn_func)
+        max_relevant = num_relevant.max()
+
+        def measure(rows: Tensor) -> dict[str, Tensor]:
+            ranking = RankedQueries(
+                rank(rows),
+                sets.query_labels[rows],
+                references,
+                num_relevant[rows],
+                max_relevant,
+                thirds,
+                max_elements=budget // EVALUATION_BYTES_PER_RANK,
+                own_index=rows if sets.ref_includes_query else None,
+                gain=self.gain,
+                ap_denominator=self.ap_denominator,
+            )
+            is_lone = ranking.num_relevant == 0
+            values = {name: function(ranking) for name, function in functions.items()}
+            return {
+                name: v.double().masked_fill(is_lone, torch.nan) if v.ndim == 1 else v for name, v in values.items()
+            }
+
+        return measure
 
     def _report(self, sums: MetricSums, name: str) -> float | list[float]:
         """Return the value of a metric, or its values per class."""

@@ -163,7 +163,8 @@ class Ranker:
         """
         centre, half_squares = reference.mean(dim=0), _half_squares(reference)
         is_far = centre.square().sum() > half_squares.mean()  # centre exceeds spread
-        return torch.where(is_far, reference[(half_squares - reference @ centre).argmin()], 0.0)
+        nearest = (half_squares - reference @ centre).argmin(dim=0, keepdim=True)
+        return torch.where(is_far, reference[nearest][0], 0.0)
 
 
 def _half_squares(rows: Tensor) -> Tensor:
