@@ -1,6 +1,7 @@
 """The archives of search.py: an index folder, opened to find images."""
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,11 +98,10 @@ class Archive:
 
     def id_of(self, image: Path) -> str | None:
         """The id of an image file, or None if it is not in the archive."""
-        try:
-            name = (image.parent.resolve() / image.name).relative_to(self.images).as_posix()
-        except ValueError:
-            return None
-        return name if name in self.model else None
+        for path in (Path(os.path.abspath(image)), image.parent.resolve() / image.name):  # a folder may be a link
+            if path.is_relative_to(self.images) and (name := path.relative_to(self.images).as_posix()) in self.model:
+                return name
+        return None
 
     def labels_of(self, image_id: str) -> list[str]:
         """Label names of an image of the archive."""

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
-from pml_macl.datasets.image_files import decode
+from pml_macl.datasets.image_files import decode, loses_bits
 
 
 def channel_loader(channels: int | None) -> Callable[[Path], Tensor] | None:
@@ -49,9 +50,12 @@ def read_array(path: Path) -> np.ndarray:
     """The array in an image file."""
     extension = path.suffix.lower()
     if extension == ".npy":
-        return np.load(path, allow_pickle=False)
+        try:
+            return np.load(path, allow_pickle=False)
+        except (EOFError, ValueError) as error:
+            raise ValueError(f"cannot read {path} ({error}); replace it") from error
     if extension not in (".tif", ".tiff"):
-        return decode(path, np.asarray)
+        return decode(path, all_bits)
     try:
         import tifffile
     except ImportError as error:
@@ -59,6 +63,13 @@ def read_array(path: Path) -> np.ndarray:
             'TIFF files with --channels need tifffile; install it with: pip install -e ".[tiff]"'
         ) from error
     return tifffile.imread(path)
+
+
+def all_bits(image: Image.Image) -> np.ndarray:
+    """The array of an opened image."""
+    if loses_bits(image):
+        raise ValueError("Pillow reads only 8 of the 16 bits of each channel; save it as .npy or TIFF")
+    return np.asarray(image)
 
 
 def channel_statistics(paths: Sequence[Path], channels: int) -> tuple[list[float], list[float]]:

@@ -72,6 +72,8 @@ def main(argv: list[str] | None = None) -> dict[str, dict[str, float]]:
     parser.add_argument("--batch-size", type=int, default=64, help="default: 64")
     parser.add_argument("--seed", type=int, default=0, help="seed of the weights and of the order of the images")
     args = parser.parse_args(argv)
+    if args.num_images < args.batch_size:
+        parser.error("--num-images must be at least --batch-size")
     train_set, test_set = SyntheticScenes(args.num_images, seed=0), SyntheticScenes(args.num_test_images, seed=1)
     statistics = LabelStatistics.from_labels(train_set.labels)
     tester = MultiLabelEmbeddingSpaceTester(

@@ -44,7 +44,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--seed", type=int, default=0, help="seed of the weights and of the flips (default: 0)")
     device = "cuda" if torch.cuda.is_available() else "cpu"
     add("--device", type=torch.device, default=device, help="default: cuda if there is a GPU, otherwise cpu")
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if args.num_images < args.batch_size:
+        parser.error("--num-images must be at least --batch-size")
+    return args
 
 
 def main(argv: list[str] | None = None) -> dict[str, float]:

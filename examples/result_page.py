@@ -68,7 +68,7 @@ def result_page(
 </head>
 <body>
 <h1>Search results</h1>
-<figure>{picture(query, channels)}<figcaption>Query: {html.escape(query.name)}</figcaption></figure>
+<figure>{picture(query, thumbnail(query, channels))}<figcaption>Query: {html.escape(query.name)}</figcaption></figure>
 {f"<p>Predicted labels: {scores}</p>" if predicted else ""}
 {f"<p>{html.escape(filters)}</p>" if filters else ""}
 <ol>
@@ -86,15 +86,24 @@ def figure(found: Found, position: int, query_labels: Sequence[str], channels: i
         f'<span class="label{" shared" * (name in query_labels)}">{html.escape(name)}</span>' for name in found.labels
     )
     caption = f"{position}. {html.escape(found.path.name)}<br>distance {found.distance:.3f}<br>{labels}"
-    return f"<figure>{picture(found.path, channels)}<figcaption>{caption}</figcaption></figure>"
+    shown = picture(found.path, thumbnail_or_blank(found.path, channels))
+    return f"<figure>{shown}<figcaption>{caption}</figcaption></figure>"
 
 
-def picture(path: Path, channels: int | None) -> str:
+def picture(path: Path, image: Image.Image) -> str:
     """The HTML of a thumbnail, with the image's bytes inside."""
     content = io.BytesIO()
-    thumbnail(path, channels).save(content, "PNG")
+    image.save(content, "PNG")
     source = f"data:image/png;base64,{base64.b64encode(content.getvalue()).decode()}"
     return f'<img src="{source}" alt="{html.escape(path.name)}">'
+
+
+def thumbnail_or_blank(path: Path, channels: int | None) -> Image.Image:
+    """The thumbnail of a result, or a grey square if its file is gone or broken: the other results are still shown."""
+    try:
+        return thumbnail(path, channels)
+    except (OSError, ValueError):
+        return Image.new("RGB", (THUMBNAIL, THUMBNAIL), "#888888")
 
 
 def thumbnail(path: Path, channels: int | None) -> Image.Image:

@@ -56,6 +56,11 @@ class ImageFiles(Dataset[Tensor]):
         return self.transform(self.load(self.paths[index]))
 
 
+def is_hidden(path: Path) -> bool:
+    """Whether the file or one of its folders is hidden."""
+    return any(part.startswith(".") for part in path.parts)
+
+
 def index(args: argparse.Namespace) -> None:
     """Embed all images of a folder and write the index folder."""
     if args.index.is_dir() and any(args.index.iterdir()) and not (args.index / "archive.json").is_file():
@@ -66,7 +71,7 @@ def index(args: argparse.Namespace) -> None:
     images = args.images.resolve()
     extensions = EXTENSIONS if channels is None else (*EXTENSIONS, ".npy")
     if args.labels is None:
-        files = (path for path in images.rglob("*") if path.is_file() and not path.name.startswith("."))
+        files = (path for path in images.rglob("*") if path.is_file() and not is_hidden(path.relative_to(images)))
         paths = sorted(path for path in files if path.suffix.lower() in extensions)
         dataset: Dataset[Any] = ImageFiles(paths, transform, channels)
     else:
@@ -111,6 +116,7 @@ def serve(args: argparse.Namespace) -> None:
     """Show a search page on this machine until Ctrl-C."""
     try:
         with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server does, to start again at once
             probe.bind(("127.0.0.1", args.port))
     except (OSError, OverflowError) as error:
         raise ValueError(f"--port {args.port} is not free ({error}); choose another port") from error

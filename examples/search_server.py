@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from archive import Archive
-from result_page import thumbnail
+from result_page import thumbnail, thumbnail_or_blank
 
 try:
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # Gradio reads it when it is imported
@@ -98,7 +98,9 @@ def make_page(archive: Archive) -> gr.Blocks:
                 paths, scores = [found.path for found in answer.results], dict(answer.predicted)
                 status = f"Nearest images of {Path(query).name}, with distance."
                 status += " ✓ marks labels of the query." * has_labels
-            images = [(thumbnail(path, archive.channels), text) for path, text in zip(paths, captions, strict=True)]
+            images = [
+                (thumbnail_or_blank(path, archive.channels), text) for path, text in zip(paths, captions, strict=True)
+            ]
             status = status if images else "No image passes the filters."
         except (OSError, ValueError) as error:
             folder = "" if query is None else f"{Path(query).parent}{os.sep}"  # for a dropped image a temporary one

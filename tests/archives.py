@@ -1,5 +1,8 @@
 """Makes an archive to train on, and compares the checkpoints of two runs."""
 
+import struct
+import zlib
+
 import torch
 from PIL import Image
 
@@ -48,3 +51,12 @@ def assert_same_state(first, second, ignore=()):
     for name, value in first.items():
         other = second[name]
         assert torch.equal(value, other) if isinstance(value, torch.Tensor) else repr(value) == repr(other), name
+
+
+def write_png_of_16_bits(path, pixels):
+    """Write an (H, W, 3) array as an RGB PNG with 16 bits per channel, which Pillow cannot write."""
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)  # each row begins with its filter, none
+    chunks = [(b"IHDR", struct.pack(">IIBBBBB", pixels.shape[1], pixels.shape[0], 16, 2, 0, 0, 0))]
+    chunks += [(b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    parts = [struct.pack(">I", len(x)) + name + x + struct.pack(">I", zlib.crc32(name + x)) for name, x in chunks]
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))

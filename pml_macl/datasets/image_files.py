@@ -1,5 +1,6 @@
 """Decoding image files."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -34,20 +35,28 @@ def load_image(path: Path, preview: bool = False) -> "Image.Image":
         ValueError: the file cannot be decoded, or its channels have more than 8 bits.
     """
 
-    def to_rgb(image: "Image.Image") -> "Image.Image":
+    def to_rgb(image: "Image.Image") -> "Image.Image | str":
         if image.mode.startswith(("I", "F")):  # 16 or 32 bits per pixel, whose range Pillow does not know
-            return image
+            return f"mode {image.mode}"
+        if loses_bits(image):
+            return f"16 bits in mode {image.mode}"
         if preview:
             image.draft(None, (1, 1))
         return image.convert("RGB")
 
     image = decode(path, to_rgb)
-    if image.mode != "RGB":
+    if isinstance(image, str):
         raise ValueError(
-            f"image {path} must have 8 bits per channel, got mode {image.mode}; convert it with {TO_8_BITS}, where low "
-            "and high are the range of the values in your data set, or pass a loader to MultiLabelImageDataset"
+            f"image {path} must have 8 bits per channel, got {image}; convert it with {TO_8_BITS}, where low and high "
+            "are the range of the values in your data set, or pass a loader to MultiLabelImageDataset"
         )
     return image
+
+
+def loses_bits(image: "Image.Image") -> bool:
+    """Whether Pillow would drop the low byte of each channel: it has no mode for several channels of 16 bits."""
+    tiles = str(getattr(image, "tile", ()))  # how Pillow decodes the file
+    return not image.mode.startswith("I") and re.search(r";16[BLN]", tiles) is not None
 
 
 def decode(path: Path, read: Callable[["Image.Image"], T]) -> T:

@@ -118,8 +118,8 @@ def list_folder(folder: Path, any_name: bool = False) -> dict[str, list[str]]:
         for name in sorted(os.listdir(folder)):
             stem, extension = split_extension(name)
             if extension or any_name:
-                listing[stem].append(name)
-                listing[stem + extension].append(name)
+                for key in {stem, stem + extension}:
+                    listing[key].append(name)
     return listing
 
 

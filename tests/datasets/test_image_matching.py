@@ -31,10 +31,13 @@ def test_accents_match_whether_composed_or_not(tmp_path, write):
     for other in ("NFC", "NFD"):
         folder = tmp_path / other
         folder.mkdir()
-        (folder / unicodedata.normalize(write, "café.png")).touch()
+        for name in ("café.png", "forêt.npy"):
+            (folder / unicodedata.normalize(write, name)).touch()
         ids = [unicodedata.normalize(other, "café")]
         assert len(match_images(ids, by_path(folder), "")) == 1
         assert len(match_images(ids, by_name(list_tree(folder)), "")) == 1
+        ids = [unicodedata.normalize(other, "forêt.npy")]
+        assert len(match_images(ids, by_path(folder, any_name=True), "")) == 1
 
 
 @pytest.mark.parametrize("ways", ["path", "name"])

@@ -5,6 +5,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from archives import write_png_of_16_bits
 from PIL import Image
 from torch.utils.data import DataLoader
 
@@ -366,6 +367,14 @@ def test_images_of_more_than_8_bits_are_refused(build, images, mode):
         dataset[0]
     with pytest.raises(ValueError, match=rf"1 of 3 images cannot be read, .*a.tif must have 8 bits .* mode {mode}"):
         dataset.check_images()
+
+
+def test_colour_images_of_16_bits_are_refused(build, images):
+    """Pillow would drop the low byte of each channel."""
+    write_png_of_16_bits(images / "a.png", np.full((4, 6, 3), 2991))
+    assert np.asarray(Image.open(images / "a.png")).max() == 2991 >> 8
+    with pytest.raises(ValueError, match=r"a.png must have 8 bits per channel, got 16 bits in mode RGB; convert it"):
+        build()[0]
 
 
 @pytest.mark.parametrize("dtype", [np.uint16, np.float32])

@@ -9,7 +9,7 @@ import pytest
 import search
 import torch
 import train
-from archives import assert_same_state
+from archives import assert_same_state, write_png_of_16_bits
 from channel_files import channel_statistics, preview, read_channels
 from models import load_run, make_backbone
 from PIL import Image
@@ -170,3 +170,12 @@ def test_preview():
     assert (picture == 0).float().mean().item() == pytest.approx(0.02, abs=0.01)
     assert preview(image[:2]).shape == (1, 10, 10)
     assert not preview(torch.full((1, 4, 4), 7.0)).any()
+
+
+def test_what_cannot_be_read_is_an_error_with_the_path(tmp_path):
+    write_png_of_16_bits(tmp_path / "colour.png", np.full((4, 6, 3), 2991))
+    with pytest.raises(ValueError, match=r"colour\.png \(Pillow reads only 8 of the 16 bits of each channel; save it as"):
+        read_channels(tmp_path / "colour.png", 3)
+    (tmp_path / "empty.npy").touch()
+    with pytest.raises(ValueError, match=r"cannot read .*empty.npy"):
+        read_channels(tmp_path / "empty.npy", 3)

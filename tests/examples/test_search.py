@@ -13,7 +13,7 @@ import torch
 from archive import Archive
 from archives import write_untrained_run
 from models import load_run, read_run
-from result_page import Found, result_page
+from result_page import Found, figure, result_page, thumbnail_or_blank
 
 from pml_macl.datasets import SyntheticScenes
 from pml_macl.datasets.image_files import load_image
@@ -139,6 +139,8 @@ def test_links_are_indexed_and_hidden_files_are_not(data, tmp_path, capsys):
         (images / f"{number}.png").symlink_to(folder / "images" / f"{number}.png")
     (images / "._0.png").write_bytes(b"of a Mac")
     (images / "a.png").mkdir()
+    (images / ".thumbs").mkdir()
+    shutil.copy(folder / "images" / "0.png", images / ".thumbs" / "0.png")
     search.main(["index", "--run", str(folder / "run"), "--images", str(images), "--index", str(tmp_path / "index")])
     search.main(["query", "--index", str(tmp_path / "index"), "--image", str(images / "3.png")])
     assert {name for _, name, _ in lines(capsys)} == {"0.png", "1.png", "2.png", "4.png"}
@@ -215,6 +217,27 @@ def test_faiss_without_its_cuda_libraries(monkeypatch):
     monkeypatch.setitem(sys.modules, "archive", Archive())
     with pytest.raises(SystemExit, match=r"error: faiss-gpu .* is missing; .* pip install --force-reinstall faiss-gpu"):
         runpy.run_path(search.__file__)
+
+
+def test_an_image_behind_a_linked_folder_leaves_itself_out(data, tmp_path, capsys):
+    folder, _ = data
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "part").symlink_to(folder / "images", target_is_directory=True)
+    header, *rows = (folder / "labels.csv").read_text().splitlines()
+    (tmp_path / "labels.csv").write_text("\n".join([header, *(f"part/{row}" for row in rows)]) + "\n")
+    words = ["--images", str(tmp_path / "images"), "--labels", str(tmp_path / "labels.csv")]
+    search.main(["index", "--run", str(folder / "run"), *words, "--index", str(tmp_path / "index")])
+    capsys.readouterr()
+    search.main(["query", "--index", str(tmp_path / "index"), "--image", str(tmp_path / "images" / "part" / "3.png")])
+    found = {name for _, name, _ in lines(capsys)}
+    assert len(found) == 10
+    assert "part/3.png" not in found
+
+
+def test_a_result_without_its_file_is_a_grey_square(tmp_path):
+    found = Found(tmp_path / "gone.png", 0.5, ["ship"])
+    assert thumbnail_or_blank(found.path, None).getpixel((0, 0)) == (136, 136, 136)
+    assert "gone.png" in figure(found, 1, ["ship"], None)
 
 
 def test_the_page_needs_no_network_and_shows_shared_labels(data, index, tmp_path):
