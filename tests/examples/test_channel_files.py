@@ -174,7 +174,9 @@ def test_preview():
 
 def test_what_cannot_be_read_is_an_error_with_the_path(tmp_path):
     write_png_of_16_bits(tmp_path / "colour.png", np.full((4, 6, 3), 2991))
-    with pytest.raises(ValueError, match=r"colour\.png \(Pillow reads only 8 of the 16 bits of each channel; save it as"):
+    with pytest.raises(
+        ValueError, match=r"colour\.png \(Pillow reads only 8 of the 16 bits of each channel; save it as"
+    ):
         read_channels(tmp_path / "colour.png", 3)
     (tmp_path / "empty.npy").touch()
     with pytest.raises(ValueError, match=r"cannot read .*empty.npy"):
