@@ -63,7 +63,7 @@ def is_hidden(path: Path) -> bool:
 
 def index(args: argparse.Namespace) -> None:
     """Embed all images of a folder and write the index folder."""
-    if args.index.is_dir() and any(args.index.iterdir()) and not (args.index / "archive.json").is_file():
+    if args.index.is_dir() and any(args.index.iterdir()) and not (args.index / "index").is_dir():
         raise ValueError(f"--index {args.index} holds something other than an index; choose another folder")
     network, transform, classes = load_pretrained(args.device) if args.pretrained else load_run(args.run, args.device)
     run = pretrained_run() if args.pretrained else read_run(args.run)
@@ -85,6 +85,7 @@ def index(args: argparse.Namespace) -> None:
     model = make_search_model(network, classes, joined, args.device)
     model.index(dataset, ids=[path.relative_to(images).as_posix() for path in paths])
     args.index.mkdir(parents=True, exist_ok=True)
+    (args.index / "archive.json").unlink(missing_ok=True)  # without it, an interrupted index is none
     model.save(args.index / "index")
     save_file(args.index / "best.pth", {**run, "classes": classes, "joined": joined})
     (args.index / "archive.json").write_text(json.dumps({"images": str(images)}), encoding="utf-8")

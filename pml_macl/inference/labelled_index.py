@@ -67,6 +67,12 @@ class LabelledIndex:
             raise ValueError(f"labels must be given for all images or for none; the images in the index have {has}")
         if len(self) and labels is not None and self.labels is not None and labels.shape[1] != self.labels.shape[1]:
             raise ValueError(f"labels must have {self.labels.shape[1]} columns as in the index, got {labels.shape[1]}")
+        return self.check_ids(num_entries, ids)
+
+    def check_ids(self, num_entries: int | None, ids: Sequence[Any] | None) -> list[Any] | None:
+        """Raise unless entries with these ids can be added; returns the ids as integers or strings."""
+        if isinstance(ids, str):
+            raise TypeError(f"ids must be a sequence of integers, strings or paths, got the text {ids!r}")
         if ids is None:
             if len(self) and isinstance(self.ids[0], str):
                 raise ValueError("ids must be given, since the images that are indexed already have strings for ids")

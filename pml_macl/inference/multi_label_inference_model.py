@@ -132,6 +132,8 @@ class MultiLabelInferenceModel(InferenceModel):
             )
         num_images = len(images) if hasattr(images, "__len__") else None
         num_classes = None if self.classes is None else len(self.classes)
+        if ids is not None:
+            self.entries.check_ids(num_images, ids)
         if labels is not None:
             labels = check_labels(labels, num_images, num_classes).cpu()
             self.entries.check_new(num_images, labels, ids)

@@ -157,6 +157,24 @@ def test_a_run_is_not_overwritten(data):
     assert (folder / "run" / "best.pth").read_bytes() == before
 
 
+def test_an_interrupted_index_is_none_and_can_be_made_again(data, tmp_path, monkeypatch):
+    folder, _ = data
+    words = ["index", "--run", str(folder / "run"), "--images", str(folder / "images"), "--index", str(tmp_path / "x")]
+    search.main(words)
+
+    def fails(*args):
+        raise OSError("disk full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(search, "save_file", fails)
+        with pytest.raises(SystemExit, match="disk full"):
+            search.main(words)
+    with pytest.raises(SystemExit, match="holds no index; make one with"):
+        search.main(["query", "--index", str(tmp_path / "x"), "--image", str(folder / "images" / "3.png")])
+    search.main(words)
+    search.main(["query", "--index", str(tmp_path / "x"), "--image", str(folder / "images" / "3.png")])
+
+
 def test_images_without_labels(data, index, capsys):
     folder, _ = data
     image = folder / "images" / "deep" / "29.png"

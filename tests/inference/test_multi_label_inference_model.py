@@ -494,6 +494,16 @@ def test_augmented_embeddings_have_length_1():
     assert len(model) == 0
 
 
+@pytest.mark.parametrize(("ids", "error"), [(["a"] * 60, ValueError), (["x", "y"], ValueError), ("a" * 60, TypeError)])
+def test_ids_are_checked_before_the_images_are_embedded(archive, ids, error):
+    class Unread(torch.utils.data.TensorDataset):
+        def __getitem__(self, index):
+            raise AssertionError("an image was read")
+
+    with pytest.raises(error, match="ids must"):
+        plain_model().index(Unread(*archive), ids=ids)
+
+
 def test_a_read_only_memory_mapped_array(archive, tmp_path):
     np.save(tmp_path / "images.npy", archive[0].numpy())
     model = plain_model()
