@@ -230,11 +230,15 @@ def run(
 
 
 def make_initial_model(settings: Settings, checkpoint: dict[str, Any] | None) -> nn.Sequential:
-    """The network at the start of a run. A resumed run needs pretrained weights only for a frozen trunk."""
+    """The network at the start of a run. A resumed run takes a frozen trunk from ``best.pth``, if there is one yet."""
     torch.manual_seed(settings.seed)
-    if checkpoint is not None and not settings.freeze_trunk:
-        return make_model(settings.fixed_on_resume())
-    return make_model(settings.fixed_on_resume(), settings.pretrained, settings.weights)
+    has_trunk = checkpoint is not None and (checkpoint["epoch"] > 0 or not settings.freeze_trunk)
+    if not has_trunk:
+        return make_model(settings.fixed_on_resume(), settings.pretrained, settings.weights)
+    model = make_model(settings.fixed_on_resume())
+    if settings.freeze_trunk:
+        model.trunk.load_state_dict(read_run(settings.output)["models"]["trunk"])
+    return model
 
 
 def check_processes(settings: Settings) -> None:

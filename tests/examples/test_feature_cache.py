@@ -6,6 +6,7 @@ import pytest
 import torch
 import train
 from archives import assert_same_state, write_archive
+from checkpoint import save_file
 
 
 @pytest.fixture
@@ -112,3 +113,24 @@ def test_synthetic_scenes_are_not_kept(tmp_path, extracted):
     train.main([*options, "--output", str(tmp_path / "run")])
     assert extracted == ALL
     assert not (tmp_path / "feature-cache").exists()
+
+
+def test_a_resumed_run_keeps_its_frozen_trunk(archive, tmp_path, extracted):
+    """The file that the weights came from may have changed or gone since."""
+    train_head(archive, tmp_path / "run")
+    best = torch.load(tmp_path / "run" / "best.pth", weights_only=True)
+    changed = {name: torch.full_like(tensor, 0.25) for name, tensor in best["models"]["trunk"].items()}
+    best["models"]["trunk"] = changed
+    save_file(tmp_path / "run" / "best.pth", best)
+    seen = []
+    run = train.run
+
+    def remember(settings, image_splits, classes, model, *args):
+        seen.append({name: tensor.clone() for name, tensor in model.trunk.state_dict().items()})
+        return run(settings, image_splits, classes, model, *args)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train, "run", remember)
+        train.main(["--output", str(tmp_path / "run"), "--resume", "--epochs", "2"])
+    assert seen[0].keys() == changed.keys()
+    assert all(torch.equal(seen[0][name], changed[name]) for name in changed)
