@@ -122,7 +122,7 @@ def new_settings(given: Mapping[str, Any]) -> Settings:
         "epochs": 40 if frozen else 10,
         "batch_size": 128 if frozen else 64,
         "device": torch.device("cuda" if torch.cuda.is_available() else "cpu"),
-        "output": Path("runs") / f"{chosen['dataset']}-{chosen['loss']}-{datetime.now():%Y%m%d-%H%M%S}",
+        "output": new_folder(f"{chosen['dataset']}-{chosen['loss']}"),
         **chosen,
     }
     if chosen["warmup_epochs"] and chosen["warmup_epochs"] >= chosen["epochs"]:
@@ -130,6 +130,11 @@ def new_settings(given: Mapping[str, Any]) -> Settings:
     if "image_size" not in chosen:
         chosen["image_size"] = 32 if chosen["dataset"] == "synthetic" else default_image_size(chosen["backbone"])
     return Settings(**{"feature_cache": chosen["output"].parent / "feature-cache", **chosen})
+
+
+def new_folder(name: str) -> Path:
+    """A folder in ``runs`` for the results of this process; runs that start in the same second have different ones."""
+    return Path("runs") / f"{name}-{datetime.now():%Y%m%d-%H%M%S}-{os.getpid()}"
 
 
 def resumed_settings(given: Mapping[str, Any], saved: Mapping[str, Any]) -> Settings:

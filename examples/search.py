@@ -13,7 +13,6 @@ import json
 import socket
 import sys
 from collections.abc import Callable
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ from joined import add_feature_weight, chosen_weight, fit_components
 from models import load_run, read_run
 from pretrained_head import load_pretrained, pretrained_run
 from result_page import result_page
-from run_settings import check_device
+from run_settings import check_device, new_folder
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -191,7 +190,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     try:
         if args.command is None:
-            demonstrate(args.output or Path("runs") / f"search-{datetime.now():%Y%m%d-%H%M%S}")
+            demonstrate(args.output or new_folder("search"))
         else:
             check_device(args.device)
             args.command(args)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from contextlib import closing
 from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -18,6 +19,7 @@ from joined import default_weight
 from models import load_run
 from package_losses import LOSSES, make_loss, make_miner
 from pytorch_metric_learning.losses import MultipleLosses
+from run_settings import new_settings
 
 from pml_macl import LabelStatistics, losses
 from pml_macl.datasets import MultiLabelImageDataset
@@ -418,3 +420,10 @@ def test_every_loss_of_the_package_has_a_name():
     exported = {getattr(losses, name) for name in losses.__all__}
     base = losses.MultiLabelContrastiveLoss
     assert made == {loss for loss in exported if issubclass(loss, base)} - {base}
+
+
+def test_the_default_folder_is_that_of_this_process():
+    """Otherwise runs that start in the same second would mix their files."""
+    folder = new_settings({}).output
+    assert re.fullmatch(rf"synthetic-macl-\d{{8}}-\d{{6}}-{os.getpid()}", folder.name)
+    assert folder.parent == Path("runs")
