@@ -143,7 +143,7 @@ def parse_args(argv: Sequence[str] | None, description: str | None) -> dict[str,
         "folder at any time (default: feature-cache, beside the output folder)",
     )
     add("--hidden-size", type=at_least_1, metavar="N", help="width of the head's hidden layer (default: 512)")
-    add("--embedding-size", type=at_least_1, metavar="N", help="default: 128 with a frozen trunk, otherwise 64")
+    add("--embedding-size", type=at_least_1, metavar="N", help="default: 128")
     add(
         "--dropout",
         type=probability,

@@ -427,3 +427,17 @@ def test_the_default_folder_is_that_of_this_process():
     folder = new_settings({}).output
     assert re.fullmatch(rf"synthetic-macl-\d{{8}}-\d{{6}}-{os.getpid()}", folder.name)
     assert folder.parent == Path("runs")
+
+
+def test_the_defaults_in_the_help_are_those_of_a_run(capsys):
+    with pytest.raises(SystemExit):
+        train.main(["--help"])
+    runs, checked = [new_settings({"freeze_trunk": frozen}) for frozen in (True, False)], set()
+    for option in re.split(r"^  --", capsys.readouterr().out, flags=re.MULTILINE)[1:]:
+        name = option.split()[0].replace("-", "_")
+        stated = re.search(r"default: (\d[^);]*)", option)
+        numbers = set(map(float, re.findall(r"\b\d[\d.]*\b", stated[1]))) if stated else set()
+        if numbers and name != "image_size":  # that depends on the data and on the backbone
+            assert numbers == {getattr(run, name) for run in runs}, name
+            checked.add(name)
+    assert {"batch_size", "embedding_size", "temperature", "epochs", "dropout", "lr"} <= checked
